@@ -1,0 +1,206 @@
+"""Every exception Goose raises.
+
+::
+
+    GooseError
+    ├── ConfigError            a setting, URL or name is wrong
+    │   └── MissingDriver      the broker's or metrics' package is not installed
+    ├── CallError              a call cannot become a job (also a TypeError)
+    │   ├── FunctionError      the function is not importable by name
+    │   ├── ArgumentError      an argument does not fit or cannot be stored
+    │   └── PayloadTooLarge    the encoded job is over the size or depth limit
+    ├── EnqueueError           the broker did not confirm; ``.jobs`` says what is known
+    ├── BrokerError            the broker refused, or cannot do it now
+    │   ├── BrokerUnavailable  it cannot be reached; worth trying again
+    │   └── SessionLost        the broker holds this session for dead
+    ├── Unsupported            this broker or worker cannot do that at all
+    ├── Undecodable            bytes in a queue are not a job
+    │   └── NewerVersion       they are a job of a later Goose
+    ├── UnknownFunction        this worker does not offer the job's function
+    └── JobFailed              a job run by a test helper ended in an error
+
+    Control (BaseException)    raised *inside* a job to steer it
+    ├── Postpone               run again later, costing no attempt
+    ├── Bury                   give up now: to the dead jobs
+    ├── Skip                   done, without (more of) the function
+    └── JobTimeout             the job's time is over
+
+`Control` is not an `Exception`, so that ``except Exception`` in a job does not eat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from goose.jobs import Job
+
+Stored = Literal["stored", "not_stored", "unknown"]
+"""What is known of a job after a failed enqueue."""
+
+
+class GooseError(Exception):
+    """Base of every error Goose raises to its callers."""
+
+
+class ConfigError(GooseError):
+    """A setting is wrong: unknown key, bad value, unknown scheme.
+
+    Raised when the setting is read, that is at start-up or at the first use of a
+    client. The message names the value, where it came from and the fix.
+    """
+
+
+class MissingDriver(ConfigError):
+    """A broker or metrics backend needs a package that is not installed.
+
+    The message holds the exact ``pip install`` line.
+    """
+
+
+class CallError(GooseError, TypeError):
+    """A call cannot become a job; raised by `enqueue` and its relatives, nothing was stored."""
+
+
+class FunctionError(CallError):
+    """The function cannot be found again by ``module:name``.
+
+    Raised for lambdas, nested functions, methods, partials, builtins and functions
+    of a ``__main__`` that has no module name.
+    """
+
+
+class ArgumentError(CallError):
+    """An argument is missing, superfluous, or would not come back equal in type and value."""
+
+
+class PayloadTooLarge(CallError):
+    """The encoded job is larger than the size limit (bytes) or nested deeper than the depth limit."""
+
+
+class EnqueueError(GooseError):
+    """The broker did not confirm an enqueue.
+
+    Attributes:
+        jobs: Each job with what is known of it: ``stored``, ``not_stored`` or ``unknown``.
+            ``client.submit(error.jobs)`` sends those not known to be stored again, under
+            the same ids.
+    """
+
+    def __init__(self, message: str, jobs: Mapping[Job[object], Stored]) -> None:
+        super().__init__(message)
+        self.jobs: Mapping[Job[object], Stored] = jobs
+
+    def __reduce__(self) -> tuple[type[EnqueueError], tuple[str, Mapping[Job[object], Stored]]]:
+        return type(self), (str(self), self.jobs)
+
+
+class BrokerError(GooseError):
+    """The broker refused a request, or failed at it; what it says is in the message."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker cannot be reached now; the same call may succeed later.
+
+    The outcome of a write that ends so is unknown: it may have happened.
+    """
+
+
+class SessionLost(BrokerError):
+    """The broker holds this session for dead, so its deliveries belong to others by now.
+
+    Raised by `Sessions.heartbeat` and `Broker.dequeue`; the worker drops what it has not
+    started and opens a new epoch.
+    """
+
+
+class Unsupported(GooseError):
+    """This broker or worker cannot do what was asked; the message names the way out."""
+
+
+class Undecodable(GooseError):
+    """Bytes taken from a queue are not a job; the worker buries them as they are."""
+
+
+class NewerVersion(Undecodable):
+    """The envelope was written by a later Goose; it is left for workers that know it."""
+
+
+class UnknownFunction(GooseError):
+    """The job names a function that this worker does not offer; left for other workers."""
+
+
+class JobFailed(GooseError):
+    """A job that a test helper ran ended in an error, which is the ``__cause__``."""
+
+
+class Control(BaseException):
+    """Base of what a job raises to steer itself; not an `Exception` on purpose."""
+
+
+class Postpone(Control):
+    """Run the job again after *seconds*, costing no attempt.
+
+    Args:
+        seconds: Seconds from now, at least 0, by the broker's clock.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class Bury(Control):
+    """Give up on the job now: it goes to the dead jobs with *reason*."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Skip(Control):
+    """End the job as done without running (the rest of) its function; *reason* is logged."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class JobTimeout(Control):
+    """Raised inside a job whose time is over; counts as a failed attempt.
+
+    Attributes:
+        doing: Where the function was when its time ended, as ``file:line in name``; empty
+            inside the function itself.
+    """
+
+    def __init__(self, message: str = "the job's time is over", doing: str = "") -> None:
+        super().__init__(message)
+        self.doing = doing
+
+
+__all__ = [
+    "ArgumentError",
+    "BrokerError",
+    "BrokerUnavailable",
+    "Bury",
+    "CallError",
+    "ConfigError",
+    "Control",
+    "EnqueueError",
+    "FunctionError",
+    "GooseError",
+    "JobFailed",
+    "JobTimeout",
+    "MissingDriver",
+    "NewerVersion",
+    "PayloadTooLarge",
+    "Postpone",
+    "SessionLost",
+    "Skip",
+    "Stored",
+    "Undecodable",
+    "UnknownFunction",
+    "Unsupported",
+]
