@@ -80,8 +80,8 @@ class Job(Generic[R_co]):
     """Executions that ended in an error so far."""
     crashes: int = 0
     """Executions that were alone in their process when it died."""
-    suspect: bool = False
-    """Ran, perhaps among others, in a process that died; runs alone the next time."""
+    suspicions: int = 0
+    """Times it was, perhaps among others, in a process that died; above 0 it runs alone."""
     retry: Mapping[str, JSON] | None = None
     """Fields of its `Retry` that differ from the default."""
     timeout: float | None = None
@@ -187,8 +187,8 @@ def encode(job: Job[Any], *, max_bytes: int = MAX_BYTES) -> bytes:
         fields["attempt"] = job.attempt
     if job.crashes:
         fields["crashes"] = job.crashes
-    if job.suspect:
-        fields["suspect"] = True
+    if job.suspicions:
+        fields["suspicions"] = job.suspicions
     if job.retry:
         fields["retry"] = job.retry
     if job.timeout is not None:
@@ -356,7 +356,7 @@ def decode(envelope: Envelope, *, max_bytes: int = MAX_BYTES) -> Job[Any]:
         enqueued_at,
         _count(fields, "attempt"),
         _count(fields, "crashes"),
-        bool(_optional(fields, "suspect", (bool,), default=False)),
+        _count(fields, "suspicions"),
         _optional(fields, "retry", (dict,), None),
         _timeout(fields),
         _failure(fields),
