@@ -17,7 +17,12 @@ from __future__ import annotations
 import contextvars
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, ExitStack
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+)
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -90,9 +95,7 @@ def current() -> Execution:
         raise LookupError("goose.current() works only inside a running job") from None
 
 
-def compose(
-    middleware: Sequence[Middleware], fn: Callable[..., Any]
-) -> Callable[[Execution], Any]:
+def compose(middleware: Sequence[Middleware], fn: Callable[..., Any]) -> Callable[[Execution], Any]:
     """Return what runs *fn* for an execution inside *middleware*, outermost first.
 
     With no middleware that is one plain call. Built once per function, not per job.

@@ -1,0 +1,56 @@
+# Every target makes the environment it needs (.venv, by tools/setup) and is quick the
+# second time. `make help` lists them.
+
+BIN := .venv/bin
+BROKER ?= sqlite
+SEEDS ?= 100000
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | \
+		awk -F'\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: ## see real jobs done while workers are killed under them
+	@tools/setup run
+	@$(BIN)/goose demo
+
+.PHONY: test
+test: check ## set up, check, and run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: setup ## lint, format, types, import layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+.PHONY: fix
+fix: setup ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: bench
+bench: ## measure, beside huey, and compare with the targets (ARGS="--only latency")
+	@tools/setup bench
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+.PHONY: chaos
+chaos: setup ## real processes killed, stopped and crashed (BROKER=sqlite)
+	$(BIN)/python tests/chaos/run.py --broker $(BROKER) $(ARGS)
+
+.PHONY: simulate
+simulate: setup ## the engine under a virtual clock with faults (SEEDS=100000)
+	$(BIN)/python -m goose.testing.simulate --seeds $(SEEDS) $(ARGS)
+
+.PHONY: setup
+setup: ## only create .venv and install everything into it
+	@tools/setup test
+
+.PHONY: clean
+clean: ## remove the environment, caches and built files
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
