@@ -1,0 +1,59 @@
+"""What every test gets.
+
+No test reads the developer's own settings or leaves a file behind: each runs in a folder
+of its own, with no ``GOOSE_*`` variable set.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh current directory, outside of the project, and an environment without Goose."""
+    for name in list(os.environ):
+        if name.startswith("GOOSE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def importable(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The test's own folder, on ``sys.path``; what was imported from it is forgotten after."""
+    monkeypatch.syspath_prepend(own_folder)
+    before = set(sys.modules)
+    yield own_folder
+    for name in set(sys.modules) - before:
+        module = sys.modules[name]
+        if str(own_folder) in str(getattr(module, "__file__", None) or ""):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """A function that waits for a condition, up to a deadline, and fails after it."""
+
+    def wait(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"still not so after {seconds} s: {what or condition}")
+            time.sleep(0.002)
+
+    return wait
+
+
+@pytest.fixture
+def root() -> Path:
+    """The folder of the checkout."""
+    return ROOT

@@ -1,0 +1,34 @@
+"""The house style that no linter checks."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(ROOT.glob("goose/**/*.py"))
+TESTS = sorted(ROOT.glob("tests/**/test_*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_is_short(module: Path) -> None:
+    """No module has more than 400 lines, blank ones not counted."""
+    lines = [line for line in module.read_text().splitlines() if line.strip()]
+
+    assert len(lines) <= 400
+
+
+@pytest.mark.parametrize("module", TESTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_each_test_says_what_it_shows(module: Path) -> None:
+    """Every test function has a docstring."""
+    silent = [
+        node.name
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+
+    assert silent == []
