@@ -1,0 +1,142 @@
+"""How a job is to be run, said beside the call instead of inside it.
+
+`Options` are four values, each of which may be left open. Every place that can say
+something about a job holds one, and `Options.over` lays a nearer one over a farther one,
+field by field: what is bound by ``using`` over ``@goose.job`` over the `Client` over the
+settings. The winner of each field is frozen into the job when it is enqueued, so a worker
+never needs to know where a value came from.
+
+Options never share a signature with a function's own arguments, so a job function may
+have a parameter called ``queue`` or ``timeout``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from goose.errors import ConfigError
+from goose.jobs import check_queue
+from goose.retries import Retry
+from goose.values import seconds
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_GROUP = 200
+"""Characters a group may have."""
+
+_ATTRIBUTE = "__goose_options__"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a job is run, as far as it was said; None means it was not.
+
+    Raises:
+        ConfigError: A value cannot be meant; the message says which and why.
+    """
+
+    queue: str | None = None
+    """The line it waits in."""
+    retry: Retry | None = None
+    """What happens after an error; replaced whole, never merged."""
+    timeout: float | None = None
+    """Seconds a single run may take; `math.inf` for no limit, over one set elsewhere."""
+    group: str | None = None
+    """Jobs of one group take turns with those of others in the same queue."""
+
+    def __post_init__(self) -> None:
+        if self.queue is not None:
+            check_queue(self.queue)
+        if self.retry is not None and not isinstance(self.retry, Retry):
+            raise ConfigError(f"retry = {self.retry!r} is not a goose.Retry")
+        if self.timeout is not None:
+            object.__setattr__(self, "timeout", _timeout(self.timeout))
+        group = self.group
+        if group is not None and not (isinstance(group, str) and 0 < len(group) <= MAX_GROUP):
+            raise ConfigError(f"group = {group!r} is not a text of 1 to {MAX_GROUP} characters")
+
+    def over(self, other: Options) -> Options:
+        """Return these options, with those left open taken from *other*."""
+        if other is _NONE:
+            return self
+        if self is _NONE:
+            return other
+        return Options(
+            queue=other.queue if self.queue is None else self.queue,
+            retry=other.retry if self.retry is None else self.retry,
+            timeout=other.timeout if self.timeout is None else self.timeout,
+            group=other.group if self.group is None else self.group,
+        )
+
+
+def _timeout(value: float | timedelta) -> float:
+    if value == math.inf:
+        return math.inf
+    try:
+        checked = seconds(value, "timeout")
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from None
+    if not checked:
+        raise ConfigError("timeout = 0 s leaves no time to run; give seconds, or math.inf for none")
+    return checked
+
+
+_NONE = Options()
+
+
+def options(
+    *,
+    queue: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    group: str | None = None,
+) -> Options:
+    """Return checked `Options`; a `timedelta` becomes seconds.
+
+    Raises:
+        ConfigError: A value cannot be meant.
+    """
+    if queue is None and retry is None and timeout is None and group is None:
+        return _NONE
+    plain = None if timeout is None else _timeout(timeout)
+    return Options(queue=queue, retry=retry, timeout=plain, group=group)
+
+
+def job(
+    *,
+    queue: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    group: str | None = None,
+) -> Callable[[F], F]:
+    """Return a decorator that attaches options to a function and returns it, the same object.
+
+    The options are frozen into each job when it is enqueued; what ``using`` binds wins
+    over them. A function needs no decorator to be enqueued.
+
+    Args:
+        queue: The line its jobs wait in.
+        retry: What happens after an error.
+        timeout: Seconds (or `timedelta`) a single run may take, above 0; `math.inf` for no limit.
+        group: Jobs of one group take turns with those of others in the same queue.
+
+    Raises:
+        ConfigError: A value cannot be meant.
+    """
+    given = options(queue=queue, retry=retry, timeout=timeout, group=group)
+
+    def attach(fn: F) -> F:
+        setattr(fn, _ATTRIBUTE, given)
+        return fn
+
+    return attach
+
+
+def options_of(fn: Callable[..., Any]) -> Options:
+    """Return the options attached to *fn* by `job`; all open if there are none."""
+    found = getattr(fn, _ATTRIBUTE, _NONE)
+    return found if isinstance(found, Options) else _NONE
