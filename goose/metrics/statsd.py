@@ -1,0 +1,351 @@
+"""Metrics by StatsD: short text lines in UDP datagrams, sent and forgotten.
+
+Nothing here makes a job wait. A call formats one line and appends it to a buffer; a full
+datagram (1,400 bytes, which fits every common network) is sent at once through a
+non-blocking socket, what is left at most `FLUSH` seconds later by a thread of our own. The
+same thread resolves the host's name, once, and again only as long as that fails. What
+cannot be sent is dropped and counted (`StatsD.statistics`), never raised: no server, a
+full socket, an unknown host.
+
+Two dialects. ``plain`` is what every StatsD server reads; having no tags, it gets them
+folded into the name::
+
+    goose.<values of the constant tags>.<measure>.<queue>.<function>.<values of other tags>
+
+the constant ones in the order given, the others by tag name. ``datadog`` appends them as
+``|#tag:value,…``, constant tags first. Times are in milliseconds in both.
+
+After ``fork`` the child starts with an empty buffer; the parent's lines stay the parent's.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import socket
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlsplit
+
+from goose.errors import ConfigError
+from goose.metrics.base import Tags
+from goose.plugins import nearest
+
+logger = logging.getLogger("goose.metrics")
+
+DATAGRAM = 1400
+"""Bytes of the longest datagram."""
+FLUSH = 0.1
+"""Seconds a line waits for company at most."""
+RESOLVE_AGAIN = 10.0
+"""Seconds until a name that could not be resolved is tried again."""
+_WAITING = 64
+"""Datagrams kept while the host's name is being resolved."""
+_SERIES = 10_000
+"""Formatted names kept; far above what a worker has, so that growth has an end."""
+_VALUE = 200
+"""Characters of the longest tag value."""
+
+_DIALECTS = ("plain", "datadog")
+_OPTIONS = ("prefix", "tags", "dialect")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.\-]")
+_NOT_IN_PLAIN = re.compile(r"[^A-Za-z0-9_\-]")
+_NOT_IN_DATADOG = re.compile(r"[^A-Za-z0-9_.\-:/]")
+
+
+@dataclass(frozen=True, slots=True)
+class StatsDStatistics:
+    """What became of the lines of one `StatsD`, since it was made or forked."""
+
+    lines: int
+    """Accepted."""
+    datagrams: int
+    """Handed to the network; whether they arrived nobody knows."""
+    errors: int
+    """Datagrams the network refused."""
+    dropped: int
+    """Lines or datagrams given up: not a number, too long, or no address for too long."""
+
+
+class StatsD:
+    """Sends metrics to a StatsD server. Thread-safe; no call blocks or raises for the network.
+
+    Args:
+        url: ``statsd://host:port?prefix=goose&tags=env:prod,region:eu&dialect=datadog``; host
+            and port default to 127.0.0.1 and 8125. What it says wins over the arguments below.
+        prefix: Put before every name, with a dot; may be empty.
+        tags: Constant tags, given with every line.
+        dialect: ``plain`` or ``datadog``.
+
+    Raises:
+        ConfigError: The URL's scheme, port, or an option is wrong.
+    """
+
+    def __init__(
+        self,
+        url: str = "statsd://",
+        *,
+        prefix: str = "goose",
+        tags: Mapping[str, str] | None = None,
+        dialect: str = "plain",
+    ) -> None:
+        self._address, options = _read(url)
+        self._prefix = _NOT_IN_NAMES.sub("_", options.get("prefix", prefix)).strip(".")
+        self._tags = _read_tags(options["tags"]) if "tags" in options else dict(tags or {})
+        self._dialect = options.get("dialect", dialect)
+        if self._dialect not in _DIALECTS:
+            raise ConfigError(
+                f"StatsD dialect {self._dialect!r} is not one of {', '.join(_DIALECTS)}"
+            )
+        self._series: dict[tuple[object, ...], tuple[str, str]] = {}
+        self._socket: socket.socket | None = None
+        self._reset()
+        _alive.add(self)
+
+    def _reset(self) -> None:
+        """Begin with nothing buffered and no thread: when made, and in a forked child."""
+        self._lock = threading.Lock()
+        self._buffer: list[bytes] = []
+        self._size = 0
+        self._waiting: deque[bytes] = deque()
+        self._lines = self._datagrams = self._errors = self._dropped = 0
+        self._thread: threading.Thread | None = None
+        self._news = threading.Event()
+        self._resolved = threading.Event()
+        self._closing = threading.Event()
+        if self._socket is not None:
+            self._resolved.set()
+
+    # --- the three verbs -----------------------------------------------------------------
+
+    def increment(self, name: str, value: int, tags: Tags) -> None:
+        """Count *value* more of *name*."""
+        head, tail = self._names(name, tags)
+        self._add(f"{head}:{value}|c{tail}".encode())
+
+    def gauge(self, name: str, value: float, tags: Tags) -> None:
+        """Say that *name* is *value* now."""
+        head, tail = self._names(name, tags)
+        line = f"{head}:{_decimal(value, 6)}|g{tail}"
+        if value < 0 and self._dialect == "plain":
+            # A signed number is a change, not a value: go to 0 first. One string, so that
+            # both lines travel in one datagram, in order.
+            line = f"{head}:0|g{tail}\n{line}"
+        self._add(line.encode() if math.isfinite(value) else b"")
+
+    def timing(self, name: str, seconds: float, tags: Tags) -> None:
+        """Record one duration of *seconds*, sent in milliseconds to the microsecond."""
+        head, tail = self._names(name, tags)
+        line = f"{head}:{_decimal(seconds * 1000, 3)}|ms{tail}"
+        self._add(line.encode() if math.isfinite(seconds) else b"")
+
+    # --- life ----------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send what is buffered now, if the host's address is known."""
+        with self._lock:
+            self._pack()
+            self._send()
+
+    def close(self) -> None:
+        """Send what is buffered and let the socket go; what comes later is dropped.
+
+        Waits at most half a second, and only for an address that is not known yet.
+        """
+        with self._lock:
+            unsent = bool(self._buffer or self._waiting)
+        if unsent:
+            self._resolved.wait(0.5)
+        with self._lock:
+            self._pack()
+            self._send()
+            self._dropped += len(self._waiting)
+            self._waiting.clear()
+            self._closing.set()
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+        self._news.set()
+
+    def statistics(self) -> StatsDStatistics:
+        """Return what became of the lines so far."""
+        with self._lock:
+            return StatsDStatistics(self._lines, self._datagrams, self._errors, self._dropped)
+
+    # --- lines ---------------------------------------------------------------------------
+
+    def _names(self, name: str, tags: Tags) -> tuple[str, str]:
+        """Return what stands before and after the value; formatted once per series."""
+        key = (name, *tags.items())
+        try:
+            return self._series[key]
+        except KeyError:
+            if len(self._series) >= _SERIES:
+                self._series.clear()
+            made = self._series[key] = self._format(_NOT_IN_NAMES.sub("_", name), tags)
+            return made
+
+    def _format(self, name: str, tags: Tags) -> tuple[str, str]:
+        known = [key for key in ("queue", "function") if key in tags]
+        order = [*known, *sorted(tags.keys() - set(known))]
+        if self._dialect == "datadog":
+            pairs = [*self._tags.items(), *((key, tags[key]) for key in order)]
+            tail = ",".join(f"{_clean(key)}:{_value(value)}" for key, value in pairs)
+            return ".".join(filter(None, (self._prefix, name))), f"|#{tail}" if tail else ""
+        constant = (_clean(value) for value in self._tags.values())
+        values = (_clean(tags[key]) for key in order)
+        return ".".join(filter(None, (self._prefix, *constant, name, *values))), ""
+
+    def _add(self, line: bytes) -> None:
+        """Buffer *line*; nothing (not a number) and lines too long to send are dropped."""
+        with self._lock:
+            if not line or len(line) > DATAGRAM or self._closing.is_set():
+                self._dropped += 1
+                return
+            self._lines += 1
+            if self._size + len(line) > DATAGRAM:
+                self._pack()
+                self._send()
+            if not self._buffer:
+                self._news.set()
+            self._buffer.append(line)
+            self._size += len(line) + 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="goose-statsd", daemon=True)
+                self._thread.start()
+
+    def _pack(self) -> None:
+        """Make the buffer a datagram. Lock held."""
+        if self._buffer:
+            if len(self._waiting) == _WAITING:
+                self._waiting.popleft()
+                self._dropped += 1
+            self._waiting.append(b"\n".join(self._buffer))
+            self._buffer.clear()
+            self._size = 0
+
+    def _send(self) -> None:
+        """Send the datagrams, without blocking. Lock held."""
+        while self._socket is not None and self._waiting:
+            datagram = self._waiting.popleft()
+            try:
+                self._socket.send(datagram)
+                self._datagrams += 1
+            except OSError:
+                # Full socket, no route, or the refusal of an earlier datagram.
+                self._errors += 1
+
+    # --- the thread ----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        closing, news = self._closing, self._news
+        while not closing.is_set():
+            news.wait()
+            news.clear()
+            if self._socket is None and not closing.is_set():
+                self._resolve()
+            closing.wait(FLUSH)
+            if not closing.is_set():
+                self.flush()
+
+    def _resolve(self) -> None:
+        """Find the address and connect to it, trying again until that works or `close`."""
+        said = False
+        while not self._closing.is_set():
+            try:
+                connected = _connect(*self._address)
+            except (OSError, UnicodeError) as error:
+                if not said:
+                    host, port = self._address
+                    logger.warning(
+                        "no metrics to StatsD at %s:%d until it resolves: %s", host, port, error
+                    )
+                said = True
+                self._closing.wait(RESOLVE_AGAIN)
+                continue
+            with self._lock:
+                if self._closing.is_set():
+                    connected.close()
+                else:
+                    self._socket = connected
+            self._resolved.set()
+            return
+
+
+def _connect(host: str, port: int) -> socket.socket:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    # A local StatsD mostly listens on IPv4 alone, while localhost may name ::1 first.
+    family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+    made = socket.socket(family, kind, protocol)
+    try:
+        made.setblocking(False)
+        made.connect(address)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _decimal(value: float, places: int) -> str:
+    """Return *value* without exponent or needless zeros; not every server reads ``1e-05``."""
+    return f"{value:.{places}f}".rstrip("0").rstrip(".")
+
+
+def _clean(value: str) -> str:
+    return _NOT_IN_PLAIN.sub("_", value[:_VALUE]) or "none"
+
+
+def _value(value: str) -> str:
+    return _NOT_IN_DATADOG.sub("_", value[:_VALUE]) or "none"
+
+
+# --- configuration -------------------------------------------------------------------------
+
+
+def _read(url: str) -> tuple[tuple[str, int], dict[str, str]]:
+    parts = urlsplit(url)
+    if parts.scheme != "statsd":
+        raise ConfigError(f"{url!r} is not a StatsD URL: write statsd://host:port")
+    try:
+        port = 8125 if parts.port is None else parts.port
+    except ValueError as error:
+        raise ConfigError(f"StatsD URL {url!r}: {error}") from None
+    if port == 0 or parts.path.strip("/"):
+        raise ConfigError(f"StatsD URL {url!r}: write statsd://host:port, without a path")
+    options: dict[str, str] = {}
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key not in _OPTIONS:
+            raise ConfigError(
+                f"StatsD URL {url!r} has an unknown option {key!r}{nearest(key, _OPTIONS)}; "
+                f"there are: {', '.join(_OPTIONS)}"
+            )
+        again = key == "tags" and key in options
+        options[key] = f"{options[key]},{value}" if again else value
+    return (parts.hostname or "127.0.0.1", port), options
+
+
+def _read_tags(text: str) -> dict[str, str]:
+    def pairs() -> Iterator[tuple[str, str]]:
+        for part in filter(None, text.split(",")):
+            key, colon, value = part.partition(":")
+            if not (key and colon and value):
+                raise ConfigError(f"StatsD tag {part!r} is not name:value, for example env:prod")
+            yield key, value
+
+    return dict(pairs())
+
+
+_alive: weakref.WeakSet[StatsD] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for statsd in list(_alive):
+        statsd._reset()  # noqa: SLF001 - this module's own
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,370 @@
+"""StatsD: what goes over the wire, and that nothing about the network reaches a job."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from goose.errors import ConfigError
+from goose.metrics import connect
+from goose.metrics import statsd as module
+from goose.metrics.base import EXECUTION_TIME, PROCESSED, QUEUE_SIZE
+from goose.metrics.statsd import DATAGRAM, StatsD
+
+TAGS = {"queue": "mail", "function": "app.tasks:send_email"}
+
+
+class Listener:
+    """A UDP socket on a free port of this host."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.settimeout(5)
+        self.port = self.socket.getsockname()[1]
+
+    def url(self, query: str = "", host: str = "127.0.0.1") -> str:
+        return f"statsd://{host}:{self.port}?{query}"
+
+    def datagram(self) -> bytes:
+        return self.socket.recv(65536)
+
+    def lines(self, count: int) -> list[str]:
+        found: list[str] = []
+        while len(found) < count:
+            found += self.datagram().decode().split("\n")
+        return found
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    made = Listener()
+    yield made
+    made.socket.close()
+
+
+def sent(listener: Listener, statsd: StatsD, count: int = 1) -> list[str]:
+    statsd.close()
+    return listener.lines(count)
+
+
+def until(condition: object, seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+class TestLines:
+    def test_the_plain_dialect_folds_tags_into_the_name(self, listener: Listener) -> None:
+        """Constant values come first, then the measure, queue, function, others by name."""
+        statsd = StatsD(listener.url("tags=env:prod,region:eu.west"))
+        statsd.increment(PROCESSED, 2, {"zone": "z", **TAGS, "reason": "gave up"})
+
+        assert [
+            "goose.prod.eu_west.jobs.processed.mail.app_tasks_send_email.gave_up.z:2|c"
+        ] == sent(listener, statsd)
+
+    def test_the_datadog_dialect_appends_tags(self, listener: Listener) -> None:
+        """Tags follow the value, constant ones first, with characters Datadog keeps."""
+        statsd = StatsD(listener.url("dialect=datadog&tags=env:prod&prefix=my.goose"))
+        statsd.increment(PROCESSED, 1, {**TAGS, "reason": "a|b,c#d\ne"})
+
+        assert [
+            (
+                "my.goose.jobs.processed:1|c|#env:prod,queue:mail,"
+                "function:app.tasks:send_email,reason:a_b_c_d_e"
+            )
+        ] == sent(listener, statsd)
+
+    def test_datadog_without_tags_has_no_suffix(self, listener: Listener) -> None:
+        """A line without tags is a plain one."""
+        statsd = StatsD(listener.url("dialect=datadog&prefix="))
+        statsd.increment("sessions.lost", 1, {})
+
+        assert ["sessions.lost:1|c"] == sent(listener, statsd)
+
+    @pytest.mark.parametrize(
+        ("seconds", "text"), [(0.0012345, "1.234"), (2, "2000"), (1e-9, "0"), (90061.5, "90061500")]
+    )
+    def test_timings_are_milliseconds(self, listener: Listener, seconds: float, text: str) -> None:
+        """A duration goes out in milliseconds, to the microsecond, without an exponent."""
+        statsd = StatsD(listener.url())
+        statsd.timing(EXECUTION_TIME, seconds, {"queue": "q"})
+
+        assert [f"goose.job.execution_time.q:{text}|ms"] == sent(listener, statsd)
+
+    @pytest.mark.parametrize(
+        ("value", "text"), [(100, "100"), (0.5, "0.5"), (1e-5, "0.00001"), (1e12, "1000000000000")]
+    )
+    def test_gauges_have_no_exponent(self, listener: Listener, value: float, text: str) -> None:
+        """A gauge goes out as a plain decimal number."""
+        statsd = StatsD(listener.url())
+        statsd.gauge(QUEUE_SIZE, value, {"state": "ready", "queue": "q"})
+
+        assert [f"goose.queue.size.q.ready:{text}|g"] == sent(listener, statsd)
+
+    def test_a_negative_gauge_is_set_not_subtracted(self, listener: Listener) -> None:
+        """The plain dialect reads a sign as a change, so 0 goes before it in one datagram."""
+        statsd = StatsD(listener.url())
+        statsd.gauge("g", -3, {})
+        statsd.close()
+
+        assert b"goose.g:0|g\ngoose.g:-3|g" == listener.datagram()
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    def test_what_is_not_a_number_is_dropped(self, listener: Listener, value: float) -> None:
+        """NaN and infinities are counted as dropped and not sent."""
+        statsd = StatsD(listener.url())
+        statsd.gauge("g", value, {})
+        statsd.timing("t", value, {})
+        statsd.increment("after", 1, {})
+
+        assert ["goose.after:1|c"] == sent(listener, statsd)
+        assert 2 == statsd.statistics().dropped
+
+    def test_hostile_names_and_values_stay_one_line(self, listener: Listener) -> None:
+        """Nothing in a name or tag can end the line or forge another one."""
+        statsd = StatsD(listener.url())
+        statsd.increment("a:1|c\nb", 1, {"queue": "x:9|c\ny" * 1000, "function": "", "é": "é"})
+
+        (line,) = sent(listener, statsd)
+        assert 1 == line.count(":") == line.count("|")
+        assert line.startswith("goose.a_1_c_b.x_9_c_yx_9_c_y")
+        assert line.endswith(".none._:1|c")
+
+    def test_a_line_longer_than_a_datagram_is_dropped(self, listener: Listener) -> None:
+        """What no datagram can carry is counted, not cut in the middle."""
+        statsd = StatsD(listener.url())
+        statsd.increment("long", 1, {str(n): "x" * 200 for n in range(8)})
+        statsd.increment("short", 1, {})
+
+        assert ["goose.short:1|c"] == sent(listener, statsd)
+        assert 1 == statsd.statistics().dropped
+
+
+class TestBuffering:
+    def test_lines_share_datagrams_up_to_the_limit(self, listener: Listener) -> None:
+        """A hundred lines need a few datagrams, none above 1,400 bytes, in order."""
+        statsd = StatsD(listener.url())
+        for number in range(100):
+            statsd.increment(f"count.number{number:03}", 1, TAGS)
+        statsd.close()
+
+        datagrams = [listener.datagram() for _ in range(statsd.statistics().datagrams)]
+        lines = b"\n".join(datagrams).decode().split("\n")
+        assert [f"goose.count.number{n:03}" in line for n, line in enumerate(lines)] == [True] * 100
+        assert max(map(len, datagrams)) <= DATAGRAM
+        assert 4 <= len(datagrams) <= 6
+
+    def test_a_lone_line_leaves_soon(self, listener: Listener) -> None:
+        """Without a flush or close a line arrives after about a tenth of a second."""
+        statsd = StatsD(listener.url())
+        statsd.increment("alone", 1, {})
+        began = time.monotonic()
+
+        assert ["goose.alone:1|c"] == listener.lines(1)
+        assert time.monotonic() - began < 2
+        statsd.increment("again", 1, {})
+        assert ["goose.again:1|c"] == listener.lines(1)
+        statsd.close()
+
+    def test_threads_lose_no_line(self, listener: Listener) -> None:
+        """Lines of several threads arrive whole, each once."""
+        statsd = StatsD(listener.url("dialect=datadog"))
+
+        def count(thread: int) -> None:
+            for number in range(250):
+                statsd.increment("n", number, {"thread": str(thread)})
+
+        threads = [threading.Thread(target=count, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        expected = sorted(f"goose.n:{n}|c|#thread:{t}" for t in range(4) for n in range(250))
+        assert expected == sorted(sent(listener, statsd, 1000))
+
+    def test_close_twice_and_late_lines_do_no_harm(self, listener: Listener) -> None:
+        """After close a line is dropped and counted; closing again does nothing."""
+        statsd = StatsD(listener.url())
+        statsd.increment("n", 1, {})
+        statsd.close()
+        statsd.increment("late", 1, {})
+        statsd.close()
+
+        assert ["goose.n:1|c"] == listener.lines(1)
+        assert 1 == statsd.statistics().dropped
+
+    def test_a_forked_child_sends_its_own_lines_only(self, listener: Listener) -> None:
+        """The parent's buffered line is sent once, the child's by the child."""
+        statsd = StatsD(listener.url())
+        statsd.increment("warm", 1, {})
+        assert ["goose.warm:1|c"] == listener.lines(1)
+        with statsd._lock:
+            # Forked while another thread holds the lock and a line is buffered.
+            statsd._buffer.append(b"goose.parent:1|c")
+            child = os.fork()
+            if child == 0:
+                statsd.increment("child", 1, {})
+                statsd.close()
+                os._exit(0)
+        assert (child, 0) == os.waitpid(child, 0)
+        assert ["goose.child:1|c"] == listener.lines(1)
+        assert ["goose.parent:1|c"] == sent(listener, statsd)
+
+
+class TestTrouble:
+    def test_a_dead_port_costs_nothing(self) -> None:
+        """With nobody listening no call raises or waits; what was refused is counted."""
+        free = Listener()
+        free.socket.close()
+        statsd = StatsD(free.url())
+        statsd.increment("n", 1, {})
+        until(lambda: statsd.statistics().datagrams)
+        began = time.monotonic()
+        for _ in range(5000):
+            statsd.increment(PROCESSED, 1, TAGS)
+        took = time.monotonic() - began
+        statsd.close()
+
+        assert took < 1
+        assert statsd.statistics().errors > 0
+        assert 5001 == statsd.statistics().lines
+
+    def test_a_full_socket_drops_instead_of_waiting(self, listener: Listener) -> None:
+        """EAGAIN from the network is a counted loss."""
+        statsd = StatsD(listener.url())
+        statsd.increment("n", 1, {})
+        listener.lines(1)
+
+        class Full:
+            def send(self, data: bytes) -> int:
+                raise BlockingIOError
+
+            def close(self) -> None: ...
+
+        assert statsd._socket is not None
+        statsd._socket.close()
+        statsd._socket = Full()  # type: ignore[assignment]
+        statsd.increment("n", 1, {})
+        statsd.close()
+        assert 1 == statsd.statistics().errors
+
+    def test_a_hanging_resolver_holds_nobody_up(
+        self, listener: Listener, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While DNS hangs calls return at once and keep a bounded buffer, sent once it answers."""
+        answer = threading.Event()
+        real = socket.getaddrinfo
+
+        def slow(*args: object, **kwargs: object) -> object:
+            answer.wait(5)
+            return real("127.0.0.1", listener.port, type=socket.SOCK_DGRAM)
+
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        began = time.monotonic()
+        statsd = StatsD(listener.url(host="statsd.example"))
+        for _ in range(20_000):
+            statsd.increment(PROCESSED, 1, TAGS)
+        took = time.monotonic() - began
+
+        assert took < 2
+        assert 0 == statsd.statistics().datagrams
+        assert module._WAITING == len(statsd._waiting)
+        assert statsd.statistics().dropped > 0
+        answer.set()
+        assert "goose.jobs.processed.mail.app_tasks_send_email:1|c" in listener.lines(1)
+        statsd.close()
+
+    def test_close_does_not_wait_for_a_hanging_resolver(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Closing gives an unknown address half a second, then gives up its lines, counted."""
+        answer = threading.Event()
+
+        def slow(*args: object, **kwargs: object) -> object:
+            answer.wait(5)
+            raise socket.gaierror(-2, "no such name")
+
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        statsd = StatsD("statsd://statsd.example")
+        statsd.increment("n", 1, {})
+        began = time.monotonic()
+        statsd.close()
+
+        assert time.monotonic() - began < 2
+        assert 1 == statsd.statistics().dropped
+        answer.set()
+
+    def test_an_unknown_host_is_tried_again(
+        self,
+        listener: Listener,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """A failed look-up is logged once and repeated until it works."""
+        answers: list[object] = [socket.gaierror(-2, "no such name")] * 3
+        real = socket.getaddrinfo
+
+        def flaky(*args: object, **kwargs: object) -> object:
+            if answers:
+                raise answers.pop()  # type: ignore[misc]
+            return real("127.0.0.1", listener.port, type=socket.SOCK_DGRAM)
+
+        monkeypatch.setattr(socket, "getaddrinfo", flaky)
+        monkeypatch.setattr(module, "RESOLVE_AGAIN", 0.01)
+        statsd = StatsD(listener.url(host="statsd.example"))
+        statsd.increment("n", 1, {})
+
+        assert ["goose.n:1|c"] == listener.lines(1)
+        assert 1 == caplog.text.count("until it resolves")
+        statsd.close()
+
+    def test_series_do_not_grow_without_end(
+        self, listener: Listener, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Formatted names are kept up to a bound."""
+        monkeypatch.setattr(module, "_SERIES", 10)
+        statsd = StatsD(listener.url())
+        for number in range(100):
+            statsd.increment("n", 1, {"function": str(number)})
+
+        assert len(statsd._series) <= 10
+        statsd.close()
+
+
+class TestConfiguration:
+    def test_the_url_wins_over_arguments(self, listener: Listener) -> None:
+        """Arguments are the defaults of what the URL does not say."""
+        statsd = StatsD(listener.url("prefix=b"), prefix="a", tags={"env": "test"})
+        statsd.increment("n", 1, {})
+
+        assert ["b.test.n:1|c"] == sent(listener, statsd)
+
+    def test_connect_makes_one_from_a_url(self) -> None:
+        """The scheme statsd is offered through the entry point."""
+        assert isinstance(connect("statsd://127.0.0.1:8125"), StatsD)
+
+    @pytest.mark.parametrize(
+        ("url", "says"),
+        [
+            ("statsd://h:99999", "out of range"),
+            ("statsd://h:0", "write statsd://host:port"),
+            ("statsd://h:1/path", "without a path"),
+            ("udp://h:1", "write statsd://host:port"),
+            ("statsd://h?prefx=a", "did you mean 'prefix'"),
+            ("statsd://h?tags=prod", "'prod' is not name:value"),
+            ("statsd://h?dialect=graphite", "plain, datadog"),
+        ],
+    )
+    def test_a_wrong_url_is_refused(self, url: str, says: str) -> None:
+        """Each mistake in the URL is a ConfigError that says what is expected."""
+        with pytest.raises(ConfigError, match=says):
+            StatsD(url)
