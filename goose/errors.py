@@ -17,6 +17,7 @@
     ├── Undecodable            bytes in a queue are not a job
     │   └── NewerVersion       they are a job of a later Goose
     ├── UnknownFunction        this worker does not offer the job's function
+    ├── SignatureMismatch      a job's arguments do not fit its function as it is now
     └── JobFailed              a job run by a test helper ended in an error
 
     Control (BaseException)    raised *inside* a job to steer it
@@ -131,6 +132,14 @@ class UnknownFunction(GooseError):
     """The job names a function that this worker does not offer; left for other workers."""
 
 
+class SignatureMismatch(GooseError):
+    """A job's arguments do not fit its function: stored for another version of it.
+
+    Raised in the worker before the function is called. The message names the parameter,
+    never the value.
+    """
+
+
 class JobFailed(GooseError):
     """A job that a test helper ran ended in an error, which is the ``__cause__``."""
 
@@ -198,6 +207,7 @@ __all__ = [
     "PayloadTooLarge",
     "Postpone",
     "SessionLost",
+    "SignatureMismatch",
     "Skip",
     "Stored",
     "Undecodable",

@@ -1,0 +1,253 @@
+"""The plan of one function: which arguments it takes and how each travels.
+
+A plan is made once per function and kept. It binds arguments as Python would, then sends
+each through its parameter's road (see `goose._values`). The usual call, plain values in
+their right places, costs a comparison and a type check per argument.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from goose._values import (
+    Codec,
+    NotPlain,
+    Refused,
+    hints,
+    plain,
+    plain_road,
+    show,
+    show_type,
+    why_not_plain,
+)
+from goose.errors import ArgumentError, SignatureMismatch
+from goose.jobs import JSON
+
+_PLAIN_ONLY = (inspect.Parameter.empty, Any, object)
+
+
+class Parameter:
+    """One parameter's way to JSON and back. Thread-safe."""
+
+    def __init__(self, name: str, annotation: Any) -> None:
+        self.name = name
+        self._annotation = annotation
+        self._plain_only = any(annotation is each for each in _PLAIN_ONLY)
+        self._codec: Codec | None = None
+        road = plain if self._plain_only else plain_road(annotation)
+        self.fast: Callable[[Any], JSON] = road or _no_road
+        """Returns a value that is JSON already; raises `NotPlain` for others."""
+
+    def encode(self, value: Any) -> JSON:
+        """Return *value* as JSON, or raise `Refused`."""
+        try:
+            return self.fast(value)
+        except NotPlain:
+            if self._plain_only:
+                raise Refused(
+                    f"{why_not_plain(value)}; annotate the parameter with the value's type, "
+                    "or pass plain JSON"
+                ) from None
+            return self._general().encode(value)
+
+    def decode(self, value: JSON) -> Any:
+        """Return the argument that *value* stands for, or raise `Refused`."""
+        try:
+            return self.fast(value)
+        except NotPlain:
+            if self._plain_only:
+                raise Refused("it is not plain JSON") from None
+            return self._general().decode(value)
+
+    def expects(self) -> str:
+        """Return the annotation as text."""
+        return "plain JSON" if self._plain_only else show_type(self._annotation)
+
+    def _general(self) -> Codec:
+        # Two threads may both make one; they are alike.
+        if self._codec is None:
+            self._codec = Codec(self._annotation)
+        return self._codec
+
+
+def _no_road(value: Any) -> JSON:
+    raise NotPlain
+
+
+class Plan:
+    """How the arguments of one function are bound, written and read. Thread-safe.
+
+    Args:
+        name: The function as ``module:name``, for errors.
+        fn: The function as it is called, decorators included.
+        inner: The innermost function, whose module its annotations are read in.
+
+    Raises:
+        ArgumentError: An annotation cannot be resolved.
+    """
+
+    def __init__(self, name: str, fn: Callable[..., Any], inner: Callable[..., Any]) -> None:
+        self.name = name
+        self._extra_positional: Parameter | None = None
+        self._extra_keyword: Parameter | None = None
+        self._typed_extra: dict[str, Parameter] = {}
+        self._positional: list[Parameter] = []
+        self._keyword: dict[str, Parameter] = {}
+        self._place: dict[str, int] = {}
+        self._required: list[str] = []
+        self._required_positional = 0
+        self._exact = -1
+        """How many arguments fill all positional places with nothing else required, or -1."""
+        try:
+            self._signature = inspect.signature(fn)
+            self._read(inner)
+        except (Refused, NameError, ValueError) as error:
+            raise ArgumentError(f"{name}: {error}") from error
+
+    def _read(self, inner: Callable[..., Any]) -> None:
+        parameters = self._signature.parameters.values()
+        written = {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
+        namespace = dict(getattr(inner, "__globals__", {}))
+        namespace.update((t.__name__, t) for t in getattr(inner, "__type_params__", ()))
+        resolved = hints(written, namespace)
+        for p in parameters:
+            parameter = Parameter(p.name, resolved.get(p.name, p.empty))
+            if p.kind is p.VAR_POSITIONAL:
+                self._extra_positional = parameter
+            elif p.kind is p.VAR_KEYWORD:
+                self._typed_extra = _members(resolved.get(p.name), namespace)
+                self._extra_keyword = parameter if not self._typed_extra else Parameter(p.name, Any)
+            else:
+                self._add(p, parameter)
+        if all(name in self._place for name in self._required):
+            self._exact = len(self._positional)
+
+    def _add(self, p: inspect.Parameter, parameter: Parameter) -> None:
+        required = p.default is p.empty
+        if p.kind is not p.KEYWORD_ONLY:
+            self._place[p.name] = len(self._positional)
+            self._positional.append(parameter)
+        if p.kind is p.POSITIONAL_ONLY:
+            self._required_positional += required
+        else:
+            self._keyword[p.name] = parameter
+            if required:
+                self._required.append(p.name)
+
+    def encode(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[JSON, ...], dict[str, JSON]]:
+        """Return the arguments as JSON.
+
+        Raises:
+            ArgumentError: They do not fit the signature, or one would not come back equal.
+        """
+        positional, named = self._bind(args, kwargs, ArgumentError)
+        try:
+            return (
+                tuple([p.fast(value) for p, value in zip(positional, args, strict=True)]),
+                {key: named[key].fast(value) for key, value in kwargs.items()},
+            )
+        except NotPlain:
+            return (
+                tuple(self._encode_one(p, v) for p, v in zip(positional, args, strict=True)),
+                {key: self._encode_one(named[key], value) for key, value in kwargs.items()},
+            )
+
+    def _encode_one(self, parameter: Parameter, value: Any) -> JSON:
+        try:
+            return parameter.encode(value)
+        except Refused as error:
+            raise ArgumentError(
+                f"{self.name}: argument {parameter.name!r} = {show(value)} "
+                f"(parameter of {parameter.expects()}): {error}"
+            ) from error
+
+    def decode(
+        self, args: tuple[JSON, ...], kwargs: Mapping[str, JSON]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments that were encoded.
+
+        Raises:
+            SignatureMismatch: They do not fit the function as it is now; values are not named.
+        """
+        positional, named = self._bind(args, kwargs, SignatureMismatch)
+        try:
+            return (
+                tuple([p.fast(value) for p, value in zip(positional, args, strict=True)]),
+                {key: named[key].fast(value) for key, value in kwargs.items()},
+            )
+        except NotPlain:
+            return (
+                tuple(self._decode_one(p, v) for p, v in zip(positional, args, strict=True)),
+                {key: self._decode_one(named[key], value) for key, value in kwargs.items()},
+            )
+
+    def _decode_one(self, parameter: Parameter, value: JSON) -> Any:
+        try:
+            return parameter.decode(value)
+        except Refused as error:
+            raise SignatureMismatch(
+                f"{self.name}: argument {parameter.name!r} (parameter of {parameter.expects()}): {error}; "
+                "arguments stored for another version of the function"
+            ) from error
+
+    def _bind(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        wrong: type[ArgumentError] | type[SignatureMismatch],
+    ) -> tuple[list[Parameter], Mapping[str, Parameter]]:
+        """Return the parameter of each argument, or raise *wrong* as Python would a TypeError."""
+        given = len(args)
+        if given == self._exact and not kwargs:
+            return self._positional, self._keyword
+        if not self._fits(given, kwargs):
+            raise wrong(f"{self.name}: {self._complaint(args, kwargs)}")
+        positional = self._positional[:given]
+        if self._extra_positional is not None:
+            positional += [self._extra_positional] * (given - len(positional))
+        if self._extra_keyword is None:
+            return positional, self._keyword
+        named = {**dict.fromkeys(kwargs, self._extra_keyword), **self._typed_extra, **self._keyword}
+        return positional, named
+
+    def _fits(self, given: int, kwargs: Mapping[str, Any]) -> bool:
+        if given < self._required_positional:
+            return False
+        if given > len(self._positional) and self._extra_positional is None:
+            return False
+        for name in kwargs:
+            if name in self._keyword:
+                if self._place.get(name, given) < given:
+                    return False  # given twice
+            elif self._extra_keyword is None:
+                return False
+        return all(
+            name in kwargs or self._place.get(name, given) < given for name in self._required
+        )
+
+    def _complaint(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            return f"{error}; its signature is {self._signature}"
+        return f"the arguments do not fit its signature {self._signature}"
+
+
+def _members(annotation: Any, namespace: Mapping[str, Any]) -> dict[str, Parameter]:
+    """Return the parameters of ``**kwargs: Unpack[SomeTypedDict]``; none for other annotations."""
+    if typing.get_origin(annotation) is not typing.Unpack:
+        return {}
+    (fields,) = typing.get_args(annotation)
+    found = typing.get_type_hints(fields, localns=dict(namespace), include_extras=True)
+    unwrapped = {
+        name: typing.get_args(hint)[0]
+        if typing.get_origin(hint) in (typing.Required, typing.NotRequired)
+        else hint
+        for name, hint in found.items()
+    }
+    return {name: Parameter(name, hint) for name, hint in unwrapped.items()}

@@ -1,0 +1,324 @@
+"""Functions as names, calls as data, and names as functions again.
+
+A client turns a call into a name and JSON: `name_of` says ``module:name`` for a function
+that a worker can find again, `encode_arguments` binds the arguments to its signature and
+writes each by its annotation. Whatever would not come back equal in type and value is
+refused there, where the caller can still mend it.
+
+A worker goes the other way through an `Offer`: the modules its operator named, imported
+once at the start. A payload's name is only ever looked up among them and never causes an
+import; only plain functions *defined* in those modules answer to it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from goose._arguments import Plan
+from goose._values import on_register, register_type, show
+from goose.errors import ConfigError, FunctionError, UnknownFunction
+from goose.jobs import JSON
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[R]):
+    """A typed, unsent invocation; `R` is what the function returns."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@overload
+def call(
+    fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+) -> Call[R]: ...
+@overload
+def call(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
+def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call[Any]:
+    """Return ``fn(*args, **kwargs)`` as a value, for ``enqueue_many``; checked when enqueued."""
+    return Call(fn, args, kwargs)
+
+
+# --- functions as names ------------------------------------------------------------------
+
+_plans: dict[Callable[..., Any], Plan] = {}
+on_register.append(_plans.clear)
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """Return the name under which a worker finds *fn*: ``module:name``.
+
+    The name is that of the innermost function, under any decorators that set
+    ``__wrapped__``. What the worker calls is the decorated one.
+
+    Raises:
+        FunctionError: No worker could find it: a lambda, nested function, method, partial,
+            builtin, class or generator; one its module does not hold under its own name;
+            or one of a ``__main__`` that has no module name.
+    """
+    try:
+        plan = _plans.get(fn)
+    except TypeError:  # unhashable, so not a function
+        plan = None
+    return plan.name if plan is not None else _name(fn)
+
+
+def encode_arguments(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[JSON, ...], dict[str, JSON]]:
+    """Return *args* and *kwargs* as JSON, written by the annotations of *fn*.
+
+    Thread-safe. The first call for a function reads its signature; later ones do not.
+
+    Raises:
+        FunctionError: As `name_of`.
+        ArgumentError: An argument is missing, superfluous, would not come back equal in
+            type and value, or has an annotation that cannot be resolved.
+    """
+    try:
+        plan = _plans.get(fn)
+    except TypeError:
+        plan = None
+    if plan is None:
+        # Two threads may both make one; they are alike. Never too many: only functions
+        # that their module holds by name get this far.
+        name = _name(fn)
+        plan = _plans[fn] = Plan(name, fn, _innermost(fn))
+    return plan.encode(args, kwargs)
+
+
+def _innermost(fn: Any) -> Any:
+    """Return what *fn* wraps, looking only at instance attributes: no code of *fn* runs."""
+    seen = []
+    while not isinstance(fn, type) and "__wrapped__" in getattr(fn, "__dict__", {}):
+        seen.append(id(fn))
+        fn = fn.__dict__["__wrapped__"]
+        if id(fn) in seen:
+            break
+    return fn
+
+
+def _unfit(fn: Any) -> str | None:
+    """Return why *fn* cannot be the function of a job, whatever its module; None if it can."""
+    inner = _innermost(fn)
+    if isinstance(fn, type):
+        return "is a class; pass a function that makes the object"
+    if isinstance(fn, MethodType):
+        return "is a method; pass a module-level function and what it needs as arguments"
+    if isinstance(fn, BuiltinFunctionType) or isinstance(inner, BuiltinFunctionType):
+        return "is a builtin; wrap it in a function of your own"
+    if not isinstance(inner, FunctionType):
+        return f"is a {type(fn).__name__}, not a function; write a module-level function"
+    if inner.__name__ == "<lambda>":
+        return "is a lambda; write a module-level function"
+    if "<locals>" in inner.__qualname__:
+        return (
+            "is defined inside another function; move it to module level "
+            "(and if a decorator made it, use functools.wraps there)"
+        )
+    if "." in inner.__qualname__:
+        return "is defined inside a class; write a module-level function"
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        return "is a generator, whose body would never run; write a plain function"
+    return None
+
+
+def _name(fn: Any) -> str:
+    problem = _unfit(fn)
+    if problem is not None:
+        raise FunctionError(f"{show(fn)} {problem}")
+    inner = _innermost(fn)
+    module = real_module(inner.__module__)
+    if module is None:
+        raise FunctionError(
+            f"{inner.__qualname__} is defined in a script, which no worker can import; move it to "
+            "a module, or start the script as one: python -m package.module"
+        )
+    held = getattr(sys.modules.get(inner.__module__), "__dict__", {}).get(inner.__qualname__)
+    if _innermost(held) is not inner:
+        raise FunctionError(
+            f"{module}:{inner.__qualname__} is {show(held)}, not the function given; a worker finds "
+            "functions by name, so the module must hold this one under its own name"
+        )
+    return f"{module}:{inner.__qualname__}"
+
+
+def real_module(name: str) -> str | None:
+    """Return the name to import *name* by: for ``__main__``, what ``python -m`` was given, or None."""
+    if name != "__main__":
+        return name
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return None if spec is None else spec.name
+
+
+# --- names as functions ------------------------------------------------------------------
+
+
+class Function:
+    """A function a worker offers, with how its arguments are read. Thread-safe."""
+
+    __slots__ = ("_plan", "fn", "is_async", "name")
+
+    def __init__(self, name: str, fn: Callable[..., Any]) -> None:
+        self.name = name
+        self.fn = fn
+        """What to call: the function with its decorators."""
+        self.is_async: bool = inspect.iscoroutinefunction(fn)
+        self._plan: Plan | None = None
+
+    def decode(
+        self, args: tuple[JSON, ...], kwargs: Mapping[str, JSON]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments as the function takes them.
+
+        Raises:
+            SignatureMismatch: They were stored for another version of the function.
+            ArgumentError: An annotation of the function cannot be resolved.
+        """
+        if self._plan is None:
+            self._plan = Plan(self.name, self.fn, _innermost(self.fn))
+        return self._plan.decode(args, kwargs)
+
+
+class Offer:
+    """The functions that jobs may name: those defined in the given modules.
+
+    `load` imports the modules, and the submodules of those that are packages (but not
+    their ``__main__``, which is a program; name it to offer it). Names of jobs never
+    import anything. Thread-safe.
+
+    Args:
+        modules: Dotted names, at least one.
+
+    Raises:
+        ConfigError: *modules* is empty or not a sequence of dotted names.
+    """
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        if isinstance(modules, str) or not modules:
+            raise ConfigError(
+                f"the modules whose functions may run are {modules!r}; "
+                'give a list of at least one, such as ["app.jobs"]'
+            )
+        for name in modules:
+            _check_module_name(name)
+        self.modules: tuple[str, ...] = tuple(modules)
+        self._loaded: dict[str, ModuleType] = {}
+        self._functions: dict[str, Function] = {}
+        self._lock = threading.Lock()
+
+    def load(self) -> None:
+        """Import the modules and all their submodules; later calls do nothing.
+
+        Raises:
+            ConfigError: One cannot be imported; the message names it, the cause and the
+                fix, and the ``__cause__`` is what the import raised.
+        """
+        with self._lock:
+            if not self._loaded:
+                loaded: dict[str, ModuleType] = {}
+                for name in self.modules:
+                    _load(name, loaded)
+                self._loaded = loaded
+
+    def resolve(self, name: str) -> Function:
+        """Return the function that *name* (``module:name``) stands for.
+
+        Raises:
+            UnknownFunction: It is not a plain function defined in an offered module.
+        """
+        function = self._functions.get(name)
+        if function is None:
+            # Only names that resolve are kept, so hostile ones cannot fill the memory.
+            function = self._functions[name] = Function(name, self._find(name))
+        return function
+
+    def resolve_callable(self, name: str) -> Callable[..., Any]:
+        """Return the function behind a policy's or callback's *name*, by the rules of `resolve`.
+
+        Raises:
+            UnknownFunction: As `resolve`.
+        """
+        return self._find(name)
+
+    def _find(self, name: str) -> Callable[..., Any]:
+        if not self._loaded:
+            raise UnknownFunction("nothing is offered yet: Offer.load() comes first")
+        module_name, _, attribute = name.partition(":")
+        module = self._loaded.get(module_name)
+        if module is None:
+            offered = ", ".join(self.modules)
+            raise UnknownFunction(f"{show(name)} is in none of the offered modules ({offered})")
+        # From the module's own dictionary: no attribute chains, no module __getattr__.
+        found = None if attribute.startswith("__") else vars(module).get(attribute)
+        inner = _innermost(found)
+        if (
+            found is None
+            or _unfit(found) is not None
+            or inner.__module__ != module_name
+            or inner.__qualname__ != attribute
+        ):
+            raise UnknownFunction(f"{show(name)} is not a function defined in {module_name}")
+        function: Callable[..., Any] = found
+        return function
+
+
+def _check_module_name(name: object) -> None:
+    if isinstance(name, str) and all(part.isidentifier() for part in name.split(".")):
+        return
+    hint = ""
+    if isinstance(name, str) and name.endswith(".py"):
+        hint = f"; did you mean {name[:-3].strip('./').replace('/', '.')!r}?"
+    elif isinstance(name, str) and ":" in name:
+        hint = f"; whole modules are offered, so give {name.partition(':')[0]!r}"
+    raise ConfigError(f"{show(name)} is not the dotted name of a module{hint}")
+
+
+def _load(name: str, loaded: dict[str, ModuleType]) -> None:
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(_why_not_imported(name, error)) from error
+    loaded[name] = module
+    path = getattr(module, "__path__", None)
+    if path is not None:
+        for found in pkgutil.iter_modules(path, name + "."):
+            if not found.name.endswith(".__main__"):
+                _load(found.name, loaded)
+
+
+def _why_not_imported(name: str, error: BaseException) -> str:
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing is not None and (name == missing or name.startswith(missing + ".")):
+        return (
+            f"cannot import {name}: there is no module {missing} here; check the spelling, and "
+            "start in the directory that holds it or set PYTHONPATH"
+        )
+    return (
+        f"cannot import {name}: {type(error).__name__}: {error}; "
+        f'find out with: python -c "import {name}"'
+    )
+
+
+__all__ = [
+    "Call",
+    "Function",
+    "Offer",
+    "call",
+    "encode_arguments",
+    "name_of",
+    "real_module",
+    "register_type",
+]
