@@ -260,7 +260,7 @@ class StatsD:
             try:
                 connected = _connect(*self._address)
             except (OSError, UnicodeError) as error:
-                if not said:
+                if not (said or self._closing.is_set()):
                     host, port = self._address
                     logger.warning(
                         "no metrics to StatsD at %s:%d until it resolves: %s", host, port, error

@@ -5,11 +5,21 @@ or async. It is entered before the function is called and left after it, outermo
 so that any context manager people already have is a middleware:
 ``lambda execution: app.app_context()``.
 
-Before its ``yield`` a middleware may change ``execution.args`` and ``kwargs``; after it,
-it sees and may replace ``execution.result``. The function's exception passes through it;
-one it swallows makes the job done. `Skip`, `Postpone` or `Bury` raised before ``yield``
-end the job without calling the function. Any other error a middleware raises counts as
-the job's own. An async middleware works only around async functions.
+The rules are those of nested ``with`` statements:
+
+* Before its ``yield`` a middleware may replace ``execution.args`` and ``kwargs``; after it,
+  it sees and may replace ``execution.result``.
+* The function's exception passes through it; one it swallows makes the job done, with the
+  result as it stands. That goes for whatever is inside it, other middleware included.
+* `Skip`, `Postpone` or `Bury` raised before ``yield`` end the job without calling the
+  function. Any other error a middleware raises counts as the job's own, so the job is
+  retried, even if the function had returned: then a note on the error says so.
+* Middleware entered before the one that raised are left again, in every case.
+* An async middleware works only around async functions.
+
+Each sync execution runs in a context of its own (`contextvars`): what a function or a
+middleware sets and forgets to reset is gone before the thread's next job. An async
+execution has that from its asyncio task; the worker gives each one its own.
 """
 
 from __future__ import annotations
@@ -25,6 +35,7 @@ from contextlib import (
 )
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeAlias
 
 from goose.errors import ConfigError
@@ -46,6 +57,8 @@ class Execution:
     started_mono: float = field(default_factory=time.monotonic)
     stop_requested: bool = False
     """Set by the worker; read it as `should_stop`."""
+    returned: bool = False
+    """Whether the function has returned; middleware may still raise."""
 
     @property
     def attempt(self) -> int:
@@ -95,55 +108,81 @@ def current() -> Execution:
         raise LookupError("goose.current() works only inside a running job") from None
 
 
-def compose(middleware: Sequence[Middleware], fn: Callable[..., Any]) -> Callable[[Execution], Any]:
+Run: TypeAlias = Callable[[Execution], None]
+AsyncRun: TypeAlias = Callable[[Execution], Awaitable[None]]
+
+
+def compose(middleware: Sequence[Middleware], fn: Callable[..., Any]) -> Run:
     """Return what runs *fn* for an execution inside *middleware*, outermost first.
 
-    With no middleware that is one plain call. Built once per function, not per job.
+    Built once per function, not per job; without middleware it is one plain call. What it
+    did is in ``execution.result`` and ``returned``; what no middleware swallows comes out.
     """
 
-    def bare(execution: Execution) -> Any:
+    def bare(execution: Execution) -> None:
+        _current.set(execution)
+        execution.result = fn(*execution.args, **execution.kwargs)
+        execution.returned = True
+
+    def wrapped(execution: Execution) -> None:
+        with ExitStack() as stack:
+            stack.push(partial(_note, execution))
+            _current.set(execution)
+            for enter in middleware:
+                stack.enter_context(_sync(enter(execution), enter))
+            execution.result = fn(*execution.args, **execution.kwargs)
+            execution.returned = True
+
+    run = wrapped if middleware else bare
+    # Costs hardly more than a reset, and nothing can leak into the thread's next job.
+    return lambda execution: contextvars.copy_context().run(run, execution)
+
+
+def compose_async(middleware: Sequence[Middleware], fn: Callable[..., Awaitable[Any]]) -> AsyncRun:
+    """Return what `compose` does, for an async *fn*; sync middleware are entered too."""
+
+    async def bare(execution: Execution) -> None:
         token = _current.set(execution)
         try:
-            execution.result = fn(*execution.args, **execution.kwargs)
+            execution.result = await fn(*execution.args, **execution.kwargs)
+            execution.returned = True
         finally:
             _current.reset(token)
 
-    def wrapped(execution: Execution) -> Any:
-        token = _current.set(execution)
-        try:
-            with ExitStack() as stack:
-                for enter in middleware:
-                    manager = enter(execution)
-                    if not isinstance(manager, AbstractContextManager):
-                        raise ConfigError(
-                            f"middleware {enter!r} is async, but {fn!r} is not: "
-                            "make the function async or the middleware sync"
-                        )
-                    stack.enter_context(manager)
-                execution.result = fn(*execution.args, **execution.kwargs)
-        finally:
-            _current.reset(token)
+    async def wrapped(execution: Execution) -> None:
+        async with AsyncExitStack() as stack:
+            stack.push(partial(_note, execution))
+            stack.callback(_current.reset, _current.set(execution))
+            for enter in middleware:
+                manager = enter(execution)
+                if isinstance(manager, AbstractAsyncContextManager):
+                    await stack.enter_async_context(manager)
+                else:
+                    stack.enter_context(_sync(manager, enter))
+            execution.result = await fn(*execution.args, **execution.kwargs)
+            execution.returned = True
 
     return wrapped if middleware else bare
 
 
-def compose_async(
-    middleware: Sequence[Middleware], fn: Callable[..., Awaitable[Any]]
-) -> Callable[[Execution], Awaitable[None]]:
-    """Return what `compose` does, for an async *fn*; sync middleware are entered too."""
+def _sync(manager: object, enter: Middleware) -> AbstractContextManager[Any]:
+    """Return *manager* if ``with`` can enter it; else say what is wrong with *enter*."""
+    if isinstance(manager, AbstractContextManager):
+        return manager
+    if isinstance(manager, AbstractAsyncContextManager):
+        raise ConfigError(
+            f"middleware {enter!r} is async, but the job's function is not: "
+            "make the function async or the middleware sync"
+        )
+    raise ConfigError(
+        f"middleware {enter!r} returned a {type(manager).__name__}, not a context manager: "
+        "decorate it with @contextlib.contextmanager, or return one"
+    )
 
-    async def wrapped(execution: Execution) -> None:
-        token = _current.set(execution)
-        try:
-            async with AsyncExitStack() as stack:
-                for enter in middleware:
-                    manager = enter(execution)
-                    if isinstance(manager, AbstractAsyncContextManager):
-                        await stack.enter_async_context(manager)
-                    else:
-                        stack.enter_context(manager)
-                execution.result = await fn(*execution.args, **execution.kwargs)
-        finally:
-            _current.reset(token)
 
-    return wrapped
+def _note(execution: Execution, _: object, error: BaseException | None, __: object) -> None:
+    """Say on an error raised after the function was done that a retry runs it again."""
+    if execution.returned and isinstance(error, Exception):
+        error.add_note(
+            "Raised by middleware after the function had returned; a retry runs it again."
+        )

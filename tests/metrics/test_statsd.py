@@ -284,7 +284,7 @@ class TestTrouble:
         statsd.close()
 
     def test_close_does_not_wait_for_a_hanging_resolver(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Closing gives an unknown address half a second, then gives up its lines, counted."""
         answer = threading.Event()
@@ -302,6 +302,10 @@ class TestTrouble:
         assert time.monotonic() - began < 2
         assert 1 == statsd.statistics().dropped
         answer.set()
+        assert statsd._thread is not None
+        statsd._thread.join(5)
+        assert not statsd._thread.is_alive()
+        assert not caplog.records
 
     def test_an_unknown_host_is_tried_again(
         self,
