@@ -31,6 +31,8 @@ class WorkerConfig:
     """A session silent for so long is dead, and its jobs belong to others."""
     hard_timeout: float | None = None
     """The longest any job may run before its process is killed; needs a supervisor."""
+    hard_margin: float = 10.0
+    """A job this long over its own timeout is ended with its process; needs a supervisor."""
     stall_limit: float = 900.0
     """How long a process that only burns CPU, without a tick, is still held for alive."""
     slow_after: float = 300.0
@@ -60,7 +62,14 @@ class WorkerConfig:
         for name in ("concurrency", "async_slots", "max_crashes", "max_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("ttl", "stall_limit", "slow_after", "defer_delay", "defer_limit"):
+        for name in (
+            "ttl",
+            "hard_margin",
+            "stall_limit",
+            "slow_after",
+            "defer_delay",
+            "defer_limit",
+        ):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0 seconds")
         if not self.grace >= 0:

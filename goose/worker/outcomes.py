@@ -118,7 +118,7 @@ def failed(job: Job[Any], error: BaseException, now: float, reason: str = "") ->
         reason=reason,
     )
     # It ended, so this time its process survived it: the suspicion is over.
-    return job.evolve(attempt=job.attempt + 1, suspicions=0, failure=failure)
+    return job.evolve(attempt=job.attempt + 1, suspicions=0, deferred_since=None, failure=failure)
 
 
 def dead(job: Job[Any], now: float, reason: str, message: str = "") -> Job[Any]:
@@ -162,7 +162,9 @@ def decide(
             return Decision(Ending.POSTPONED, job.evolve(suspicions=0), delay=error.seconds)
         case Bury():
             return Decision(
-                Ending.DEAD, dead(job, now, "buried", error.reason), reason=f"buried: {error.reason}"
+                Ending.DEAD,
+                dead(job, now, "buried", error.reason),
+                reason=f"buried: {error.reason}",
             )
     verdict = retry.ending(error)
     if verdict == "succeed":

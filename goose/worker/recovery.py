@@ -60,7 +60,9 @@ class Recovered:
     """Orphans that were no longer the caller's when it settled them."""
 
 
-def judge_by_absence(deliveries: Sequence[Delivery], *, complete: bool) -> Callable[[Delivery], Verdict]:
+def judge_by_absence(
+    deliveries: Sequence[Delivery], *, complete: bool
+) -> Callable[[Delivery], Verdict]:
     """Return verdicts for orphans of whose process nothing was noted.
 
     Suspects run alone: their worker holds nothing else meanwhile. So a suspect that is the
@@ -146,7 +148,10 @@ def settle_orphans(
     for job in blamed:
         logger.warning(
             "job %s of %s was alone in its process when it died (crash %d)",
-            job.id, job.fn, job.crashes, extra={"job_id": job.id, "function": job.fn},
+            job.id,
+            job.fn,
+            job.crashes,
+            extra={"job_id": job.id, "function": job.fn},
         )
     return Recovered(dict(verdicts), blamed, lost)
 
@@ -177,7 +182,10 @@ def retry_of(job: Job[Any]) -> Retry:
     except ValueError as error:
         logger.warning(
             "job %s of %s carries a retry policy that makes no sense (%s); the default is used",
-            job.id, job.fn, error, extra={"job_id": job.id, "function": job.fn},
+            job.id,
+            job.fn,
+            error,
+            extra={"job_id": job.id, "function": job.fn},
         )
         return Retry()
 
@@ -187,8 +195,14 @@ def _resolve_nothing(name: str) -> Callable[..., Any]:
 
 
 def recover_from(
-    broker: Broker, session: Session, dead: Session, verdict: Callable[[Delivery], Verdict], *,
-    now: float, random: random.Random, limit: int = 100,
+    broker: Broker,
+    session: Session,
+    dead: Session,
+    verdict: Callable[[Delivery], Verdict],
+    *,
+    now: float,
+    random: random.Random,
+    limit: int = 100,
 ) -> Recovered | None:
     """Take over one batch of the loans of *dead*, whose end the caller saw, and settle it.
 

@@ -1,0 +1,217 @@
+"""One worker process's machinery, put together from its steps, without a thread.
+
+A job's way through it, each arrow a short function::
+
+    Fetcher.step → Buffer.put → Buffer.take → Engine.run → Settler.add → Settler.step
+       dequeue,        held        a slot       outcome       pending      ack, requeue …
+       prepare
+
+Who calls the steps is not decided here: `goose.worker.runner` calls them from threads, the
+simulator in `goose.testing` from one loop under a virtual clock. `Kicks` are the wires between
+them: "there is room", "there is work", "there is something to settle".
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from goose.brokers.base import Broker, Delivery, Session, Sessions
+from goose.calls import Offer
+from goose.metrics.base import Metrics
+from goose.middleware.base import Execution, Middleware
+from goose.worker.buffer import Buffer
+from goose.worker.clock import Clock
+from goose.worker.config import WorkerConfig
+from goose.worker.execution import Executor, Work
+from goose.worker.fetch import Fetcher
+from goose.worker.outcomes import Outcome
+from goose.worker.recovery import Recovered
+from goose.worker.report import Report
+from goose.worker.schedule import Gauge, Promoter
+from goose.worker.sessions import Heartbeat, OrphanChecker
+from goose.worker.settle import Settler
+
+
+class Notes(Protocol):
+    """Where a process notes what it runs, for whoever survives it."""
+
+    def started(self, slot: int, job_id: str, hard_deadline_mono: float) -> None:
+        """Note that *job_id* runs in *slot*; it must end by that monotonic instant, or `inf`."""
+        ...
+
+    def ended(self, slot: int) -> None:
+        """Note that nothing runs in *slot*."""
+        ...
+
+
+class NoNotes:
+    """For a process without a supervisor."""
+
+    def started(self, slot: int, job_id: str, hard_deadline_mono: float) -> None:
+        """Do nothing."""
+
+    def ended(self, slot: int) -> None:
+        """Do nothing."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(slots=True)
+class Kicks:
+    """What the engine calls when one of its parts has something to do."""
+
+    fetch: Callable[[], None] = _nothing
+    settle: Callable[[], None] = _nothing
+    slots: Callable[[], None] = _nothing
+
+
+class Engine:
+    """The parts of one worker process and what they share.
+
+    Args:
+        session: Opened by the caller, where the broker knows sessions.
+        wait: Seconds a fetch blocks in the broker; 0 under a simulator.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        offer: Offer,
+        config: WorkerConfig,
+        *,
+        session: Session,
+        middleware: Sequence[Middleware],
+        metrics: Sequence[Metrics],
+        resources: Mapping[type, Any],
+        notes: Notes,
+        clock: Clock,
+        random: random.Random,
+        wait: float = 1.0,
+    ) -> None:
+        self.config = config
+        self.session = session
+        self.kicks = Kicks()
+        self.running: set[Work] = set()
+        self.report = Report(metrics)
+        self.buffer = Buffer(
+            config.concurrency, config.async_slots, on_room=lambda: self.kicks.fetch()
+        )
+        self.executor = Executor(
+            offer, config, middleware=middleware, resources=resources, clock=clock, random=random
+        )
+        self.settler = Settler(broker, self._on_settled)
+        self.fetcher = Fetcher(
+            broker,
+            self.buffer,
+            self.executor,
+            config.queues,
+            session=lambda: self.session,
+            settle=self.settle,
+            on_work=lambda: self.kicks.slots(),
+            clock=clock,
+            wait=wait,
+        )
+        self.promoter = Promoter(broker)
+        self.checker = OrphanChecker(
+            broker,
+            config.ttl,
+            session=lambda: self.session,
+            on_recovered=self._on_recovered,
+            clock=clock,
+            random=random,
+        )
+        self.gauge = Gauge(broker, config.queues, self.report.metrics)
+        self.heartbeat = (
+            Heartbeat(broker, config.ttl, session=lambda: self.session, renew=self.renew)
+            if isinstance(broker, Sessions)
+            else None
+        )
+        self._notes = notes
+        self._clock = clock
+
+    # --- a job in a slot ------------------------------------------------------------------
+
+    def take(self) -> Work | None:
+        """Return the next sync job to run, if there is one to run now."""
+        return self._taken(self.buffer.take(self._clock.mono(), is_async=False))
+
+    def take_async(self) -> Work | None:
+        """Return the next async job to run, if there is one to run now."""
+        return self._taken(self.buffer.take(self._clock.mono(), is_async=True))
+
+    def _taken(self, work: Work | None) -> Work | None:
+        if work is not None:
+            self.running.add(work)
+        return work
+
+    def run(
+        self, work: Work, call: Callable[[Callable[[Execution], Any], Execution], None]
+    ) -> None:
+        """Run *work* on this thread and hand its outcome to the settler; never raises."""
+        self._notes.started(work.slot, work.job.id, self._hard_deadline(work))
+        self.finish(work, self.executor.run(work, call))
+
+    async def arun(self, work: Work) -> None:
+        """Run *work* on this event loop and hand its outcome to the settler; never raises."""
+        self._notes.started(work.slot, work.job.id, self._hard_deadline(work))
+        self.finish(work, await self.executor.arun(work))
+
+    def _hard_deadline(self, work: Work) -> float:
+        timeout = work.job.timeout
+        limit = math.inf if timeout is None else timeout + self.config.hard_margin
+        if self.config.hard_timeout is not None:
+            limit = min(limit, self.config.hard_timeout)
+        return self._clock.mono() + limit if limit < math.inf else math.inf
+
+    def finish(self, work: Work, outcome: Outcome) -> None:
+        """Take *work* out of its slot; its outcome goes to the settler."""
+        # From here on it is not what ends this process, whatever does.
+        self._notes.ended(work.slot)
+        self.running.discard(work)
+        now = self._clock.mono()
+        self.buffer.ended(work, now - work.started_mono if work.started_mono else 0.0, now)
+        self.settler.add(outcome)
+        self.kicks.settle()
+
+    # --- around it ------------------------------------------------------------------------
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Hand outcomes of jobs that never had a slot to the settler."""
+        self.buffer.settling(len(outcomes))
+        for outcome in outcomes:
+            self.settler.add(outcome)
+        self.kicks.settle()
+
+    def _on_settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
+        self.buffer.settled(len(batch), self._clock.mono())
+        self.report.settled(batch, lost)
+        if self.buffer.suspect_waits:
+            self.kicks.slots()
+
+    def _on_recovered(
+        self, orphans: Sequence[Delivery], recovered: Recovered, by_audit: bool
+    ) -> None:
+        self.report.recovered(orphans, recovered, by_audit=by_audit)
+
+    def renew(self, session: Session) -> None:
+        """Go on as *session*: the one before was given up, and its jobs belong to others.
+
+        What was not started is dropped; what runs is asked to stop, and its outcome will be
+        refused by the broker, unless it comes before anybody has taken the job over.
+        """
+        self.session = session
+        self.buffer.clear()
+        self.ask_to_stop()
+        self.report.session_lost()
+
+    def ask_to_stop(self) -> None:
+        """Let everything that runs see ``should_stop``."""
+        for work in list(self.running):
+            if work.execution is not None:
+                work.execution.stop_requested = True

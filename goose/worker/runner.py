@@ -1,0 +1,370 @@
+"""Runs one process's worth of work: the engine's steps, on threads.
+
+Used by `goose.worker.embedded.Worker` inside a program of the user's, and by
+`goose.worker.child` inside a process of ``goose worker``. Threads only call steps:
+
+==========  =====================================================================
+thread      what it calls
+==========  =====================================================================
+fetch       `Fetcher.step`; blocks in the broker while there is nothing to do
+settle      `Settler.step`; kicked by every outcome
+heartbeat   `Heartbeat.step`, unless a supervisor beats for this process
+orphans     `OrphanChecker.step`
+promote     `Promoter.step`
+gauge       `Gauge.step`, if there are metrics
+watch       `Watch.step`: soft timeouts, slow jobs, the tick
+slot N      sync jobs, one at a time
+async       the event loop of async jobs
+==========  =====================================================================
+
+A thread that dies (which only a defect of ours can bring about) takes the process's part in
+the fleet with it: heartbeats stop, nothing more is taken, and others recover its jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from goose.brokers.base import Broker, Inspector, Session, Sessions, State
+from goose.calls import Offer
+from goose.errors import BrokerError, SessionLost, Unsupported
+from goose.metrics.base import Metrics
+from goose.middleware.base import Middleware
+from goose.worker.clock import Clock, SystemClock
+from goose.worker.config import WorkerConfig
+from goose.worker.engine import Engine, NoNotes, Notes
+from goose.worker.execution import Interrupted, Work
+from goose.worker.fetch import given_back
+from goose.worker.loops import Loop, Step
+from goose.worker.outcomes import Ending
+from goose.worker.resources import OpenResources, Resource
+from goose.worker.slots import AsyncSlots, Parking, Slot
+from goose.worker.watch import Watch
+
+logger = logging.getLogger("goose.worker")
+
+INTERRUPT_SECONDS = 1.0
+"""Seconds interrupted jobs get for their ``finally`` blocks."""
+FLUSH_SECONDS = 2.0
+"""Seconds the last outcomes get to be settled, should the broker not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerStatistics:
+    """One process's numbers at one moment."""
+
+    running: int
+    """Jobs in slots."""
+    held: int
+    """Jobs taken from the broker and waiting for a slot."""
+    unsettled: int
+    """Jobs that ended and whose outcome the broker has not confirmed."""
+    processed: int
+    """Executions that ended and were settled."""
+    succeeded: int
+    retried: int
+    dead: int
+    recovered: int
+    """Orphans of others taken over."""
+    lost_settles: int
+    """Outcomes refused because the session had been given up."""
+
+
+class Runner:
+    """One process's worth of work. `start` once, `stop` once.
+
+    Args:
+        broker: Where jobs come from.
+        offer: What may run; loaded.
+        config: How to work.
+        middleware: Around every execution, outermost first.
+        metrics: Backends to count into.
+        resources: Opened once for all jobs.
+        session: Under which jobs are taken; opened by `start`, or by a supervisor.
+        notes: Where running jobs are noted for a supervisor, if there is one.
+        beats: Whether this process opens the session and sends its own heartbeats; False
+            under a supervisor, which then also ends the session.
+        on_tick: Called with the monotonic time about every 0.1 s while the process makes progress.
+        on_session_lost: Called when the broker refused the session; under a supervisor only.
+        on_death: Called with the error when a thread of the engine has died.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        offer: Offer,
+        config: WorkerConfig,
+        *,
+        middleware: Sequence[Middleware] = (),
+        metrics: Sequence[Metrics] = (),
+        resources: Sequence[Resource] = (),
+        session: Session,
+        notes: Notes | None = None,
+        beats: bool = True,
+        on_tick: Callable[[float], None] = lambda now: None,
+        on_session_lost: Callable[[], None] = lambda: None,
+        on_death: Callable[[BaseException], None] = lambda error: None,
+        clock: Clock | None = None,
+    ) -> None:
+        if config.hard_timeout is not None and notes is None:
+            raise Unsupported(
+                f"hard_timeout={config.hard_timeout:g} needs a supervisor that can kill the process: "
+                "use `goose worker`, or leave it out for an embedded Worker"
+            )
+        clock = clock or SystemClock()
+        chance = random.Random()
+        self._broker = broker
+        self._config = config
+        self._clock = clock
+        self._beats = beats and isinstance(broker, Sessions)
+        self._on_session_lost = on_session_lost
+        self._on_death = on_death
+        self._stopping = False
+        self._dead = threading.Event()
+        self._async = AsyncSlots(
+            take=self._take_async,
+            run=self._run_async,
+            first=config.concurrency,
+            count=config.async_slots,
+            on_death=self._died,
+        )
+        self._resource_specs = tuple(resources)
+        self._resources: OpenResources | None = None
+        self._parking = Parking()
+        self._slots = [
+            Slot(
+                number,
+                take=self._take,
+                run=self._run,
+                parking=self._parking,
+                on_death=self._died,
+            )
+            for number in range(config.concurrency)
+        ]
+        self._engine = engine = Engine(
+            broker,
+            offer,
+            config,
+            session=session,
+            middleware=middleware,
+            metrics=metrics,
+            resources={},
+            notes=notes or NoNotes(),
+            clock=clock,
+            random=chance,
+        )
+        watch = Watch(
+            self._slots,
+            engine.buffer,
+            slow_after=config.slow_after,
+            settle=engine.settle,
+            tick=on_tick,
+        )
+        steps: dict[str, Step] = {
+            "fetch": self._fetch,
+            "settle": engine.settler.step,
+            "watch": watch.step,
+            "orphans": engine.checker.step,
+            "promote": engine.promoter.step,
+        }
+        if self._beats and engine.heartbeat is not None:
+            steps["heartbeat"] = engine.heartbeat.step
+        if engine.report.metrics:
+            steps["gauge"] = engine.gauge.step
+        self._loops = {
+            name: Loop(name, step, clock=clock, random=chance, on_death=self._died)
+            for name, step in steps.items()
+        }
+        engine.kicks.fetch = self._loops["fetch"].kick
+        engine.kicks.settle = self._loops["settle"].kick
+        engine.kicks.slots = self._wake_slots
+
+    # --- life -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open resources and the session, then begin to take jobs.
+
+        Raises:
+            BrokerError: The session could not be opened.
+            ConfigError: A resource is not a context manager.
+            Exception: What a resource raised when it was entered.
+        """
+        loop = self._async.start()
+        resources = OpenResources(self._resource_specs, loop)
+        try:
+            resources.open()
+            if self._beats and isinstance(self._broker, Sessions):
+                self._broker.open(self._engine.session, ttl=self._config.ttl)
+        except BaseException:
+            resources.close()
+            self._async.close()
+            raise
+        self._resources = resources
+        self._engine.executor.resources = resources.values
+        for slot in self._slots:
+            slot.thread.start()
+        for thread in self._loops.values():
+            thread.start()
+
+    def stop(self, grace: float) -> bool:
+        """Take nothing more, give back what was not started, wait for the rest, then end.
+
+        Jobs that run see ``should_stop`` at once. Those that outlive *grace* seconds are
+        interrupted, and given back unblamed if that works. Takes at most *grace* + 4 seconds,
+        with or without a broker.
+
+        Returns:
+            Whether nothing runs any more. If not, the process should be ended: its
+            supervisor, or the orphan checkers, give back what still ran.
+        """
+        deadline = self._clock.mono() + grace
+        self._stopping = True
+        engine = self._engine
+        engine.settle([given_back(work) for work in engine.buffer.close()])
+        engine.ask_to_stop()
+        self._loops["fetch"].stop()
+        self._broker.wake()
+        self._wait(lambda: engine.buffer.running == 0, deadline)
+        if engine.buffer.running:
+            self._interrupt()
+            self._wait(lambda: engine.buffer.running == 0, self._clock.mono() + INTERRUPT_SECONDS)
+        flushed = self._clock.mono() + FLUSH_SECONDS
+        self._loops["fetch"].join(min(1.5, max(0.0, flushed - self._clock.mono())))
+        self._loops["settle"].kick()
+        self._wait(lambda: engine.settler.pending == 0, flushed)
+        return self._end()
+
+    def _wait(self, condition: Callable[[], bool], deadline: float) -> None:
+        while not condition() and not self._dead.is_set():
+            left = deadline - self._clock.mono()
+            if left <= 0:
+                return
+            time.sleep(min(left, 0.01))
+
+    def _interrupt(self) -> None:
+        engine = self._engine
+        logger.warning("interrupting %d jobs that outlived the grace", engine.buffer.running)
+        for work in list(engine.running):
+            work.interrupted = True
+        for slot in self._slots:
+            work_now = slot.work
+            if work_now is not None:
+                slot.interrupt(work_now, Interrupted)
+        self._async.interrupt()
+
+    def _end(self) -> bool:
+        done = self._engine.buffer.running == 0
+        for loop in self._loops.values():
+            loop.stop()
+        self._parking.close()
+        if done and self._resources is not None:
+            closing = threading.Thread(target=self._close_resources, daemon=True)
+            closing.start()
+            closing.join(1.0)
+        if self._beats and isinstance(self._broker, Sessions):
+            try:
+                self._broker.end(self._engine.session)
+            except BrokerError as error:
+                logger.warning("the session could not be ended (%s); it will expire", error)
+        self._async.close()
+        return done
+
+    def _close_resources(self) -> None:
+        assert self._resources is not None
+        try:
+            self._resources.close()
+        except Exception:
+            logger.exception("a resource failed to close")
+
+    def new_session(self, session: Session) -> None:
+        """Go on as *session*, which a supervisor opened after the one before was given up."""
+        self._engine.renew(session)
+        self._loops["fetch"].kick()
+
+    def _died(self, error: BaseException) -> None:
+        """End this process's part in the fleet: what it holds will be recovered by others."""
+        logger.critical("a thread of the engine died of %r; taking no more jobs", error)
+        self._dead.set()
+        self._engine.buffer.close()
+        for loop in self._loops.values():
+            loop.stop()
+        self._on_death(error)
+
+    # --- the wires ------------------------------------------------------------------------
+
+    def _fetch(self, now: float) -> float:
+        try:
+            return self._engine.fetcher.step(now)
+        except SessionLost:
+            if "heartbeat" in self._loops:
+                self._loops["heartbeat"].kick()
+            else:
+                self._on_session_lost()
+            raise
+
+    def _wake_slots(self) -> None:
+        buffer = self._engine.buffer
+        if buffer.waiting(is_async=False):
+            self._parking.unpark()
+        if buffer.waiting(is_async=True):
+            self._async.call()
+
+    def _take(self) -> Work | None:
+        work = self._engine.take()
+        if (
+            work is not None
+            and self._parking.anybody
+            and self._engine.buffer.waiting(is_async=False)
+        ):
+            self._parking.unpark()
+        return work
+
+    def _run(self, slot: Slot, work: Work) -> None:
+        self._engine.run(work, slot.call)
+
+    def _take_async(self) -> Work | None:
+        return self._engine.take_async()
+
+    async def _run_async(self, work: Work) -> None:
+        await self._engine.arun(work)
+
+    # --- numbers --------------------------------------------------------------------------
+
+    def statistics(self) -> RunnerStatistics:
+        """Return this process's numbers; from any thread."""
+        report, buffer = self._engine.report, self._engine.buffer
+        return RunnerStatistics(
+            running=buffer.running,
+            held=buffer.held,
+            unsettled=buffer.unsettled,
+            processed=report.processed,
+            succeeded=report.endings[Ending.DONE],
+            retried=report.endings[Ending.RETRIED],
+            dead=report.endings[Ending.DEAD],
+            recovered=report.orphans,
+            lost_settles=report.lost,
+        )
+
+    def is_empty(self) -> bool:
+        """Say whether nothing is ready or running in this worker's queues, here or elsewhere.
+
+        What is only scheduled does not count. Without an `Inspector` it speaks for this
+        process alone.
+
+        Raises:
+            BrokerError: The broker could not say.
+        """
+        if not (self._engine.fetcher.found_nothing and self._engine.buffer.idle):
+            return False
+        if not isinstance(self._broker, Inspector):
+            return True
+        return not any(
+            self._broker.count(state, share.queue)
+            for share in self._config.queues
+            for state in (State.READY, State.RUNNING)
+        )

@@ -1,0 +1,249 @@
+"""Where jobs run: threads for sync functions, one event loop for async ones.
+
+A slot takes its next job from the buffer itself, so a run of tiny jobs costs no hand-off.
+A slot that finds nothing parks; whoever puts work into the buffer unparks one, and every slot
+that takes a job while more wait unparks another, so that all come to work exactly when there is
+work for all.
+
+A timeout or a shutdown may interrupt a function that runs on a thread: an exception is raised
+in that thread at its next bytecode. `Slot.call` marks when that is allowed, from the entry of
+the function to its return and not a moment longer: whoever interrupts first says so
+(`_interrupting`), then looks whether the function is still inside; the slot first says that it
+left, then looks whether somebody is interrupting. Under the interpreter's lock at least one of
+the two sees the other, and the slot then takes back an exception that comes too late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from goose.middleware.base import Execution
+from goose.worker.execution import Work
+
+_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_raise_in_thread.argtypes = (ctypes.c_ulong, ctypes.py_object)
+_take_back = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
+_take_back.argtypes = (ctypes.c_ulong, ctypes.c_void_p)
+
+
+class Slot:
+    """One thread that runs sync jobs, one at a time.
+
+    Args:
+        number: Its place in the notes.
+        take: Returns the next job, or None when there is none now.
+        run: Runs one job; never raises.
+        parking: Where to wait for work.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        take: Callable[[], Work | None],
+        run: Callable[[Slot, Work], None],
+        parking: Parking,
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        self.number = number
+        self.work: Work | None = None
+        self._take = take
+        self._run_work = run
+        self._parking = parking
+        self._on_death = on_death
+        self._inside = False
+        self._interrupting = False
+        self._lock = threading.Lock()
+        self.thread = threading.Thread(target=self._run, name=f"goose-slot-{number}", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            place = threading.Lock()
+            while not self._parking.closed:
+                work = self._take()
+                if work is None:
+                    self._parking.park(place)
+                    continue
+                work.slot = self.number
+                self.work = work
+                self._run_work(self, work)
+                self.work = None
+        except BaseException as error:
+            self._on_death(error)
+            raise
+
+    def call(self, fn: Callable[[Execution], Any], execution: Execution) -> None:
+        """Call *fn* with *execution*; only in here may `interrupt` raise."""
+        try:
+            self._inside = True
+            fn(execution)
+        finally:
+            self._inside = False
+            if self._interrupting:
+                self._calm_down()
+
+    def _calm_down(self) -> None:
+        """Take back an interruption that has not been raised yet."""
+        with self._lock:
+            _take_back(threading.get_ident(), None)
+            self._interrupting = False
+
+    def interrupt(self, work: Work, error: type[BaseException]) -> bool:
+        """Raise *error* in the function that runs *work* here; say whether it still ran.
+
+        Best effort: code that does not come back to the interpreter is not interrupted.
+        """
+        with self._lock:
+            self._interrupting = True
+            ident = self.thread.ident
+            if self._inside and self.work is work and ident is not None:
+                work.doing = doing(ident)
+                _raise_in_thread(ident, error)
+                return True
+            self._interrupting = False
+            return False
+
+
+def doing(ident: int) -> str:
+    """Return where thread *ident* is now, as ``file:line in name``; empty if it is gone."""
+    frame = sys._current_frames().get(ident)  # noqa: SLF001 - the documented way to see a thread
+    if frame is None:
+        return ""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+class Parking:
+    """Where idle slots wait. The last to come is the first to go: its caches are warm."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._parked: list[threading.Lock] = []
+        self._permits = 0
+        self.closed = False
+
+    def park(self, place: threading.Lock) -> None:
+        """Wait until unparked; *place* is a lock of the caller's own, not held."""
+        with self._lock:
+            if self.closed:
+                return
+            if self._permits:
+                # Somebody called while this slot was on its way here.
+                self._permits -= 1
+                return
+            place.acquire()
+            self._parked.append(place)
+        place.acquire()
+        place.release()
+
+    def unpark(self) -> None:
+        """Let one slot look for work; if none is parked, the next to park looks once more."""
+        with self._lock:
+            if self._parked:
+                self._parked.pop().release()
+            else:
+                self._permits = 1
+
+    @property
+    def anybody(self) -> bool:
+        """Whether a slot is parked; a hint, not a promise."""
+        return bool(self._parked)
+
+    def close(self) -> None:
+        """Let all slots go."""
+        with self._lock:
+            self.closed = True
+            while self._parked:
+                self._parked.pop().release()
+
+
+class AsyncSlots:
+    """One event loop, in a thread of its own, that runs all async jobs.
+
+    Args:
+        take: Returns the next job, or None when there is none now.
+        run: Runs one job; never raises.
+        first: Number of the first async slot in the notes.
+        count: Jobs at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        take: Callable[[], Work | None],
+        run: Callable[[Work], Any],
+        first: int,
+        count: int,
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        self._take = take
+        self._run_work = run
+        self._on_death = on_death
+        self._free = list(range(first + count - 1, first - 1, -1))
+        self.running: dict[Work, asyncio.Task[None]] = {}
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._ready = threading.Event()
+        self._called = False
+        self.thread = threading.Thread(target=self._run, name="goose-async", daemon=True)
+
+    def start(self) -> asyncio.AbstractEventLoop:
+        """Start the thread; return its loop, which runs."""
+        self.thread.start()
+        self._ready.wait()
+        assert self.loop is not None
+        return self.loop
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                self.loop = runner.get_loop()
+                self.loop.call_soon(self._ready.set)
+                self.loop.run_forever()
+        except BaseException as error:
+            self._ready.set()
+            self._on_death(error)
+            raise
+
+    def call(self) -> None:
+        """Have the loop look for work. Cheap when it was called already; from any thread."""
+        if not self._called and self.loop is not None:
+            self._called = True
+            self.loop.call_soon_threadsafe(self._start_all)
+
+    def _start_all(self) -> None:
+        self._called = False
+        while self._free:
+            work = self._take()
+            if work is None:
+                return
+            work.slot = self._free.pop()
+            task = asyncio.get_running_loop().create_task(self._one(work))
+            self.running[work] = task
+
+    async def _one(self, work: Work) -> None:
+        try:
+            await self._run_work(work)
+        finally:
+            self._free.append(work.slot)
+            del self.running[work]
+            self._start_all()
+
+    def interrupt(self) -> None:
+        """Cancel everything that runs; from any thread."""
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self._cancel_all)
+
+    def _cancel_all(self) -> None:
+        for work, task in list(self.running.items()):
+            work.interrupted = True
+            task.cancel()
+
+    def close(self) -> None:
+        """End the loop and wait a little for its thread."""
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join(2.0)
