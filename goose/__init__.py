@@ -1,0 +1,130 @@
+"""Goose: background jobs for Python, on any broker, with nothing lost.
+
+::
+
+    import goose
+
+    goose.enqueue(send_email, "ada@example.com", subject="Hi")
+
+Every public name is here. Importing this connects to nothing and loads no broker, no
+pydantic and no asyncio; those come with their first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from goose.calls import Call, call, register_type
+from goose.clients import Client, default
+from goose.errors import (
+    ArgumentError,
+    BrokerError,
+    BrokerUnavailable,
+    Bury,
+    CallError,
+    ConfigError,
+    Control,
+    EnqueueError,
+    FunctionError,
+    GooseError,
+    JobFailed,
+    JobTimeout,
+    MissingDriver,
+    NewerVersion,
+    PayloadTooLarge,
+    Postpone,
+    SessionLost,
+    SignatureMismatch,
+    Skip,
+    Undecodable,
+    UnknownFunction,
+    Unsupported,
+)
+from goose.jobs import Job
+from goose.options import job
+from goose.retries import Exponential, Retry
+from goose.settings import Settings, configure
+
+if TYPE_CHECKING:
+    from goose import aio
+    from goose.middleware.base import Execution, current
+    from goose.worker.embedded import Worker
+
+enqueue = default.enqueue
+enqueue_in = default.enqueue_in
+enqueue_at = default.enqueue_at
+enqueue_many = default.enqueue_many
+submit = default.submit
+using = default.using
+
+__version__ = "0.1.0"
+
+# Where to find what only some programs need; see `__getattr__`.
+_LATER = {
+    "Execution": "goose.middleware.base",
+    "Worker": "goose.worker.embedded",
+    "aio": "goose.aio",
+    "current": "goose.middleware.base",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'goose' has no attribute {name!r}")
+    from importlib import import_module
+
+    module = import_module(_LATER[name])
+    found = module if name == "aio" else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
+
+__all__ = [
+    "ArgumentError",
+    "BrokerError",
+    "BrokerUnavailable",
+    "Bury",
+    "Call",
+    "CallError",
+    "Client",
+    "ConfigError",
+    "Control",
+    "EnqueueError",
+    "Execution",
+    "Exponential",
+    "FunctionError",
+    "GooseError",
+    "Job",
+    "JobFailed",
+    "JobTimeout",
+    "MissingDriver",
+    "NewerVersion",
+    "PayloadTooLarge",
+    "Postpone",
+    "Retry",
+    "SessionLost",
+    "Settings",
+    "SignatureMismatch",
+    "Skip",
+    "Undecodable",
+    "UnknownFunction",
+    "Unsupported",
+    "Worker",
+    "__version__",
+    "aio",
+    "call",
+    "configure",
+    "current",
+    "enqueue",
+    "enqueue_at",
+    "enqueue_in",
+    "enqueue_many",
+    "job",
+    "register_type",
+    "submit",
+    "using",
+]

@@ -12,16 +12,18 @@ have a parameter called ``queue`` or ``timeout``.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from goose.errors import ConfigError
 from goose.jobs import check_queue
 from goose.retries import Retry
-from goose.values import seconds
+from goose.values import duration, seconds
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -140,3 +142,53 @@ def options_of(fn: Callable[..., Any]) -> Options:
     """Return the options attached to *fn* by `job`; all open if there are none."""
     found = getattr(fn, _ATTRIBUTE, _NONE)
     return found if isinstance(found, Options) else _NONE
+
+
+def parse_retry(value: object) -> Retry:
+    """Return the policy that a file, an environment variable or code gives.
+
+    Takes a `Retry`; a table of its fields (JSON if a text), where times may be texts such as
+    ``"30s"`` and ``max_retries`` the word ``"forever"``; or `max_retries` alone.
+
+    Raises:
+        ValueError: A field is unknown or holds nonsense.
+        TypeError: It is nothing of that.
+    """
+    if isinstance(value, Retry):
+        return value
+    if isinstance(value, str):
+        value = _json(value)
+    if isinstance(value, (int, str)) and not isinstance(value, bool):
+        value = {"max_retries": value}
+    if not isinstance(value, Mapping):
+        raise TypeError("give a table such as {max_retries = 5}, or just the number")
+    names = [field.name for field in fields(Retry)]
+    for name in value:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+            raise ValueError(f"{name!r} is no field of a retry policy; {hint}")
+    given = dict(value)
+    if given.get("max_retries") == "forever":
+        given["max_retries"] = None
+    if "backoff" in given:
+        given["backoff"] = _times(given["backoff"])
+    return Retry.from_wire(given)
+
+
+def _json(text: str) -> object:
+    if text.strip() == "forever":
+        return "forever"
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ValueError('give JSON such as {"max_retries": 5}, or just the number') from None
+
+
+def _times(value: Any) -> Any:
+    """Return *value* with texts like ``"30s"`` as seconds, also inside a list or a table."""
+    if isinstance(value, list):
+        return [_times(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _times(item) for name, item in value.items()}
+    return duration(value) if isinstance(value, str) and ":" not in value else value

@@ -16,7 +16,6 @@ Files and environment are trusted: they may name code to run (``middleware``, â€
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +30,7 @@ from goose.brokers import namespaced, redact
 from goose.brokers.base import Broker, Share
 from goose.errors import ConfigError
 from goose.jobs import MAX_BYTES, check_queue
+from goose.options import parse_retry
 from goose.retries import Retry
 
 PREFIX = "GOOSE_"
@@ -155,27 +155,11 @@ def _share(item: object) -> Share:
     return Share(_queue(name.strip()), values.count(weight) if weighted else 0)
 
 
-def _retry(value: object) -> Retry:
-    """Return a `Retry` from one, from a table of its fields (JSON if a text) or from `max_retries`."""
-    if isinstance(value, Retry):
-        return value
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise ValueError('give JSON such as {"max_retries": 5}, or just the number') from None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Retry.from_wire({"max_retries": value})
-    if not isinstance(value, Mapping):
-        raise TypeError("give a table such as {max_retries = 5}, or just the number")
-    return Retry.from_wire(value)
-
-
 _PARSERS: dict[str, Callable[[object], object]] = {
     "broker": _broker,
     "namespace": values.text,
     "queue": _queue,
-    "retry": _retry,
+    "retry": parse_retry,
     "timeout": values.limit,
     "max_bytes": values.size,
     "allow": values.texts,

@@ -1,0 +1,250 @@
+"""The verbs of Goose for asyncio code.
+
+``await goose.aio.enqueue(fn, …)`` does what ``goose.enqueue`` does, with the same options,
+errors and result, without blocking the event loop while the broker works. Arguments are
+checked and encoded at once, in the loop; the sealed job then joins the same line as those
+of threads (see `goose.combining`), so a hundred tasks cost a few round trips and no thread
+each.
+
+A cancelled ``await`` leaves it unknown whether the job is stored; nothing else suffers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+from goose import clients
+from goose.brokers.base import Broker
+from goose.calls import Call
+from goose.combining import BATCH, Combiner
+from goose.errors import Stored
+from goose.jobs import Envelope, Job
+from goose.retries import Retry
+from goose.sealing import Sealed, delay_of, instant_of, item_arguments
+from goose.sending import Door, storing
+from goose.settings import Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Client:
+    """`goose.Client` with verbs to ``await``; usable from any event loop and thread.
+
+    Args:
+        broker: As for `goose.Client`, like all that follow.
+        queue: The line jobs wait in.
+        retry: What happens after an error.
+        timeout: Seconds (or `timedelta`) a single run may take.
+        group: Jobs of one group take turns with others of their queue.
+        settings: What decides where nothing nearer does.
+
+    Raises:
+        ConfigError: A value cannot be meant.
+    """
+
+    def __init__(
+        self,
+        broker: str | Broker | None = None,
+        *,
+        queue: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
+        group: str | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self._client = clients.Client(
+            broker, queue=queue, retry=retry, timeout=timeout, group=group, settings=settings
+        )
+        self._sealer = self._client.sealer
+
+    @classmethod
+    def of(cls, client: clients.Client) -> Client:
+        """Return *client* with verbs to ``await``: the same options, connections and lines."""
+        made = object.__new__(cls)
+        made._client = client
+        made._sealer = client.sealer
+        return made
+
+    def using(
+        self,
+        *,
+        queue: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
+        group: str | None = None,
+        broker: str | Broker | None = None,
+        connection: Any = None,
+    ) -> Client:
+        """Return a client with these options bound on top, as `goose.Client.using`.
+
+        With *connection* jobs are stored by the event loop's own thread, which is blocked
+        for as long as the connection's database takes.
+        """
+        return Client.of(
+            self._client.using(
+                queue=queue,
+                retry=retry,
+                timeout=timeout,
+                group=group,
+                broker=broker,
+                connection=connection,
+            )
+        )
+
+    @overload
+    async def enqueue(
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R]: ...
+    @overload
+    async def enqueue(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    async def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Store a call of *fn*, as `goose.Client.enqueue`."""
+        sealed = self._sealer.seal(fn, args, kwargs)
+        await self._store([sealed])
+        return sealed[0]
+
+    @overload
+    async def enqueue_in(
+        self,
+        delay: float | timedelta,
+        fn: Callable[P, Coroutine[Any, Any, R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Job[R]: ...
+    @overload
+    async def enqueue_in(
+        self, delay: float | timedelta, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R]: ...
+    async def enqueue_in(
+        self, delay: float | timedelta, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Job[Any]:
+        """Store a call of *fn* that is due after *delay* (seconds), as `goose.Client.enqueue_in`."""
+        sealed = self._sealer.seal(fn, args, kwargs, delay=delay_of(delay))
+        await self._store([sealed])
+        return sealed[0]
+
+    @overload
+    async def enqueue_at(
+        self,
+        instant: datetime,
+        fn: Callable[P, Coroutine[Any, Any, R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Job[R]: ...
+    @overload
+    async def enqueue_at(
+        self, instant: datetime, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R]: ...
+    async def enqueue_at(
+        self, instant: datetime, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Job[Any]:
+        """Store a call of *fn* that is due at *instant*, as `goose.Client.enqueue_at`."""
+        sealed = self._sealer.seal(fn, args, kwargs, due_at=instant_of(instant))
+        await self._store([sealed])
+        return sealed[0]
+
+    @overload
+    async def enqueue_many(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        items: Iterable[tuple[Any, ...] | Call[R]],
+        /,
+    ) -> list[Job[R]]: ...
+    @overload
+    async def enqueue_many(
+        self, fn: Callable[..., R], items: Iterable[tuple[Any, ...] | Call[R]], /
+    ) -> list[Job[R]]: ...
+    async def enqueue_many(
+        self, fn: Callable[..., Any], items: Iterable[tuple[Any, ...] | Call[Any]], /
+    ) -> list[Job[Any]]:
+        """Store one call of *fn* for each item, as `goose.Client.enqueue_many`."""
+        sealed: list[Sealed] = []
+        for item in items:
+            sealed.append(self._sealer.seal(fn, *item_arguments(fn, item)))
+            if len(sealed) % BATCH == 0:
+                await asyncio.sleep(0)  # other tasks run between chunks of encoding
+        await self._store(sealed)
+        return [job for job, _ in sealed]
+
+    async def submit(
+        self, jobs: Mapping[Job[Any], Stored] | Iterable[Job[Any]], /
+    ) -> list[Job[Any]]:
+        """Store jobs that exist already, as `goose.Client.submit`."""
+        sealed = self._sealer.again(jobs)
+        await self._store(sealed)
+        return [job for job, _ in sealed]
+
+    async def close(self) -> None:
+        """Close the connections this client made, as `goose.Client.close`."""
+        await asyncio.get_running_loop().run_in_executor(None, self._client.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _store(self, sealed: Sequence[Sealed]) -> None:
+        steps = storing(sealed, self._client.door)
+        for door, envelopes in steps:
+            try:
+                await _sent(door, envelopes)
+            except Exception as error:  # noqa: BLE001 - it comes back sorted out
+                steps.throw(error)
+
+
+async def _sent(door: Door, envelopes: Sequence[Envelope]) -> None:
+    if not isinstance(door, Combiner):
+        door.send(envelopes)  # the caller's own connection belongs to this thread
+        return
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if future.done():
+            return  # cancelled: nobody asks any more
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    def notify(error: BaseException | None) -> None:
+        try:
+            loop.call_soon_threadsafe(settle, error)
+        except RuntimeError:
+            return  # the loop is closed: nobody is left to be told
+
+    door.post(envelopes, notify)
+    await future
+
+
+_default = Client.of(clients.default)
+
+enqueue = _default.enqueue
+enqueue_in = _default.enqueue_in
+enqueue_at = _default.enqueue_at
+enqueue_many = _default.enqueue_many
+submit = _default.submit
+using = _default.using
+
+__all__ = [
+    "Client",
+    "enqueue",
+    "enqueue_at",
+    "enqueue_in",
+    "enqueue_many",
+    "submit",
+    "using",
+]

@@ -1,0 +1,204 @@
+"""From a call to a job in its envelope, with the options that win.
+
+A `Sealer` finds the *plan* of a function once: its name, and for each option the nearest
+place that says something, in this order: bound by ``using``, attached by ``@goose.job``,
+given to the `Client`, settings. After that a job costs its arguments, its id and its JSON.
+Nothing here talks to a broker.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, Protocol, TypeAlias
+
+from goose.calls import Call, encode_arguments, name_of
+from goose.errors import ArgumentError, CallError, Stored
+from goose.jobs import JSON, Envelope, Job, R_co, new_id, seal
+from goose.options import Options, options_of
+from goose.settings import Settings
+from goose.values import MAX_SECONDS, seconds
+
+Sealed: TypeAlias = tuple[Job[Any], Envelope]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unsent(Job[R_co], Generic[R_co]):
+    """A job whose enqueue was not confirmed, with when it was to be due.
+
+    Found in `EnqueueError.jobs`, for `Client.submit` to ask for the same again.
+    """
+
+    delay: float | None = None
+    """Seconds, counted from when it is stored."""
+    due_at: float | None = None
+    """Epoch seconds."""
+
+
+class Source(Protocol):
+    """Where a sealer takes from what is not bound."""
+
+    own: Options
+    """What the client itself was given."""
+
+    def settings(self) -> Settings:
+        """Return the settings as they are now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What all jobs of one function made by one client have in common."""
+
+    name: str
+    queue: str
+    group: str | None
+    retry: Mapping[str, JSON] | None
+    timeout: float | None
+    max_bytes: int
+
+
+class Sealer:
+    """Makes jobs by one set of options. Thread-safe.
+
+    Args:
+        source: Where settings come from, and the options of the client itself.
+        bound: Options that win over those of the function.
+    """
+
+    def __init__(self, source: Source, bound: Options) -> None:
+        self._source = source
+        self._bound = bound
+        self._plans: dict[Callable[..., Any], _Plan] = {}
+        self._planned_for: Settings | None = None
+
+    def using(self, bound: Options) -> Sealer:
+        """Return a sealer with *bound* on top of the options bound here."""
+        return Sealer(self._source, bound.over(self._bound))
+
+    def seal(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        delay: float | None = None,
+        due_at: float | None = None,
+    ) -> Sealed:
+        """Return the job of this call and its envelope.
+
+        Args:
+            fn: The function.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            delay: Seconds, from `delay_of`.
+            due_at: Epoch seconds, from `instant_of`.
+
+        Raises:
+            CallError: The function or an argument cannot be stored.
+        """
+        plan = self._plan(fn)
+        values, named = encode_arguments(fn, args, kwargs)
+        job: Job[Any] = Job(
+            new_id(),
+            plan.name,
+            values,
+            named,
+            plan.queue,
+            plan.group,
+            time.time(),
+            retry=plan.retry,
+            timeout=plan.timeout,
+        )
+        return job, seal(job, delay=delay, due_at=due_at, max_bytes=plan.max_bytes)
+
+    def again(self, jobs: Mapping[Job[Any], Stored] | Iterable[Job[Any]]) -> list[Sealed]:
+        """Return what `Client.submit` has to send: all of *jobs* not known to be stored.
+
+        Raises:
+            CallError: One is not a job, or over a limit.
+        """
+        if isinstance(jobs, Mapping):
+            jobs = [job for job, known in jobs.items() if known != "stored"]
+        limit = self._source.settings().max_bytes
+        sealed: list[Sealed] = []
+        for job in jobs:
+            if not isinstance(job, Job):
+                raise CallError(f"submit takes jobs, not {job!r:.80}; to store a call use enqueue")
+            delay, due_at = (job.delay, job.due_at) if isinstance(job, Unsent) else (None, None)
+            sealed.append((job, seal(job, delay=delay, due_at=due_at, max_bytes=limit)))
+        return sealed
+
+    def _plan(self, fn: Callable[..., Any]) -> _Plan:
+        settings = self._source.settings()
+        if settings is not self._planned_for:
+            self._plans, self._planned_for = {}, settings
+        try:
+            return self._plans[fn]
+        except (KeyError, TypeError):  # TypeError: not hashable, so no function either
+            name = name_of(fn)
+        chosen = self._bound.over(options_of(fn)).over(self._source.own)
+        retry = settings.retry if chosen.retry is None else chosen.retry
+        timeout = settings.timeout if chosen.timeout is None else chosen.timeout
+        plan = self._plans[fn] = _Plan(
+            name=name,
+            queue=chosen.queue or settings.queue,
+            group=chosen.group,
+            retry=None if retry is None else retry.to_wire(),
+            timeout=None if timeout == math.inf else timeout,
+            max_bytes=settings.max_bytes,
+        )
+        return plan
+
+
+def item_arguments(
+    fn: Callable[..., Any], item: tuple[Any, ...] | Call[Any]
+) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """Return the arguments in one item of `Client.enqueue_many`.
+
+    Raises:
+        ArgumentError: It is neither a tuple nor a call of *fn*.
+    """
+    if isinstance(item, tuple):
+        return item, {}
+    if isinstance(item, Call) and item.fn is fn:
+        return item.args, item.kwargs
+    name = getattr(fn, "__name__", fn)
+    raise ArgumentError(
+        f"{item!r:.80} is no item for enqueue_many({name}, …): give tuples of arguments, such as "
+        f"('x',), or goose.call({name}, …)"
+    )
+
+
+def delay_of(delay: float | timedelta) -> float:
+    """Return *delay* as seconds.
+
+    Raises:
+        CallError: It is negative, NaN, over a hundred years or no duration at all.
+    """
+    try:
+        return seconds(delay, "delay")
+    except (TypeError, ValueError) as error:
+        raise CallError(str(error)) from None
+
+
+def instant_of(instant: datetime) -> float:
+    """Return *instant* as epoch seconds.
+
+    Raises:
+        CallError: It is naive, over a hundred years ahead or no `datetime` at all.
+    """
+    if not isinstance(instant, datetime):
+        raise CallError(f"instant = {instant!r} is not a datetime; for seconds use enqueue_in")
+    if instant.utcoffset() is None:
+        raise CallError(
+            f"instant = {instant!r} has no time zone, so it names no moment; "
+            "use datetime.now(UTC), or instant.replace(tzinfo=…)"
+        )
+    epoch = instant.timestamp()
+    if epoch > time.time() + MAX_SECONDS:
+        raise CallError(f"instant = {instant!r} is over a hundred years ahead")
+    return epoch

@@ -1,0 +1,199 @@
+"""The way from sealed jobs to a broker, and what is said when it fails.
+
+A `Root` is what a client and all made from it by ``using`` share: where its settings come
+from and one `Link` for each broker, connected at first use. A link has two lines, one for
+jobs that are ready and one for those due later (see `goose.combining`).
+
+`storing` decides what is sent in which order and what an error means for each job; the one
+who drives it does the waiting, on a thread or in an event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import fields
+from typing import Any, Protocol, cast
+
+from goose.brokers import connect, name_of, namespaced
+from goose.brokers.base import Broker, Transactional
+from goose.combining import BATCH, Combiner
+from goose.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    ConfigError,
+    EnqueueError,
+    Stored,
+    Unsupported,
+)
+from goose.jobs import Envelope, Job
+from goose.options import Options
+from goose.sealing import Sealed, Unsent
+from goose.settings import Settings, active
+
+
+class Door(Protocol):
+    """Where envelopes are handed over: a `Combiner`, or a transaction."""
+
+    def send(self, envelopes: Sequence[Envelope]) -> None:
+        """Store *envelopes*, all or none, or raise."""
+        ...
+
+
+class _Within:
+    """Stores inside a transaction of the caller's own, and so never with others."""
+
+    def __init__(self, broker: Transactional, connection: object) -> None:
+        self._broker = broker
+        self._connection = connection
+
+    def send(self, envelopes: Sequence[Envelope]) -> None:
+        self._broker.enqueue_within(self._connection, envelopes)
+
+
+class Link:
+    """One broker and the lines in front of its two storing verbs."""
+
+    def __init__(self, broker: str | Broker) -> None:
+        self.owned = isinstance(broker, str)
+        self.broker = connect(broker)
+        self.ready = Combiner(self.broker.enqueue)
+        self.later = Combiner(self.broker.schedule)
+
+    def door(self, connection: object, *, later: bool) -> Door:
+        """Return where jobs due *later*, or ready, go; into a transaction if a connection is given.
+
+        Raises:
+            Unsupported: The broker cannot store in a caller's transaction.
+        """
+        if connection is None:
+            return self.later if later else self.ready
+        if not isinstance(self.broker, Transactional):
+            raise Unsupported(
+                f"{name_of(self.broker)} cannot store jobs inside a transaction of yours; use a broker "
+                "in your own database, or leave out connection= and enqueue after the commit"
+            )
+        return _Within(self.broker, connection)
+
+    def close(self) -> None:
+        """Let go of the broker, unless it was given as an object."""
+        self.ready.close()
+        self.later.close()
+        if self.owned:
+            self.broker.close()
+
+
+class Root:
+    """What a client and all made from it by ``using`` share: settings and connections."""
+
+    def __init__(
+        self, broker: str | Broker | None, own: Options, settings: Settings | None
+    ) -> None:
+        self._broker = broker
+        self._settings = settings
+        self.own = own
+        self._links: dict[object, Link] = {}
+
+    def settings(self) -> Settings:
+        """Return the settings as they are now."""
+        return self._settings or active()
+
+    def link(self, broker: str | Broker | None) -> Link:
+        """Return the link to *broker*, else to the client's own, else to the configured one.
+
+        Raises:
+            ConfigError: The URL is wrong or a driver is missing.
+        """
+        settings = self.settings()
+        broker = namespaced(broker or self._broker or settings.broker, settings.namespace)
+        key = broker if isinstance(broker, str) else id(broker)
+        link = self._links.get(key)
+        if link is None:
+            with _lock:
+                link = self._links.get(key) or Link(cast("str | Broker", broker))
+                self._links[key] = link
+        return link
+
+    def close(self) -> None:
+        """Close all links; a later call makes new ones."""
+        with _lock:
+            links, self._links = self._links, {}
+        for link in links.values():
+            link.close()
+
+
+_lock = threading.RLock()
+
+
+def _unlock_after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_unlock_after_fork)
+
+
+def storing(
+    sealed: Sequence[Sealed], door: Callable[[bool], Door]
+) -> Generator[tuple[Door, list[Envelope]], None, None]:
+    """Yield what to send and through which door, in order; throw in what a sending raised.
+
+    Args:
+        sealed: Jobs with their envelopes.
+        door: Returns the door for jobs due later (True) or ready (False).
+
+    Raises:
+        EnqueueError: A sending failed; later ones are not tried.
+        Unsupported: The broker cannot store them in the caller's transaction.
+    """
+    chunks = [
+        (later, part[at : at + BATCH])
+        for later, part in _by_time(sealed)
+        for at in range(0, len(part), BATCH)
+    ]
+    for place, (later, chunk) in enumerate(chunks):
+        try:
+            yield door(later), [envelope for _, envelope in chunk]
+        except (ConfigError, Unsupported):
+            raise  # the caller's mistake, found before anything of this chunk was sent
+        except Exception as error:
+            refused = isinstance(error, BrokerError) and not isinstance(error, BrokerUnavailable)
+            known: list[Stored] = ["stored"] * place
+            known += ["not_stored" if refused else "unknown"]
+            known += ["not_stored"] * (len(chunks) - place - 1)
+            raise _failed([chunk for _, chunk in chunks], known, error) from error
+
+
+def _by_time(sealed: Sequence[Sealed]) -> list[tuple[bool, Sequence[Sealed]]]:
+    later = [each for each in sealed if not (each[1].delay is None and each[1].due_at is None)]
+    if not later:
+        return [(False, sealed)]
+    ready = [each for each in sealed if each[1].delay is None and each[1].due_at is None]
+    return [(False, ready), (True, later)]
+
+
+def _failed(
+    chunks: Sequence[Sequence[Sealed]], known: Sequence[Stored], error: Exception
+) -> EnqueueError:
+    jobs: dict[Job[object], Stored] = {
+        _unsent(job, envelope): what
+        for chunk, what in zip(chunks, known, strict=True)
+        for job, envelope in chunk
+    }
+    counts = {what: list(jobs.values()).count(what) for what in ("stored", "not_stored", "unknown")}
+    summary = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n)
+    reason = str(error) if isinstance(error, BrokerError) else f"{type(error).__name__}: {error}"
+    return EnqueueError(
+        f"the broker did not confirm {len(jobs):,} job{'s' if len(jobs) > 1 else ''} ({summary}): "
+        f"{reason}; to send again: client.submit(error.jobs)",
+        jobs,
+    )
+
+
+def _unsent(job: Job[Any], envelope: Envelope) -> Job[Any]:
+    """Return *job* with when it was to be due, unless it is ready or says so already."""
+    if isinstance(job, Unsent) or (envelope.delay is None and envelope.due_at is None):
+        return job
+    same = {field.name: getattr(job, field.name) for field in fields(job)}
+    return Unsent(**same, delay=envelope.delay, due_at=envelope.due_at)
