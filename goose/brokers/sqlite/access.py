@@ -1,0 +1,74 @@
+"""What every part of the broker stands on: its options, clocks, statements and the file."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from goose.brokers.sqlite import host
+from goose.brokers.sqlite.options import read
+from goose.brokers.sqlite.rows import micros
+from goose.brokers.sqlite.statements import Statements
+from goose.brokers.sqlite.writer import Work, leave, share
+from goose.errors import BrokerError
+
+T = TypeVar("T")
+
+
+class Access:
+    """Opens the file's shared writer and runs work on it; the parts of the broker derive from it."""
+
+    def __init__(
+        self,
+        place: str | os.PathLike[str],
+        *,
+        wall: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = host.uptime,
+        **options: object,
+    ) -> None:
+        self.options = read(place, options)
+        self._wall = wall
+        self._uptime = uptime
+        self._statements = Statements.of(self.options.namespace)
+        self._writer = share(self.options.path, self.options.synchronous)
+        self._random = random.Random()
+        self._closed = False
+
+    def migrate(self) -> None:
+        """Make the file and its tables, if they are not there; any first use does so too."""
+        self._write(lambda _: None)
+
+    def close(self) -> None:
+        """See `Broker.close`; ends a `dequeue` that blocks. The broker cannot be used again."""
+        with self._writer.changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._writer.changed.notify_all()
+        leave(self._writer)
+
+    def _now(self) -> int:
+        return micros(self._wall())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BrokerError(f"the broker of {self.options.path} is closed; make another")
+
+    def _write(self, work: Work[T]) -> T:
+        """Run *work* in a transaction; it may be run again if that is undone."""
+        self._check_open()
+        return self._writer.run(work, self.options.namespace, self.options.timeout)
+
+    def _read(self, query: Work[T]) -> T:
+        self._check_open()
+        return self._writer.read(query, self.options.namespace, self.options.timeout)
+
+    def _next_receipt(self, cursor: sqlite3.Cursor) -> int:
+        """Return a number no loan of this file ever had."""
+        cursor.execute(self._statements.next_receipt)
+        receipt: int = cursor.execute(self._statements.receipt).fetchone()[0]
+        return receipt

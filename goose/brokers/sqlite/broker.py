@@ -1,0 +1,271 @@
+"""`SQLiteBroker`: jobs in one SQLite file, shared by any number of processes of one host.
+
+Every verb is one short transaction through `Writer.run`. Whatever a job's next state is,
+it is stored in the same transaction that ends the previous one, so a process may be killed
+anywhere and the power may fail anywhere (``synchronous=full``): each job is in one place.
+
+An idle `dequeue` watches the file's change counter (``PRAGMA data_version``), which every
+commit of every process moves: from each millisecond at first to each ten after a while,
+under one percent of a CPU; a commit of the same process wakes it at once, and it wakes by
+itself when a scheduled job of its queues comes due.
+
+A shared memory-mapped log keeps processes of one host together, so the file must be on a
+local disk. A program that forks may go on using its brokers on both sides.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from goose.brokers.base import Capability, Delivery, Session, Share, order
+from goose.brokers.sqlite import host
+from goose.brokers.sqlite.inspector import Inspecting
+from goose.brokers.sqlite.rows import Line, deliver, due, loans, numbers, receipt_of, store
+from goose.brokers.sqlite.schema import DEAD, READY, SCHEDULED
+from goose.brokers.sqlite.sessions import Sessioned, check_session
+from goose.brokers.sqlite.upkeep import Upkept
+from goose.brokers.sqlite.within import store_within
+from goose.jobs import Envelope
+
+_WATCH_FIRST = 0.001
+"""Seconds between the first looks at the change counter; each is a tenth longer …"""
+_WATCH_LAST = 0.010
+"""… up to this."""
+
+
+class SQLiteBroker(Sessioned, Upkept, Inspecting):
+    """A durable broker in a file, without a server.
+
+    Thread-safe. Nothing is opened before the first use. Brokers of one process on the same
+    file share its connections.
+
+    Args:
+        place: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or a path. The query may
+            hold ``synchronous`` (``full`` or ``normal``), ``namespace``, ``dead_max_age``
+            (seconds, or as ``180d``), ``dead_max_count`` (jobs per queue) and ``timeout``
+            (seconds to wait for other writers).
+        wall: The clock of due instants, epoch seconds.
+        uptime: The clock of sessions, seconds.
+        options: As in the query, and before it.
+
+    Raises:
+        ConfigError: The URL names no file, or an option is unknown or nonsense.
+    """
+
+    capabilities = frozenset(
+        {Capability.DEDUPES, Capability.DURABLE, Capability.SHARED, Capability.CLOCK}
+    )
+
+    def __init__(
+        self,
+        place: str | os.PathLike[str],
+        *,
+        wall: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = host.uptime,
+        **options: object,
+    ) -> None:
+        super().__init__(place, wall=wall, uptime=uptime, **options)
+        self._wakes = 0
+        self._blocked = 0
+        self._wake_next = False
+
+    def __repr__(self) -> str:
+        return f"SQLiteBroker({self.options.path!r})"
+
+    # --- in ------------------------------------------------------------------------------
+
+    def enqueue(self, envelopes: Sequence[Envelope]) -> None:
+        """See `Broker.enqueue`; all in one transaction."""
+        if envelopes:
+            self._write(lambda c: store(c.cursor(), self._statements, envelopes, self._now()))
+
+    def schedule(self, envelopes: Sequence[Envelope]) -> None:
+        """See `Broker.schedule`; due instants to the microsecond."""
+        self.enqueue(envelopes)
+
+    def enqueue_within(self, connection: sqlite3.Connection, envelopes: Sequence[Envelope]) -> None:
+        """See `Transactional.enqueue_within`; *connection* is one of `sqlite3`.
+
+        A transaction is begun if none is open; the caller commits. In autocommit mode
+        (``isolation_level=None``) the caller must have begun one, as nothing would ever
+        commit it otherwise.
+
+        Raises:
+            ConfigError: *connection* is of another file, or in autocommit mode without a
+                transaction.
+            BrokerError: The tables are missing there.
+            BrokerUnavailable: Another connection held the write lock for longer than
+                *connection* waits.
+        """
+        self._check_open()
+        store_within(connection, self.options, self._statements, envelopes, self._now())
+
+    # --- out -----------------------------------------------------------------------------
+
+    def dequeue(
+        self, session: Session, queues: Sequence[Share], *, limit: int, wait: float
+    ) -> Sequence[Delivery]:
+        """See `Broker.dequeue`. Jobs that came due take their place by their due instant."""
+        changed = self._writer.changed
+        with changed:
+            woken, self._wake_next = self._wake_next, False
+        deadline = time.monotonic() + wait
+        while True:
+            version = self._version() if wait > 0 else 0
+            found = self._write(lambda c: self._lend(c, session, queues, limit))
+            if found or woken or wait <= 0:
+                return found
+            if not self._watch(queues, deadline, version):
+                return []
+
+    def _lend(
+        self, connection: sqlite3.Connection, session: Session, queues: Sequence[Share], limit: int
+    ) -> list[Delivery]:
+        cursor = connection.cursor()
+        holder = check_session(cursor, self._statements, session, self._uptime())
+        statements, now = self._statements, self._now()
+        rows: list[tuple[Any, ...]] = []
+        for queue in order(queues, self._random):
+            left = limit - len(rows)
+            if left <= 0:
+                break
+            cursor.execute(statements.promote_due, (queue, now, left))
+            rows += cursor.execute(statements.first_ready, (queue, left)).fetchall()
+        if not rows:
+            return []
+        receipt = self._next_receipt(cursor)
+        cursor.execute(statements.lend, (holder, receipt, now, numbers(rows)))
+        return deliver(rows, receipt, session)
+
+    def _watch(self, queues: Sequence[Share], deadline: float, version: int) -> bool:
+        """Block while nothing is ready; return whether to try again, False at *deadline* or `wake`.
+
+        Args:
+            queues: Where to look.
+            deadline: Monotonic seconds.
+            version: The change counter before the last try, which found nothing.
+        """
+        changed = self._writer.changed
+        with changed:
+            wakes = self._wakes
+            self._blocked += 1
+            self._writer.idle += 1
+        try:
+            pause, next_due = _WATCH_FIRST, self._next_due(queues)
+            while next_due is None or next_due > self._now():
+                left = deadline - time.monotonic()
+                with changed:
+                    if self._wake_next or self._wakes != wakes or left <= 0 or self._closed:
+                        self._wake_next = False
+                        return False
+                    until_due = left if next_due is None else (next_due - self._now()) / 1e6
+                    changed.wait(max(0.0, min(pause, left, until_due)))
+                pause = min(pause * 1.1, _WATCH_LAST)
+                current = self._version()
+                if current != version:
+                    version = current
+                    next_due = self._next_due(queues)
+            return True
+        finally:
+            with changed:
+                self._blocked -= 1
+                self._writer.idle -= 1
+
+    def _version(self) -> int:
+        def look(connection: sqlite3.Connection) -> int:
+            version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+            return version
+
+        return self._read(look)
+
+    def _next_due(self, queues: Sequence[Share]) -> int | None:
+        """Return when the next job of *queues* is due, in microseconds; 0 if one is ready."""
+
+        def look(connection: sqlite3.Connection) -> int | None:
+            cursor, next_due = connection.cursor(), None
+            for share_ in queues:
+                if cursor.execute(self._statements.has_ready, (share_.queue,)).fetchone():
+                    return 0
+                (rank,) = cursor.execute(self._statements.next_due, (share_.queue,)).fetchone()
+                if rank is not None and (next_due is None or rank < next_due):
+                    next_due = rank
+            return next_due
+
+        return self._read(look)
+
+    # --- settle --------------------------------------------------------------------------
+
+    def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """See `Broker.ack`."""
+        return self._settle_all(self._statements.ack, deliveries)
+
+    def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """See `Broker.release`; each takes back the place it had."""
+        return self._settle_all(self._statements.release, deliveries)
+
+    def requeue(self, deliveries: Sequence[tuple[Delivery, Envelope]]) -> Sequence[Delivery]:
+        """See `Broker.requeue`; all in one transaction."""
+
+        def next_state(line: Line, envelope: Envelope, now: int) -> tuple[int, int, int]:
+            at = due(envelope, now)
+            if at > now:
+                return SCHEDULED, at, at
+            return READY, line.new_back(envelope.queue), now
+
+        return self._settle_each(deliveries, next_state)
+
+    def bury(self, deliveries: Sequence[tuple[Delivery, Envelope]]) -> Sequence[Delivery]:
+        """See `Broker.bury`; all in one transaction."""
+        return self._settle_each(deliveries, lambda _line, _envelope, now: (DEAD, now, now))
+
+    def _settle_all(self, statement: str, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        if not deliveries:
+            return []
+        pairs = loans(deliveries)
+
+        def work(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+            cursor = connection.cursor()
+            lost = cursor.execute(self._statements.not_ours, (pairs,)).fetchall()
+            if len(lost) < len(deliveries):
+                cursor.execute(statement, (pairs,))
+            return lost
+
+        lost = set(self._write(work))
+        return [delivery for delivery in deliveries if receipt_of(delivery) in lost] if lost else []
+
+    def _settle_each(
+        self,
+        deliveries: Sequence[tuple[Delivery, Envelope]],
+        next_state: Callable[[Line, Envelope, int], tuple[int, int, int]],
+    ) -> Sequence[Delivery]:
+        if not deliveries:
+            return []
+
+        def work(connection: sqlite3.Connection) -> list[Delivery]:
+            cursor, now = connection.cursor(), self._now()
+            line = Line(cursor, self._statements, now)
+            lost = []
+            for delivery, envelope in deliveries:
+                state, rank, at = next_state(line, envelope, now)
+                values = (envelope.queue, state, rank, at, envelope.group, envelope.body)
+                cursor.execute(self._statements.settle, (*values, *receipt_of(delivery)))
+                if not cursor.rowcount:
+                    lost.append(delivery)
+            return lost
+
+        return self._write(work)
+
+    # --- life ----------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """See `Broker.wake`; every `dequeue` that blocks at this moment ends."""
+        with self._writer.changed:
+            if self._blocked and self._writer.idle:  # the latter is right after a fork, too
+                self._wakes += 1
+                self._writer.changed.notify_all()
+            else:
+                self._wake_next = True
