@@ -14,6 +14,7 @@ name, which later snippets can import.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from goose.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -123,6 +126,15 @@ def test_the_readme_prints_the_protocol_as_it_is() -> None:
 
     assert actual == _verbs(shown)
     assert len(actual) == 10
+
+
+def test_the_table_of_settings_is_complete() -> None:
+    """The page on configuration lists the fields of `Settings`, in their order."""
+    page = (ROOT / "docs/configuration.md").read_text()
+    table = page.partition("## Settings")[2].partition("## Brokers")[0]
+    names = [field.name for field in dataclasses.fields(Settings) if field.name != "origins"]
+
+    assert names == re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
 
 
 def _verbs(source: str) -> list[str]:
