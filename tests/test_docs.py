@@ -101,7 +101,7 @@ def test_the_snippets_of_a_page_run(page: Path, own_folder: Path) -> None:
     """What a reader copies from the page works, from top to bottom."""
     done = run(page, own_folder)
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert 0 == done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -111,7 +111,7 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     targets = [match["target"].partition("#")[0] for match in _LINK.finditer(prose)]
     local = [target for target in targets if target and "://" not in target]
 
-    assert [target for target in local if not (page.parent / target).exists()] == []
+    assert [] == [target for target in local if not (page.parent / target).exists()]
 
 
 def test_the_readme_prints_the_protocol_as_it_is() -> None:
@@ -125,7 +125,7 @@ def test_the_readme_prints_the_protocol_as_it_is() -> None:
     ]
 
     assert actual == _verbs(shown)
-    assert len(actual) == 10
+    assert 10 == len(actual)
 
 
 def test_the_table_of_settings_is_complete() -> None:
