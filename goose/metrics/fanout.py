@@ -58,7 +58,7 @@ class Fanout:
         for guard in self._guards:
             try:
                 guard.backend.increment(name, value, tags)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it raises, jobs go on
                 guard.failed(error)
 
     def gauge(self, name: str, value: float, tags: Tags) -> None:
@@ -66,7 +66,7 @@ class Fanout:
         for guard in self._guards:
             try:
                 guard.backend.gauge(name, value, tags)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it raises, jobs go on
                 guard.failed(error)
 
     def timing(self, name: str, seconds: float, tags: Tags) -> None:
@@ -74,7 +74,7 @@ class Fanout:
         for guard in self._guards:
             try:
                 guard.backend.timing(name, seconds, tags)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it raises, jobs go on
                 guard.failed(error)
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Fanout:
                 continue
             try:
                 close()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it raises, jobs go on
                 guard.failed(error)
 
     def statistics(self) -> tuple[BackendStatistics, ...]:

@@ -113,11 +113,7 @@ AsyncRun: TypeAlias = Callable[[Execution], Awaitable[None]]
 
 
 def compose(middleware: Sequence[Middleware], fn: Callable[..., Any]) -> Run:
-    """Return what runs *fn* for an execution inside *middleware*, outermost first.
-
-    Built once per function, not per job; without middleware it is one plain call. What it
-    did is in ``execution.result`` and ``returned``; what no middleware swallows comes out.
-    """
+    """Return what runs *fn* inside *middleware*, outermost first; built once per function."""
 
     def bare(execution: Execution) -> None:
         _current.set(execution)
