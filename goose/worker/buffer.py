@@ -22,8 +22,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from goose.worker.execution import Work
 from goose.worker.recovery import isolated
+from goose.worker.work import Work
 
 WINDOW_SECONDS = 0.1
 """Work to hold ahead, in seconds of all slots: a few round trips' worth."""

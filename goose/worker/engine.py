@@ -26,14 +26,16 @@ from goose.middleware.base import Execution, Middleware
 from goose.worker.buffer import Buffer
 from goose.worker.clock import Clock
 from goose.worker.config import WorkerConfig
-from goose.worker.execution import Executor, Work
+from goose.worker.execution import Executor
 from goose.worker.fetch import Fetcher
 from goose.worker.outcomes import Outcome
+from goose.worker.prepare import Preparer
 from goose.worker.recovery import Recovered
 from goose.worker.report import Report
 from goose.worker.schedule import Gauge, Promoter
 from goose.worker.sessions import Heartbeat, OrphanChecker
 from goose.worker.settle import Settler
+from goose.worker.work import Work
 
 
 class Notes(Protocol):
@@ -102,14 +104,13 @@ class Engine:
         self.buffer = Buffer(
             config.concurrency, config.async_slots, on_room=lambda: self.kicks.fetch()
         )
-        self.executor = Executor(
-            offer, config, middleware=middleware, resources=resources, clock=clock, random=random
-        )
+        preparer = Preparer(offer, config, middleware, clock)
+        self.executor = Executor(offer, preparer, resources=resources, clock=clock, random=random)
         self.settler = Settler(broker, self._on_settled)
         self.fetcher = Fetcher(
             broker,
             self.buffer,
-            self.executor,
+            preparer,
             config.queues,
             session=lambda: self.session,
             settle=self.settle,

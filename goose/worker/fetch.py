@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from goose.brokers.base import Broker, Session, Share
 from goose.worker.buffer import Buffer
 from goose.worker.clock import Clock
-from goose.worker.execution import Executor, Work
 from goose.worker.outcomes import Ending, Outcome, Verb
+from goose.worker.prepare import Preparer
+from goose.worker.work import Work
 
 ASK_AGAIN = 0.25
 """Seconds until a full buffer is asked again, should nobody have said that it has room."""
@@ -28,7 +29,7 @@ class Fetcher:
         self,
         broker: Broker,
         buffer: Buffer,
-        executor: Executor,
+        preparer: Preparer,
         queues: Sequence[Share],
         *,
         session: Callable[[], Session],
@@ -39,7 +40,7 @@ class Fetcher:
     ) -> None:
         self._broker = broker
         self._buffer = buffer
-        self._executor = executor
+        self._preparer = preparer
         self._queues = tuple(queues)
         self._session = session
         self._settle = settle
@@ -70,7 +71,7 @@ class Fetcher:
         works: list[Work] = []
         outcomes: list[Outcome] = []
         for delivery in deliveries:
-            prepared = self._executor.prepare(delivery)
+            prepared = self._preparer.prepare(delivery)
             if isinstance(prepared, Work):
                 works.append(prepared)
             else:

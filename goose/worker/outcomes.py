@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from goose.brokers.base import Delivery
 from goose.errors import Bury, JobTimeout, Postpone, Skip
@@ -49,8 +49,7 @@ class Ending(Enum):
     RELEASED = "released"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What is to become of one delivery, and what there is to tell about it."""
 
     ending: Ending

@@ -167,10 +167,8 @@ def _next(
         if policy.exhausted(job.attempt):
             return job, 0.0  # the next worker that sees it buries it, calling its on_death
         return job, policy.delay(job.attempt, late, random, _resolve_nothing)
-    if verdict is Verdict.ALONE:
-        job = job.evolve(crashes=job.crashes + 1)
-    else:
-        job = job.evolve(suspicions=job.suspicions + 1)
+    blamed = verdict is Verdict.ALONE
+    job = job.evolve(crashes=job.crashes + blamed, suspicions=job.suspicions + (not blamed))
     ceiling = BACKOFF * 2.0 ** min(job.crashes + job.suspicions - 1, 20)
     return job, random.uniform(0.0, min(ceiling, BACKOFF_LIMIT))
 

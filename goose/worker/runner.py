@@ -38,13 +38,14 @@ from goose.middleware.base import Middleware
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine, NoNotes, Notes
-from goose.worker.execution import Interrupted, Work
+from goose.worker.execution import Interrupted
 from goose.worker.fetch import given_back
 from goose.worker.loops import Loop, Step
 from goose.worker.outcomes import Ending
 from goose.worker.resources import OpenResources, Resource
 from goose.worker.slots import AsyncSlots, Parking, Slot
 from goose.worker.watch import Watch
+from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
 
@@ -106,9 +107,9 @@ class Runner:
         session: Session,
         notes: Notes | None = None,
         beats: bool = True,
-        on_tick: Callable[[float], None] = lambda now: None,
+        on_tick: Callable[[float], None] = lambda _: None,
         on_session_lost: Callable[[], None] = lambda: None,
-        on_death: Callable[[BaseException], None] = lambda error: None,
+        on_death: Callable[[BaseException], None] = lambda _: None,
         clock: Clock | None = None,
     ) -> None:
         if config.hard_timeout is not None and notes is None:

@@ -23,9 +23,10 @@ from collections.abc import Callable
 from typing import Any
 
 from goose.middleware.base import Execution
-from goose.worker.execution import Work
+from goose.worker.work import Work
 
-_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
+# Libraries of our own, since argument types are set on what a library hands out.
+_raise_in_thread = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
 _raise_in_thread.argtypes = (ctypes.c_ulong, ctypes.py_object)
 _take_back = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
 _take_back.argtypes = (ctypes.c_ulong, ctypes.c_void_p)

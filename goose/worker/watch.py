@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 
 from goose.errors import JobTimeout
 from goose.worker.buffer import Buffer
-from goose.worker.execution import Work
 from goose.worker.fetch import given_back
 from goose.worker.outcomes import Ending, Outcome, Verb, stored
 from goose.worker.slots import Slot
+from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
 

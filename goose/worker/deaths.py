@@ -1,0 +1,51 @@
+"""The end of a job that gave up: its last outcome, and telling those who asked to be told."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from goose.brokers.base import Delivery
+from goose.calls import Offer
+from goose.jobs import Job
+from goose.worker.outcomes import Ending, Outcome, Verb, stored
+from goose.worker.recovery import retry_of
+
+logger = logging.getLogger("goose.worker")
+
+
+def fields(job: Job[Any]) -> dict[str, object]:
+    """Return what a log record about *job* carries beside its text."""
+    return {"job_id": job.id, "function": job.fn, "queue": job.queue, "attempt": job.attempt}
+
+
+def tell(offer: Offer, name: object, role: str, job: Job[Any], error: BaseException | None) -> None:
+    """Call the policy's callback *name* with the job and the error; survive all it does."""
+    if not name:
+        return
+    try:
+        offer.resolve_callable(str(name))(job, error)
+    except BaseException:
+        logger.exception("%s %s of job %s failed", role, name, job.id, extra=fields(job))
+
+
+def death(
+    offer: Offer,
+    delivery: Delivery,
+    job: Job[Any],
+    buried: Job[Any],
+    reason: str,
+    error: BaseException | None = None,
+    seconds: float | None = None,
+    latency: float | None = None,
+) -> Outcome:
+    """Return the outcome of *job*, which is stored as *buried* if its policy keeps dead jobs.
+
+    Its ``on_death`` is told first, so that it is told at least once whatever happens next.
+    """
+    retry = retry_of(job)
+    tell(offer, retry.on_death, "on_death", buried, error)
+    verb = Verb.BURY if retry.keep_dead else Verb.ACK
+    return Outcome(
+        Ending.DEAD, verb, delivery, stored(buried), job, error, reason, 0.0, seconds, latency
+    )

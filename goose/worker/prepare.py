@@ -1,0 +1,142 @@
+"""Makes a delivery ready to run: decodes its body and finds its function.
+
+That is all that must be known before a slot is chosen. What cannot run here has its outcome
+already: what is not a job is buried as it came; what this code does not know is left, with a
+delay, for a worker that does, and buried only after days; and a job that has used up its
+chances (attempts or crashes that were counted where nobody could bury it) is dead.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from goose.brokers.base import Delivery
+from goose.calls import Offer
+from goose.errors import NewerVersion, Undecodable, UnknownFunction
+from goose.jobs import Envelope, Job, decode, dump, parse
+from goose.middleware.base import Execution, Middleware, compose, compose_async
+from goose.worker.clock import Clock
+from goose.worker.config import ENVELOPE_SLACK, WorkerConfig
+from goose.worker.deaths import death, fields
+from goose.worker.outcomes import Ending, Outcome, Verb, dead, stored
+from goose.worker.recovery import retry_of
+from goose.worker.work import Plan, Work
+
+logger = logging.getLogger("goose.worker")
+
+
+class Preparer:
+    """Turns deliveries into work, or into the outcome they already have. Thread-safe."""
+
+    def __init__(
+        self, offer: Offer, config: WorkerConfig, middleware: Sequence[Middleware], clock: Clock
+    ) -> None:
+        self._offer = offer
+        self._config = config
+        self._middleware = tuple(middleware)
+        self._clock = clock
+        self._plans: dict[str, Plan] = {}
+        self._max_bytes = config.max_bytes + ENVELOPE_SLACK
+
+    def prepare(self, delivery: Delivery) -> Work | Outcome:
+        """Return *delivery* ready to run, or its outcome if it cannot be run here."""
+        job: Job[Any] | None = None
+        try:
+            job = decode(delivery.envelope, max_bytes=self._max_bytes)
+            if job.crashes >= self._config.max_crashes:
+                return self._used_up(delivery, job, "crashed")
+            if job.attempt and retry_of(job).exhausted(job.attempt):
+                reason = "timeout" if _timed_out(job) else "retries"
+                return self._used_up(delivery, job, reason)
+            plan = self._plans.get(job.fn) or self._plan(job.fn)
+            return Work(delivery, job, plan, self._clock.mono())
+        except NewerVersion as error:
+            return self._defer_newer(delivery, error)
+        except Undecodable as error:
+            logger.error("job %s is buried: undecodable: %s", delivery.envelope.id, error)
+            return Outcome(
+                Ending.UNDECODABLE,
+                Verb.BURY,
+                delivery,
+                delivery.envelope,
+                reason=f"undecodable: {error}",
+            )
+        except UnknownFunction as error:
+            assert job is not None  # only a decoded job names a function
+            return self.defer(delivery, job, error)
+        except Exception as error:  # a defect of ours must cost this job some time, not its life
+            logger.exception("job %s could not be prepared", delivery.envelope.id)
+            envelope = _delayed(delivery.envelope, self._config.defer_delay)
+            return Outcome(Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, error=error)
+
+    def _plan(self, name: str) -> Plan:
+        function = self._offer.resolve(name)
+        fn = function.fn
+        call: Callable[[Execution], Any] = (
+            compose_async(self._middleware, fn)
+            if function.is_async
+            else compose(self._middleware, fn)
+        )
+        plan = self._plans[name] = Plan(function.is_async, function.decode, call)
+        return plan
+
+    def _used_up(self, delivery: Delivery, job: Job[Any], reason: str) -> Outcome:
+        message = (
+            f"its process died {job.crashes} times while it ran alone"
+            if reason == "crashed"
+            else ""
+        )
+        buried = dead(job, self._clock.wall(), reason, message)
+        logger.error("job %s of %s is dead: %s", job.id, job.fn, reason, extra=fields(job))
+        return death(self._offer, delivery, job, buried, reason)
+
+    def defer(self, delivery: Delivery, job: Job[Any], error: Exception) -> Outcome:
+        """Leave *job* for a worker with other code, or bury it after days without one."""
+        now = self._clock.wall()
+        since = job.deferred_since if job.deferred_since is not None else now
+        if now - since > self._config.defer_limit:
+            reason = (
+                "unknown_function" if isinstance(error, UnknownFunction) else "signature_mismatch"
+            )
+            logger.error("job %s of %s is dead: %s", job.id, job.fn, error, extra=fields(job))
+            buried = dead(job, now, reason, str(error))
+            return Outcome(Ending.DEAD, Verb.BURY, delivery, stored(buried), job, reason=reason)
+        delay = self._config.defer_delay
+        logger.warning(
+            "job %s of %s is left for another worker: %s", job.id, job.fn, error, extra=fields(job)
+        )
+        next_state = stored(job.evolve(deferred_since=since), delay)
+        return Outcome(Ending.DEFERRED, Verb.REQUEUE, delivery, next_state, job, delay=delay)
+
+    def _defer_newer(self, delivery: Delivery, error: NewerVersion) -> Outcome:
+        """Leave an envelope of a later version, whose body only gains the instant of its first wait."""
+        now = self._clock.wall()
+        body = parse(delivery.envelope.body, max_bytes=self._max_bytes)
+        since = body.setdefault("deferred_since", now)
+        if not isinstance(since, float | int) or now - since > self._config.defer_limit:
+            logger.error("job %s is dead: %s", delivery.envelope.id, error)
+            return Outcome(
+                Ending.DEAD, Verb.BURY, delivery, delivery.envelope, reason="newer_version"
+            )
+        logger.warning("job %s is left for a newer worker: %s", delivery.envelope.id, error)
+        envelope = _delayed(delivery.envelope, self._config.defer_delay, dump(body))
+        return Outcome(
+            Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, delay=self._config.defer_delay
+        )
+
+
+def _timed_out(job: Job[Any]) -> bool:
+    return job.failure is not None and job.failure.type == "goose.errors:JobTimeout"
+
+
+def _delayed(envelope: Envelope, delay: float, body: bytes | None = None) -> Envelope:
+    return Envelope(
+        envelope.id,
+        envelope.queue,
+        envelope.body if body is None else body,
+        delay,
+        None,
+        envelope.group,
+    )
