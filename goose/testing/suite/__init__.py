@@ -1,0 +1,62 @@
+"""The conformance suite: every promise a broker makes, as tests you can point at your own.
+
+A broker's author writes three lines and lets pytest run them::
+
+    from goose.testing import BrokerSuite
+
+    class TestMyBroker(BrokerSuite):
+        def make_broker(self):
+            return MyBroker(...)          # holding nothing
+
+Each test states its promise in a sentence. A test of an optional part that the broker does
+not implement, or of a capability it does not declare, is skipped with that reason;
+`BrokerSuite.left_out` lists them. Further hooks of `Hooks` let the suite test a second
+object on the same store, namespaces, retention and transactions, turn the broker's clock
+instead of waiting, or allow a slow server more time.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite(
+    *(
+        f"goose.testing.suite.{name}"
+        for name in (
+            "base",
+            "crowds",
+            "inspecting",
+            "lending",
+            "sessions",
+            "settling",
+            "storing",
+            "waiting",
+        )
+    )
+)
+
+from goose.testing.suite.base import Hooks  # noqa: E402 - their asserts are rewritten first
+from goose.testing.suite.crowds import Crowds, Transactions  # noqa: E402
+from goose.testing.suite.inspecting import Inspecting, Upkeeping  # noqa: E402
+from goose.testing.suite.lending import Lending  # noqa: E402
+from goose.testing.suite.sessions import Living, Racing, Recovering  # noqa: E402
+from goose.testing.suite.settling import Settling  # noqa: E402
+from goose.testing.suite.storing import Storing  # noqa: E402
+from goose.testing.suite.waiting import Waiting  # noqa: E402
+
+
+class BrokerSuite(
+    Storing,
+    Lending,
+    Waiting,
+    Settling,
+    Living,
+    Recovering,
+    Racing,
+    Inspecting,
+    Upkeeping,
+    Crowds,
+    Transactions,
+):
+    """Subclass it, define `make_broker`, and pytest tests your broker. See `Hooks` for more."""
+
+
+__all__ = ["BrokerSuite", "Hooks"]
