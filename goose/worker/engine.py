@@ -101,9 +101,7 @@ class Engine:
         self.kicks = Kicks()
         self.running: set[Work] = set()
         self.report = Report(metrics)
-        self.buffer = Buffer(
-            config.concurrency, config.async_slots, on_room=lambda: self.kicks.fetch()
-        )
+        self.buffer = Buffer(config.concurrency, config.async_slots, on_room=self._on_room)
         preparer = Preparer(offer, config, middleware, clock)
         self.executor = Executor(offer, preparer, resources=resources, clock=clock, random=random)
         self.settler = Settler(broker, self._on_settled)
@@ -114,7 +112,7 @@ class Engine:
             config.queues,
             session=lambda: self.session,
             settle=self.settle,
-            on_work=lambda: self.kicks.slots(),
+            on_work=self._on_work,
             clock=clock,
             wait=wait,
         )
@@ -179,6 +177,14 @@ class Engine:
         self.buffer.ended(work, now - work.started_mono if work.started_mono else 0.0, now)
         self.settler.add(outcome)
         self.kicks.settle()
+
+    # --- the wires, looked up when used: whoever runs the engine connects them later -----
+
+    def _on_room(self) -> None:
+        self.kicks.fetch()
+
+    def _on_work(self) -> None:
+        self.kicks.slots()
 
     # --- around it ------------------------------------------------------------------------
 
