@@ -12,11 +12,10 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from goose._codecs import Codec, hints
 from goose._values import (
-    Codec,
     NotPlain,
     Refused,
-    hints,
     plain,
     plain_road,
     show,
@@ -73,7 +72,7 @@ class Parameter:
         return self._codec
 
 
-def _no_road(value: Any) -> JSON:
+def _no_road(_: Any) -> JSON:
     raise NotPlain
 
 
@@ -199,7 +198,7 @@ class Plan:
         self,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-        wrong: type[ArgumentError] | type[SignatureMismatch],
+        wrong: type[ArgumentError | SignatureMismatch],
     ) -> tuple[list[Parameter], Mapping[str, Parameter]]:
         """Return the parameter of each argument, or raise *wrong* as Python would a TypeError."""
         given = len(args)

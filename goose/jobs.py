@@ -15,30 +15,21 @@ The format is described in docs/wire-format.md.
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import os
 import re
-import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
+from goose._ids import new_id
+from goose._json import JSON, MAX_BYTES, MAX_DEPTH, dump, is_too_deep, parse
 from goose.errors import ConfigError, NewerVersion, PayloadTooLarge, Undecodable
 
-JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
 R_co = TypeVar("R_co", covariant=True)
 
 VERSION = 1
 """Version of the envelope this Goose writes."""
-MAX_BYTES = 1024 * 1024
-"""Default limit of an encoded job, in bytes."""
-MAX_DEPTH = 64
-"""Limit of nesting of an encoded job; the job's own object and ``args`` are two levels."""
 
 _QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,99}", re.ASCII)
-_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +50,11 @@ class Failure:
     died_at: float | None = None
     reason: str = ""
     """Why the job is dead: ``retries``, ``gave_up``, ``buried``, ``crashed``, ``timeout`` …"""
+    extra: Mapping[str, JSON] = field(default_factory=dict)
+    """Keys this version does not know, kept as they came."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `decode` fills the instance's dictionary in one go
 class Job(Generic[R_co]):
     """One stored call. Frozen; hashed by id; `R_co` is what the function returns."""
 
@@ -119,35 +112,6 @@ class Envelope:
     group: str | None = None
 
 
-_id_lock = threading.Lock()
-_id_last = 0
-
-
-def new_id() -> str:
-    """Return a new UUIDv7: 48 bits of milliseconds, then a counter, then chance.
-
-    Ids made by one process sort in the order they were made. Thread-safe, and safe after
-    ``fork``: 62 random bits keep two processes of the same millisecond apart.
-
-    Source: RFC 9562, section 5.7, method 3 (sub-millisecond fraction in ``rand_a``).
-    """
-    global _id_last
-    with _id_lock:
-        stamp = (time.time_ns() << 12) // 1_000_000
-        _id_last = stamp = stamp if stamp > _id_last else _id_last + 1
-    tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
-    text = f"{(stamp >> 12) & 0xFFFF_FFFF_FFFF:012x}7{stamp & 0xFFF:03x}{tail:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def _unlock_after_fork() -> None:
-    global _id_lock
-    _id_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_unlock_after_fork)
-
-
 def check_queue(name: str) -> str:
     """Return *name*, or raise `ConfigError` if it cannot name a queue."""
     if not isinstance(name, str) or not _QUEUE.fullmatch(name):
@@ -159,10 +123,6 @@ def check_queue(name: str) -> str:
 
 
 # --- out ---------------------------------------------------------------------------------
-
-_encoder = json.JSONEncoder(
-    separators=(",", ":"), allow_nan=False, ensure_ascii=False, check_circular=False
-)
 
 
 def encode(job: Job[Any], *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -200,22 +160,33 @@ def encode(job: Job[Any], *, max_bytes: int = MAX_BYTES) -> bytes:
     if job.deferred_since is not None:
         fields["deferred_since"] = job.deferred_since
     if job.extra:
-        fields.update(job.extra)
-    body = _encoder.encode(fields).encode()
+        fields = {**job.extra, **fields}
+    try:
+        body = dump(fields)
+    except RecursionError:
+        raise _too_deep(job) from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"job {job.id} of {job.fn} is not JSON: {error}") from error
     if len(body) > max_bytes:
         raise PayloadTooLarge(
             f"job {job.id} of {job.fn} takes {len(body):,} bytes, over the limit of {max_bytes:,}; "
             "store the data elsewhere and pass a reference, or raise max_bytes"
         )
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _too_deep(fields):
-        raise PayloadTooLarge(
-            f"job {job.id} of {job.fn} is nested deeper than {MAX_DEPTH} levels; flatten its arguments"
-        )
+    if is_too_deep(body, fields):
+        raise _too_deep(job)
     return body
+
+
+def _too_deep(job: Job[Any]) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"job {job.id} of {job.fn} is nested deeper than {MAX_DEPTH} levels, or contains itself; "
+        "flatten its arguments"
+    )
 
 
 def _failure_fields(failure: Failure) -> dict[str, JSON]:
     fields: dict[str, JSON] = {
+        **failure.extra,
         "type": failure.type,
         "message": failure.message,
         "first_at": failure.first_at,
@@ -249,66 +220,6 @@ def seal(
 # --- in ----------------------------------------------------------------------------------
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object has the same key twice")
-    return found
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number - number != 0.0:  # inf and nan are the only numbers that fail this
-        raise ValueError(f"the number {text[:40]} is out of range")
-    return number
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not JSON")
-
-
-_decoder = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse_constant
-)
-
-
-def parse(body: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Return the JSON object in *body*, strictly: bounded, finite, no duplicate keys.
-
-    Raises:
-        Undecodable: It is anything else; the message says what, not the content.
-    """
-    if len(body) > max_bytes:
-        raise Undecodable(f"{len(body):,} bytes, over the limit of {max_bytes:,}")
-    try:
-        fields = _decoder.decode(body.decode())
-        # A lone surrogate parses but cannot be written to UTF-8 again.
-        if b"\\u" in body:
-            _encoder.encode(fields).encode()
-    except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not strict JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise Undecodable("not a JSON object")
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _too_deep(fields):
-        raise Undecodable(f"nested deeper than {MAX_DEPTH} levels")
-    return fields
-
-
-def _too_deep(value: object) -> bool:
-    level: list[object] = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list, tuple))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, (dict, list, tuple))
-        ]
-        if not level:
-            return False
-    return True
-
-
 def decode(envelope: Envelope, *, max_bytes: int = MAX_BYTES) -> Job[Any]:
     """Return the job inside *envelope*.
 
@@ -321,52 +232,53 @@ def decode(envelope: Envelope, *, max_bytes: int = MAX_BYTES) -> Job[Any]:
     if type(version) is not int or version < 1:
         raise Undecodable(f"field 'v' is {_short(version)}, not a version")
     if version > VERSION:
-        raise NewerVersion(f"envelope version {version}; this Goose reads up to {VERSION}")
-    take = fields.pop
+        raise NewerVersion(f"envelope version {_short(version)}; this Goose reads up to {VERSION}")
     try:
-        identity = take("id")
-        fn = take("fn")
-        args = take("args")
-        kwargs = take("kwargs")
-        queue = take("queue")
-        enqueued_at = take("enqueued_at")
+        args, kwargs = fields["args"], fields["kwargs"]
+        identity, fn, queue = fields["id"], fields["fn"], fields["queue"]
+        enqueued_at = fields["enqueued_at"]
     except KeyError as missing:
         raise Undecodable(f"field {missing} is missing") from None
-    if identity != envelope.id or type(identity) is not str:
+    if identity != envelope.id:
         raise Undecodable(f"field 'id' is {_short(identity)}, not the envelope's {envelope.id!r}")
     if type(fn) is not str or ":" not in fn:
-        raise Undecodable(f"field 'fn' is {_short(fn)}, not module:name")
+        raise _wrong("fn", fn, "module:name")
     if type(args) is not list:
-        raise Undecodable(f"field 'args' is {_short(args)}, not an array")
+        raise _wrong("args", args, "an array")
     if type(kwargs) is not dict:
-        raise Undecodable(f"field 'kwargs' is {_short(kwargs)}, not an object")
-    if type(queue) is not str or not queue:
-        raise Undecodable(f"field 'queue' is {_short(queue)}, not a name")
-    if type(enqueued_at) not in _NUMBER:
-        raise Undecodable(f"field 'enqueued_at' is {_short(enqueued_at)}, not a number")
-    if not fields:
-        return Job(identity, fn, tuple(args), kwargs, queue, None, enqueued_at)
-    return Job(
-        identity,
-        fn,
-        tuple(args),
-        kwargs,
-        queue,
-        _optional(fields, "group", (str,), None),
-        enqueued_at,
-        _count(fields, "attempt"),
-        _count(fields, "crashes"),
-        _count(fields, "suspicions"),
-        _optional(fields, "retry", (dict,), None),
-        _timeout(fields),
-        _failure(fields),
-        _optional(fields, "meta", (dict,), _NOTHING),
-        _optional(fields, "deferred_since", _NUMBER, None),
-        fields,
-    )
+        raise _wrong("kwargs", kwargs, "an object")
+    # The envelope's queue is one that somebody takes jobs from, so it needs no look.
+    if queue != envelope.queue and not (type(queue) is str and _QUEUE.fullmatch(queue)):
+        raise _wrong("queue", queue, "a queue's name")
+    found = {
+        "id": identity,
+        "fn": fn,
+        "args": tuple(args),
+        "kwargs": kwargs,
+        "queue": queue,
+        "enqueued_at": _instant("enqueued_at", enqueued_at),
+        "meta": {},
+        "extra": {},
+    }
+    if len(fields) > len(_REQUIRED):
+        found.update(_optional(fields))
+    # What is not in `found` is read from the class, where a dataclass keeps its defaults.
+    # The generated __init__ of a frozen class would cost as much as all of the above.
+    job: Job[Any] = object.__new__(Job)
+    job.__dict__.update(found)
+    return job
 
 
-_NUMBER = (float, int)
+_REQUIRED = ("id", "fn", "args", "kwargs", "queue", "enqueued_at")
+"""Fields every body has, besides its version."""
+_LATEST = 253_402_300_800.0
+"""The end of the year 9999 in epoch seconds, beyond which `datetime` does not go."""
+_LONGEST = 1e9
+"""Seconds; some 30 years, which every clock and timer can add up."""
+
+
+def _wrong(name: str, value: object, wanted: str) -> Undecodable:
+    return Undecodable(f"field {name!r} is {_short(value)}, not {wanted}")
 
 
 def _short(value: object) -> str:
@@ -374,42 +286,102 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _optional(fields: dict[str, Any], name: str, types: tuple[type, ...], default: Any) -> Any:
-    value = fields.pop(name, default)
-    if value is not default and type(value) not in types:
-        wanted = " or ".join(kind.__name__ for kind in types)
-        raise Undecodable(f"field {name!r} is {_short(value)}, not {wanted}")
-    return value
+def _text(name: str, value: object) -> str:
+    if type(value) is str:
+        return value
+    raise _wrong(name, value, "text")
 
 
-def _count(fields: dict[str, Any], name: str) -> int:
-    value = _optional(fields, name, (int,), 0)
-    if not 0 <= value < 1 << 31:
-        raise Undecodable(f"field {name!r} is {_short(value)}, out of range")
-    return cast("int", value)
+def _object(name: str, value: object) -> dict[str, JSON]:
+    if type(value) is dict:
+        return value
+    raise _wrong(name, value, "an object")
 
 
-def _timeout(fields: dict[str, Any]) -> float | None:
-    value = _optional(fields, "timeout", _NUMBER, None)
-    if value is not None and not 0 < value < math.inf:
-        raise Undecodable(f"field 'timeout' is {_short(value)}, not above 0")
-    return cast("float | None", value)
+def _count(name: str, value: object) -> int:
+    if type(value) is int and 0 <= value < 1 << 31:
+        return value
+    raise _wrong(name, value, "a count")
 
 
-def _failure(fields: dict[str, Any]) -> Failure | None:
-    found = _optional(fields, "failure", (dict,), None)
-    if found is None:
-        return None
-    try:
-        failure = Failure(**found)
-    except TypeError as error:
-        raise Undecodable(f"field 'failure': {error}") from None
-    texts = (failure.type, failure.message, failure.traceback, failure.reason)
-    instants = (failure.first_at, failure.last_at)
-    if not (
-        all(type(text) is str for text in texts)
-        and all(type(at) in _NUMBER for at in instants)
-        and (failure.died_at is None or type(failure.died_at) in _NUMBER)
-    ):
-        raise Undecodable("field 'failure' has a value of a wrong type")
-    return failure
+def _instant(name: str, value: object) -> float:
+    if type(value) in (float, int) and 0 <= cast("float", value) < _LATEST:
+        return cast("float", value)
+    raise _wrong(name, value, "an instant in epoch seconds")
+
+
+def _duration(name: str, value: object) -> float:
+    if type(value) in (float, int) and 0 < cast("float", value) <= _LONGEST:
+        return cast("float", value)
+    raise _wrong(name, value, f"a number of seconds above 0 and up to {_LONGEST:,.0f}")
+
+
+def _failure(name: str, value: object) -> Failure:
+    fields = _object(name, value)
+    found: dict[str, Any] = {}
+    for key, check in _FAILURE.items():
+        inner = fields.pop(key, None)
+        if inner is not None:
+            found[key] = check(f"{name}.{key}", inner)
+        elif key in _FAILURE_REQUIRED:
+            raise Undecodable(f"field '{name}.{key}' is missing")
+    return Failure(**found, extra=fields)
+
+
+_FAILURE: dict[str, Callable[[str, object], object]] = {
+    "type": _text,
+    "message": _text,
+    "first_at": _instant,
+    "last_at": _instant,
+    "traceback": _text,
+    "died_at": _instant,
+    "reason": _text,
+}
+_FAILURE_REQUIRED = ("type", "message", "first_at", "last_at")
+
+_OPTIONAL: dict[str, Callable[[str, object], object]] = {
+    "group": _text,
+    "attempt": _count,
+    "crashes": _count,
+    "suspicions": _count,
+    "retry": _object,
+    "timeout": _duration,
+    "failure": _failure,
+    "meta": _object,
+    "deferred_since": _instant,
+}
+
+
+def _optional(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields beyond the required ones, checked, the unknown ones under ``extra``.
+
+    Null means absent.
+    """
+    found: dict[str, Any] = {}
+    for name in _REQUIRED:
+        del fields[name]
+    for name, check in _OPTIONAL.items():
+        value = fields.pop(name, None)
+        if value is not None:
+            found[name] = check(name, value)
+    found["extra"] = fields
+    return found
+
+
+__all__ = [
+    "JSON",
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "VERSION",
+    "Envelope",
+    "Failure",
+    "Job",
+    "R_co",
+    "check_queue",
+    "decode",
+    "dump",
+    "encode",
+    "new_id",
+    "parse",
+    "seal",
+]

@@ -86,7 +86,9 @@ class Exponential:
 
 
 CustomBackoff: TypeAlias = Callable[[int, BaseException], "float | timedelta"]
-Backoff: TypeAlias = "Exponential | float | timedelta | Sequence[float | timedelta] | CustomBackoff | str"
+Backoff: TypeAlias = (
+    "Exponential | float | timedelta | Sequence[float | timedelta] | CustomBackoff | str"
+)
 Callback: TypeAlias = "Callable[..., Any] | str"
 Ending: TypeAlias = Literal["retry", "give_up", "succeed"]
 
@@ -177,7 +179,7 @@ class Retry:
             try:
                 function = resolve(backoff) if isinstance(backoff, str) else backoff
                 return _seconds(function(attempt, error), "what the back-off function returned")
-            except (Exception, Control):
+            except (Exception, Control):  # noqa: BLE001 - it is the user's code, and logged
                 _log.exception("back-off %r failed; the default is used", backoff)
                 backoff = _DEFAULT_BACKOFF
         if isinstance(backoff, Exponential):
