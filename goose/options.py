@@ -168,7 +168,7 @@ def parse_retry(value: object) -> Retry:
             near = get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
             raise ValueError(f"{name!r} is no field of a retry policy; {hint}")
-    given = dict(value)
+    given: dict[str, Any] = dict(value)
     if given.get("max_retries") == "forever":
         given["max_retries"] = None
     if "backoff" in given:

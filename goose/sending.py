@@ -158,11 +158,7 @@ def storing(
         except (ConfigError, Unsupported):
             raise  # the caller's mistake, found before anything of this chunk was sent
         except Exception as error:
-            refused = isinstance(error, BrokerError) and not isinstance(error, BrokerUnavailable)
-            known: list[Stored] = ["stored"] * place
-            known += ["not_stored" if refused else "unknown"]
-            known += ["not_stored"] * (len(chunks) - place - 1)
-            raise _failed([chunk for _, chunk in chunks], known, error) from error
+            raise _failed(chunks, place, error) from error
 
 
 def _by_time(sealed: Sequence[Sealed]) -> list[tuple[bool, Sequence[Sealed]]]:
@@ -174,13 +170,16 @@ def _by_time(sealed: Sequence[Sealed]) -> list[tuple[bool, Sequence[Sealed]]]:
 
 
 def _failed(
-    chunks: Sequence[Sequence[Sealed]], known: Sequence[Stored], error: Exception
+    chunks: Sequence[tuple[bool, Sequence[Sealed]]], place: int, error: Exception
 ) -> EnqueueError:
-    jobs: dict[Job[object], Stored] = {
-        _unsent(job, envelope): what
-        for chunk, what in zip(chunks, known, strict=True)
-        for job, envelope in chunk
-    }
+    """Return what to raise when sending the chunk at *place* ended in *error*."""
+    refused = isinstance(error, BrokerError) and not isinstance(error, BrokerUnavailable)
+    jobs: dict[Job[object], Stored] = {}
+    for at, (_, chunk) in enumerate(chunks):
+        known: Stored = "stored" if at < place else "not_stored"
+        if at == place and not refused:
+            known = "unknown"
+        jobs.update((_unsent(job, envelope), known) for job, envelope in chunk)
     counts = {what: list(jobs.values()).count(what) for what in ("stored", "not_stored", "unknown")}
     summary = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n)
     reason = str(error) if isinstance(error, BrokerError) else f"{type(error).__name__}: {error}"
