@@ -57,10 +57,10 @@ class Bootstrap:
     """Bytes of resident memory."""
     reload: bool = False
     until_empty: bool = False
-    log_level: str = "INFO"
-    log_format: str = "human"
-    name: str = "1"
-    """What its log lines call it."""
+    log_level: str = "info"
+    log_format: str = "text"
+    index: int = 0
+    """Which of the supervisor's children it is, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,11 @@ class NewSession:
 @dataclass(frozen=True, slots=True)
 class Ready:
     """Everything is imported and opened; the child takes jobs from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The broker refused the child's session; a heartbeat now will tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +122,12 @@ class Fatal:
 
 
 ToChild: TypeAlias = Bootstrap | Stop | NewSession
-ToSupervisor: TypeAlias = Ready | Leaving | Empty | Stopped | Fatal
+ToSupervisor: TypeAlias = Ready | Refused | Leaving | Empty | Stopped | Fatal
 Message: TypeAlias = ToChild | ToSupervisor
 
 _KINDS: dict[str, type[Message]] = {
     kind.__name__: kind
-    for kind in (Bootstrap, Stop, NewSession, Ready, Leaving, Empty, Stopped, Fatal)
+    for kind in (Bootstrap, Stop, NewSession, Ready, Refused, Leaving, Empty, Stopped, Fatal)
 }
 
 

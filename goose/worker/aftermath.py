@@ -1,0 +1,142 @@
+"""What follows the death of a child process: its jobs are taken over and settled.
+
+The supervisor saw the child end, so nobody has to wait for its session to lapse. And it
+has the child's notes, so it knows what ran. `blame` turns both into verdicts, and an
+`Aftermath` carries them to the broker until that has worked.
+
+Every try begins a session of its own, which first takes over what an earlier try may have
+left: a reply that was lost, or a settle that failed half way, then leaves nothing behind
+that only the lapse of a session would bring back.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from enum import Enum
+
+from goose.brokers.base import Broker, Delivery, Session, Sessions
+from goose.worker.clock import Clock
+from goose.worker.errands import Submit
+from goose.worker.notes import Running, shorten
+from goose.worker.recovery import Verdict, recover_from
+
+logger = logging.getLogger("goose.worker.aftermath")
+
+BATCH = 100
+"""Jobs taken over at a time."""
+RETRY_FIRST = 0.5
+"""Seconds before the second try; doubles with each further one."""
+RETRY_LIMIT = 15.0
+
+
+class Cause(Enum):
+    """Why a child process ended."""
+
+    LEFT = "left"
+    """In good order, or because the supervisor wanted it to: nobody is to blame."""
+    TIMED_OUT = "timed_out"
+    """The supervisor killed it because a job ran over its hard timeout."""
+    DIED = "died"
+    """By itself, by another's signal, or because it gave no sign of life."""
+
+
+def blame(
+    cause: Cause, running: Iterable[Running], died_at: float
+) -> Callable[[Delivery], Verdict]:
+    """Return the verdict on each job of a dead process.
+
+    Args:
+        cause: Why it ended.
+        running: Its notes, read after its end.
+        died_at: Monotonic instant of its end, or of the signal that ended it.
+    """
+    deadlines = {job.job_id: job.hard_deadline_mono for job in running}
+
+    def verdict(delivery: Delivery) -> Verdict:
+        job_id = shorten(delivery.envelope.id)
+        if cause is Cause.LEFT or job_id not in deadlines:
+            return Verdict.UNSTARTED
+        if cause is Cause.TIMED_OUT:
+            return Verdict.TIMED_OUT if deadlines[job_id] <= died_at else Verdict.UNSTARTED
+        return Verdict.ALONE if len(deadlines) == 1 else Verdict.SUSPECT
+
+    return verdict
+
+
+class Aftermath:
+    """Takes over what *sessions* held, as often as it takes.
+
+    Args:
+        broker: Where the sessions were.
+        sessions: All the dead process ever had.
+        verdict: What is known of each job.
+        name: What log lines call the process.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        sessions: Sequence[Session],
+        verdict: Callable[[Delivery], Verdict],
+        *,
+        name: str,
+        ttl: float,
+        submit: Submit,
+        clock: Clock,
+        random: random.Random,
+    ) -> None:
+        self._broker = broker
+        self._sessions = list(sessions)
+        self._verdict = verdict
+        self._name = name
+        self._ttl = ttl
+        self._submit = submit
+        self._clock = clock
+        self._random = random
+        self._own = Session(str(uuid.uuid4()), 0)
+        self._try: Future[int] | None = None
+        self._tries = 0
+        self._next_at = 0.0
+
+    def step(self, now: float) -> bool:
+        """Do what there is to do; say whether all is done."""
+        if not isinstance(self._broker, Sessions):
+            return True
+        if self._try is None:
+            if now >= self._next_at:
+                self._try = self._submit(self._recover)
+            else:
+                return False
+        if not self._try.done():
+            return False
+        tried, self._try = self._try, None
+        error = tried.exception()
+        if error is None:
+            if tried.result():
+                logger.info("%s: took over %d jobs it held", self._name, tried.result())
+            return True
+        self._next_at = now + min(RETRY_FIRST * 2.0 ** min(self._tries, 10), RETRY_LIMIT)
+        if not self._tries:
+            logger.warning("%s: its jobs cannot be taken over yet: %s", self._name, error)
+        self._tries += 1
+        return False
+
+    def _recover(self) -> int:
+        broker = self._broker
+        assert isinstance(broker, Sessions)
+        own = self._own = Session(self._own.id, self._own.epoch + 1)
+        broker.open(own, ttl=self._ttl)
+        before, self._sessions = self._sessions, [own, *self._sessions]
+        total = 0
+        for dead in before:
+            while done := recover_from(
+                self._broker, own, dead, self._verdict,
+                now=self._clock.wall(), random=self._random, limit=BATCH,
+            ):  # fmt: skip
+                total += sum(done.verdicts.values())
+        broker.end(own)
+        return total

@@ -1,0 +1,367 @@
+"""One child process in the care of its supervisor, from its session to its aftermath.
+
+A charge opens a session for its child, starts the process, sends the session's heartbeats
+for as long as the child deserves them, kills it when a job runs over the hard timeout, when
+it gives no sign of life or when its time to stop is over, and after its end settles what it
+held. A dead process is never restarted here: whoever wants another makes another charge.
+
+All of it happens in `Charge.step`, which never blocks: broker calls are errands, and the
+process is seen through a small protocol, so that the whole life can be played without
+processes under a clock of the test's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import signal
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import Enum
+
+from goose.brokers.base import Broker, Inspector, Session, Sessions
+from goose.errors import SessionLost
+from goose.worker.aftermath import Aftermath, Cause, blame
+from goose.worker.clock import Clock
+from goose.worker.control import (
+    Empty,
+    Fatal,
+    Leaving,
+    Message,
+    NewSession,
+    Ready,
+    Refused,
+    Stop,
+    Stopped,
+)
+from goose.worker.errands import Submit
+from goose.worker.notes import Running
+from goose.worker.process import Process, Spawn
+from goose.worker.pulse import Pulse, Sign
+
+logger = logging.getLogger("goose.worker.charge")
+
+OPEN_RETRY = 1.0
+"""Seconds between two tries to open a session."""
+RESTART_LIMIT = 30.0
+"""Default of `Plan.restart_limit`, in seconds."""
+STOP_SLACK = 2.5
+"""Seconds a child has beyond its grace, to interrupt what runs and to settle it."""
+LAST_WORDS = 2.0
+"""Seconds a child has from its `Stopped` to the end of its process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a supervisor is told. Durations are seconds."""
+
+    processes: int = 1
+    grace: float = 30.0
+    ttl: float = 30.0
+    stall_limit: float = 900.0
+    wait_broker: float = 30.0
+    """How long the broker may be out of reach at the start."""
+    restart_limit: float = RESTART_LIMIT
+    """The longest wait before a dead child is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the supervisor's steps work with."""
+
+    broker: Broker
+    spawn: Spawn
+    submit: Submit
+    clock: Clock
+    random: random.Random
+
+
+class Phase(Enum):
+    """Where a charge is in its life."""
+
+    OPENING = "opening"
+    STARTING = "starting"
+    WORKING = "working"
+    ENDED = "ended"
+    """The process is gone; what it held is being settled."""
+    GONE = "gone"
+
+
+class Charge:
+    """One child; `step` it until its `phase` is `Phase.GONE`.
+
+    Attributes:
+        phase: Where it is in its life.
+        leaving: Whether it takes no more jobs and may be replaced.
+        empty: Whether it ended because nothing was left to do.
+        fatal: Why it could not begin or go on, if it said so.
+        open_error: Why its session could not be opened when that was last tried.
+        ready_at: Monotonic instant of its `Ready`, or None.
+    """
+
+    def __init__(self, index: int, plan: Plan, tools: Tools) -> None:
+        self.index = index
+        self.phase = Phase.OPENING
+        self.leaving = False
+        self.empty = False
+        self.fatal: Fatal | None = None
+        self.open_error: BaseException | None = None
+        self.ready_at: float | None = None
+        self.process: Process | None = None
+        self._plan = plan
+        self._tools = tools
+        self._sessions = [Session(str(uuid.uuid4()))]
+        self._known: Session | None = None
+        self._pulse = Pulse(plan.ttl, plan.stall_limit)
+        self._opening: Future[None] | None = None
+        self._beat: Future[None] | None = None
+        self._renewal: Future[None] | None = None
+        self._beat_failed = False
+        self._next_at = -math.inf
+        self._started_at = 0.0
+        self._kill_at = math.inf
+        self._killed_at: float | None = None
+        self._cause = Cause.DIED
+        self._aftermath: Aftermath | None = None
+
+    @property
+    def label(self) -> str:
+        """What log lines call it."""
+        return f"worker {self.index + 1}" + (f" ({self.process.pid})" if self.process else "")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has a process, or will have one."""
+        return self.phase not in (Phase.ENDED, Phase.GONE)
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether its process has ended and nobody is to blame for that."""
+        return not self.alive and self._cause is Cause.LEFT
+
+    def stop(self, now: float, grace: float) -> None:
+        """Ask the child to end within *grace* seconds; may be repeated, the shorter one holds."""
+        self.leaving = True
+        if self.phase is Phase.OPENING:
+            self._end([], now)
+        elif self.phase is Phase.STARTING:
+            self.kill(now, Cause.LEFT)  # it runs nothing yet
+        elif self.phase is Phase.WORKING and now + grace + STOP_SLACK < self._kill_at:
+            self._kill_at = now + grace + STOP_SLACK
+            assert self.process is not None
+            self.process.send(Stop(grace))
+
+    def kill(self, now: float, cause: Cause) -> None:
+        """End the process at once; the first *cause* given is the one that counts."""
+        if self.process is not None and self._killed_at is None:
+            self._killed_at = now
+            self._cause = cause
+            self.process.kill()
+
+    def step(self, now: float) -> None:
+        """Do what there is to do at *now* (monotonic)."""
+        if self.phase is Phase.OPENING:
+            self._open(now)
+        if self.phase in (Phase.STARTING, Phase.WORKING):
+            self._watch(now)
+        if self.phase is Phase.ENDED and (self._aftermath is None or self._aftermath.step(now)):
+            self.phase = Phase.GONE
+
+    # --- opening -------------------------------------------------------------------------
+
+    def _open(self, now: float) -> None:
+        if self._opening is None:
+            if now >= self._next_at:
+                session = self._sessions[-1]
+                self._opening = self._tools.submit(lambda: self._greet(session))
+            else:
+                return
+        if not self._opening.done():
+            return
+        opening, self._opening = self._opening, None
+        error = opening.exception()
+        if error is not None:
+            if self.open_error is None:
+                logger.warning("%s waits for the broker: %s", self.label, error)
+            self.open_error = error
+            self._next_at = now + OPEN_RETRY
+            # Perhaps it was opened and only the reply was lost; an epoch is never opened twice.
+            self._sessions.append(_next_epoch(self._sessions[-1]))
+            return
+        self.open_error = None
+        self._start(now)
+
+    def _greet(self, session: Session) -> None:
+        broker = self._tools.broker
+        if isinstance(broker, Sessions):
+            broker.open(session, ttl=self._plan.ttl)
+        elif isinstance(broker, Inspector):
+            broker.queues()
+
+    def _start(self, now: float) -> None:
+        self._known = self._sessions[-1]
+        try:
+            self.process = self._tools.spawn(self.index, self._known)
+        except OSError as error:
+            logger.error("%s cannot be started: %s", self.label, error)
+            self._end([], now)
+            return
+        self.phase = Phase.STARTING
+        self._started_at = now
+        self._next_at = now + self._plan.ttl / 6
+        logger.debug("%s started", self.label)
+
+    # --- watching ------------------------------------------------------------------------
+
+    def _watch(self, now: float) -> None:
+        assert self.process is not None
+        # Before the messages: what a dead process said last is in the line already.
+        code = self.process.exit_code()
+        for message in self.process.receive():
+            self._hear(message, now)
+        if code is not None:
+            self._bury(now, code)
+            return
+        if now >= self._kill_at:
+            self.kill(now, Cause.LEFT)
+        late = [job for job in self.process.running() if job.hard_deadline_mono <= now]
+        if late and self._killed_at is None:
+            logger.error(
+                "%s: job %s ran over its hard timeout; the process is killed and replaced",
+                self.label, ", ".join(job.job_id for job in late),
+            )  # fmt: skip
+            self.kill(now, Cause.TIMED_OUT)
+        if self._killed_at is None:
+            self._keep_alive(now)
+
+    def _hear(self, message: Message, now: float) -> None:
+        match message:
+            case Ready():
+                self.phase = Phase.WORKING
+                self.ready_at = now
+                logger.info("%s is ready", self.label)
+            case Refused():
+                self._next_at = min(self._next_at, now)
+            case Leaving():
+                self.leaving = True
+                logger.info("%s is leaving: %s", self.label, message.reason)
+            case Empty():
+                self.leaving = self.empty = True
+            case Stopped():
+                self.leaving = True
+                if self._killed_at is None:
+                    self._cause = Cause.LEFT
+                self._kill_at = min(self._kill_at, now + LAST_WORDS)
+            case Fatal():
+                self.fatal = message
+                self._cause = Cause.LEFT
+                self._kill_at = min(self._kill_at, now + LAST_WORDS)
+            case _:
+                logger.warning("%s sent %s; ignored", self.label, message)
+
+    def _keep_alive(self, now: float) -> None:
+        if self._beat is not None and self._beat.done():
+            self._beaten(self._beat.exception())
+        if self._renewal is not None and self._renewal.done():
+            self._renewed(self._renewal.exception(), now)
+        if now < self._next_at:
+            return
+        self._next_at = now + self._plan.ttl / 6
+        sign = self._look(now)
+        if sign is Sign.LOST:
+            logger.error("%s gives no sign of life; it is killed and replaced", self.label)
+            self.kill(now, Cause.DIED)
+        elif sign is Sign.LIVES and self._beat is None and self._renewal is None:
+            broker, session = self._tools.broker, self._sessions[-1]
+            if isinstance(broker, Sessions):
+                self._beat = self._tools.submit(
+                    lambda: broker.heartbeat(session, ttl=self._plan.ttl)
+                )
+
+    def _look(self, now: float) -> Sign:
+        assert self.process is not None
+        tick = self.process.last_tick()
+        if self.phase is Phase.STARTING and now - self._started_at <= self._plan.stall_limit:
+            tick = now  # imports neither tick nor, always, burn CPU
+        return self._pulse.look(
+            now, tick=tick, cpu=self.process.cpu_seconds(), stopped=self.process.stopped()
+        )
+
+    def _beaten(self, error: BaseException | None) -> None:
+        self._beat = None
+        if isinstance(error, SessionLost):
+            logger.warning("%s: the broker held its session for dead; a new one begins", self.label)
+            session = _next_epoch(self._sessions[-1])
+            self._sessions.append(session)
+            self._renewal = self._tools.submit(lambda: self._greet(session))
+            return
+        if error is None:
+            # It may have been opened though the reply to that was lost.
+            self._announce()
+        if error is not None and not self._beat_failed:
+            logger.warning("%s: a heartbeat failed: %s", self.label, error)
+        elif error is None and self._beat_failed:
+            logger.info("%s: heartbeats reach the broker again", self.label)
+        self._beat_failed = error is not None
+
+    def _renewed(self, error: BaseException | None, now: float) -> None:
+        self._renewal = None
+        # If it was not opened the next heartbeat says so, and another epoch begins.
+        self._next_at = min(self._next_at, now + OPEN_RETRY)
+        if error is None:
+            self._announce()
+
+    def _announce(self) -> None:
+        """Tell the child which session is its own, unless it knows."""
+        session = self._sessions[-1]
+        if session != self._known and self.process is not None:
+            self._known = session
+            self.process.send(NewSession(session.id, session.epoch))
+
+    # --- ending --------------------------------------------------------------------------
+
+    def _bury(self, now: float, code: int) -> None:
+        assert self.process is not None
+        if self._cause is Cause.TIMED_OUT and code != -signal.SIGKILL:
+            self._cause = Cause.DIED  # that was faster
+        running = self.process.running()
+        if self._cause is Cause.DIED:
+            logger.error("%s died (%s), running %d jobs", self.label, _describe(code), len(running))
+        else:
+            logger.info("%s ended (%s)", self.label, _describe(code))
+        died_at = now if self._killed_at is None else self._killed_at
+        self._end(running, died_at)
+        self.process.close()
+
+    def _end(self, running: Sequence[Running], died_at: float) -> None:
+        self.phase = Phase.ENDED
+        if self._known is not None:
+            self._aftermath = Aftermath(
+                self._tools.broker,
+                self._sessions,
+                blame(self._cause, running, died_at),
+                name=self.label,
+                ttl=self._plan.ttl,
+                submit=self._tools.submit,
+                clock=self._tools.clock,
+                random=self._tools.random,
+            )
+
+
+def _next_epoch(session: Session) -> Session:
+    return Session(session.id, session.epoch + 1)
+
+
+def _describe(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+__all__ = ["Charge", "Phase", "Plan", "Tools"]

@@ -1,0 +1,324 @@
+"""One worker process of a supervisor: ``python -m goose.worker.child FD``.
+
+It reads its `Bootstrap` from the control line, builds broker, offer and `Runner`, and says
+`Ready`. From then on the main thread only listens: to the supervisor, to ``SIGTERM``, and to
+its own reasons to leave (enough jobs, too much memory, changed source, nothing left to do).
+Jobs run on other threads, so nothing they do or receive gets in its way.
+
+``SIGINT`` is ignored: a terminal sends it to supervisor and children alike, and the
+supervisor decides. When the control line ends, the supervisor is gone and nobody sends
+heartbeats for this process: it ends at once, whatever it does.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from goose import brokers, metrics, middleware
+from goose.brokers.base import Broker, Session, Share
+from goose.calls import Offer
+from goose.errors import BrokerError, ConfigError, GooseError
+from goose.worker import logs
+from goose.worker.config import WorkerConfig
+from goose.worker.control import (
+    Bootstrap,
+    Channel,
+    Empty,
+    Fatal,
+    Leaving,
+    Message,
+    NewSession,
+    Ready,
+    Refused,
+    Stop,
+    Stopped,
+    die_with,
+)
+from goose.worker.embedded import connect_resource
+from goose.worker.notes import Notes
+from goose.worker.reload import SourceWatch
+from goose.worker.runner import Runner, RunnerStatistics
+
+logger = logging.getLogger("goose.worker.child")
+
+LISTEN_SECONDS = 0.1
+"""Longest wait for a message before other reasons to act are looked at."""
+LOOK_SECONDS = 1.0
+"""Between two looks at memory and source files."""
+SETTINGS, MODULES, BROKER, OTHER = 2, 3, 4, 1
+"""Exit codes of what can go wrong at the start."""
+
+
+class Work(Protocol):
+    """What `Duty` needs of a `Runner`."""
+
+    def stop(self, grace: float) -> bool:
+        """Stop within *grace* seconds and a little; say whether nothing runs any more."""
+        ...
+
+    def new_session(self, session: Session) -> None:
+        """Go on under another session."""
+        ...
+
+    def statistics(self) -> RunnerStatistics:
+        """Return its numbers."""
+        ...
+
+    def is_empty(self) -> bool:
+        """Say whether nothing is left to do."""
+        ...
+
+
+class Duty:
+    """What a child's main thread does between `Ready` and its end; `step` it until it returns.
+
+    Args:
+        bootstrap: What the child was told.
+        work: Its runner, started.
+        send: Sends a message to the supervisor.
+        make_way: Frees what a successor needs at once: ports that metrics listen on.
+        rss: Returns the resident memory, in bytes.
+        changed: Returns a changed source file, if any; None does not look.
+    """
+
+    def __init__(
+        self,
+        bootstrap: Bootstrap,
+        work: Work,
+        *,
+        send: Callable[[Message], bool],
+        make_way: Callable[[], None] = lambda: None,
+        rss: Callable[[], int] = lambda: 0,
+        changed: Callable[[], str | None] | None = None,
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._work = work
+        self._send = send
+        self._make_way = make_way
+        self._rss = rss
+        self._changed = changed
+        self._grace = float(bootstrap.config["grace"])
+        self._stopping: threading.Thread | None = None
+        self._give_up_at = math.inf
+        self._clean = False
+        self._empty = False
+        self._next_look = -math.inf
+
+    def step(self, now: float, messages: list[Message], *, terminated: bool) -> bool | None:
+        """Do what there is to do at *now* (monotonic).
+
+        Returns:
+            None while there is work; then whether it ended with nothing running.
+        """
+        for message in messages:
+            self._hear(message, now)
+        if terminated:
+            self._stop(now, self._grace)
+        if self._stopping is None:
+            self._look_around(now)
+        elif not self._stopping.is_alive() or now >= self._give_up_at:
+            clean = self._clean and not self._stopping.is_alive()
+            if clean and self._empty:
+                self._send(Empty())
+            self._send(Stopped(clean))
+            return clean
+        return None
+
+    def _hear(self, message: Message, now: float) -> None:
+        match message:
+            case Stop():
+                self._stop(now, message.grace)
+            case NewSession():
+                self._work.new_session(Session(message.id, message.epoch))
+            case _:
+                logger.warning("the supervisor sent %s; ignored", type(message).__name__)
+
+    def _look_around(self, now: float) -> None:
+        bootstrap = self._bootstrap
+        processed = self._work.statistics().processed
+        if bootstrap.max_jobs is not None and processed >= bootstrap.max_jobs:
+            self._leave(now, f"it has run {processed} jobs (max-jobs {bootstrap.max_jobs})")
+        elif bootstrap.until_empty and self._nothing_left():
+            self._empty = True
+            self._stop(now, self._grace)
+        elif now >= self._next_look:
+            self._next_look = now + LOOK_SECONDS
+            # One that is too large from the start must not be replaced for ever.
+            if bootstrap.max_rss is not None and processed and self._rss() > bootstrap.max_rss:
+                self._leave(now, f"it uses more than {bootstrap.max_rss:,} bytes (max-rss)")
+            elif self._changed is not None and (path := self._changed()):
+                self._leave(now, f"{path} has changed", self._grace)
+
+    def _nothing_left(self) -> bool:
+        try:
+            return self._work.is_empty()
+        except BrokerError as error:
+            logger.debug("cannot tell whether anything is left: %s", error)
+            return False
+
+    def _leave(self, now: float, reason: str, grace: float = math.inf) -> None:
+        """Make way for a successor; what runs is not hurried unless *grace* says so."""
+        self._make_way()
+        self._send(Leaving(reason))
+        self._stop(now, grace)
+
+    def _stop(self, now: float, grace: float) -> None:
+        if self._stopping is None:
+            self._stopping = threading.Thread(target=self._run_stop, args=(grace,), daemon=True)
+            self._stopping.start()
+        elif now + grace < self._give_up_at:
+            # It drains without haste already; the process then ends under what still runs,
+            # and the supervisor gives that back.
+            self._give_up_at = now + grace
+
+    def _run_stop(self, grace: float) -> None:
+        self._clean = self._work.stop(grace)
+
+
+def main(fd: int) -> int:
+    """Be a child on the control line *fd*; return the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    terminated = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: terminated.set())
+    channel = Channel(socket.socket(fileno=fd))
+    early: list[Message] = []
+    bootstrap = _first(channel, early)
+    die_with(bootstrap.supervisor)
+    logs.set_up(bootstrap.log_level, bootstrap.log_format, f"worker-{bootstrap.index + 1}")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        broker, runner, backends = _build(bootstrap, channel)
+    except _CannotBegin as problem:
+        logger.error("%s", problem.text)  # noqa: TRY400 - the cause is in the text
+        channel.send(Fatal(problem.exit_code, problem.text))
+        return problem.exit_code
+    channel.send(Ready())
+    duty = Duty(
+        bootstrap,
+        runner,
+        send=channel.send,
+        make_way=lambda: _make_way(backends),
+        rss=_rss,
+        changed=SourceWatch().changed if bootstrap.reload else None,
+    )
+    clean = None
+    messages = early
+    while clean is None:
+        messages += channel.receive(LISTEN_SECONDS)
+        if channel.closed:
+            os._exit(1)
+        clean = duty.step(time.monotonic(), messages, terminated=terminated.is_set())
+        messages = []
+    if not clean:
+        _end_hard(0)
+    broker.close()
+    return 0
+
+
+def _first(channel: Channel, early: list[Message]) -> Bootstrap:
+    """Wait for the bootstrap; what came with it goes to *early*."""
+    while not channel.closed:
+        messages = channel.receive(60.0)
+        if messages and isinstance(messages[0], Bootstrap):
+            early += messages[1:]
+            return messages[0]
+    os._exit(1)
+
+
+class _CannotBegin(Exception):  # noqa: N818 - a reason, not an error of its own
+    def __init__(self, exit_code: int, text: str) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+        self.text = text
+
+
+def _build(bootstrap: Bootstrap, channel: Channel) -> tuple[Broker, Runner, list[metrics.Metrics]]:
+    """Return what works, started."""
+    try:
+        offer = Offer(bootstrap.modules)
+        offer.load()
+    except ConfigError as error:
+        raise _CannotBegin(MODULES, str(error)) from error
+    notes = None if bootstrap.notes is None else Notes.attach(bootstrap.notes)
+    try:
+        broker = brokers.connect(bootstrap.broker)
+        backends = [metrics.connect(spec, index=bootstrap.index) for spec in bootstrap.metrics]
+        runner = Runner(
+            broker,
+            offer,
+            config_from(bootstrap.config),
+            middleware=[middleware.connect(spec) for spec in bootstrap.middleware],
+            metrics=backends,
+            resources=[connect_resource(spec) for spec in bootstrap.resources],
+            session=Session(bootstrap.session, bootstrap.epoch),
+            notes=notes,
+            beats=False,
+            on_tick=notes.tick if notes is not None else _ignore,
+            on_session_lost=lambda: _tell(channel, Refused()),
+            on_death=_end_after_death,
+        )
+        runner.start()
+    except BrokerError as error:
+        raise _CannotBegin(BROKER, f"broker: {error}") from error
+    except GooseError as error:
+        raise _CannotBegin(SETTINGS, str(error)) from error
+    except Exception as error:
+        logger.exception("a worker process cannot begin")
+        raise _CannotBegin(OTHER, f"{type(error).__name__}: {error}") from error
+    return broker, runner, backends
+
+
+def config_from(fields: Any) -> WorkerConfig:
+    """Return the `WorkerConfig` in a bootstrap."""
+    queues = tuple(Share(name, weight) for name, weight in fields["queues"])
+    return WorkerConfig(**{**fields, "queues": queues})
+
+
+def _ignore(_now: float) -> None:
+    pass
+
+
+def _tell(channel: Channel, message: Message) -> None:
+    channel.send(message)
+
+
+def _make_way(backends: list[metrics.Metrics]) -> None:
+    for backend in backends:
+        close = getattr(backend, "close", None)
+        if getattr(backend, "port", None) is not None and close is not None:
+            close()
+
+
+def _rss() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _end_after_death(error: BaseException) -> None:
+    """End the process: without that thread it only holds jobs back from others."""
+    logger.critical("ending the process, because a thread of the engine died of %r", error)
+    _end_hard(1)
+
+
+def _end_hard(code: int) -> NoReturn:
+    """End under what still runs, which no ordinary exit could wait for."""
+    logging.shutdown()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))
