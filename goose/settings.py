@@ -296,6 +296,7 @@ def _finished(settings: Settings) -> Settings:
 
 # --- the settings of this process --------------------------------------------------------
 
+_HERE = "configure(): "
 _lock = threading.Lock()
 _given: dict[str, Any] = {}
 _active: Settings | None = None
@@ -327,11 +328,11 @@ def configure(
     """Set defaults for this process, over environment and file; replaces an earlier `configure`.
 
     Takes every field of `Settings`; None leaves one to the environment and the file, and
-    without arguments all are. Clients follow from their next call on. Nothing is connected.
-    Call it when the program starts; safe from any thread.
+    without arguments all are. Clients follow from their next call on. Nothing is connected
+    or read yet. Call it when the program starts; safe from any thread.
 
     Raises:
-        ConfigError: A key is unknown or a value is wrong, here or in the environment or file.
+        ConfigError: A key is unknown or a value is wrong; nothing has changed then.
     """
     global _given, _active
     named = {
@@ -348,14 +349,12 @@ def configure(
         "resources": resources,
     }
     given = {name: value for name, value in (named | more).items() if value is not None}
-    settings = with_given(load(), given)
+    _over(Settings(), given, _HERE)  # finds what is wrong now, where the caller can see it
     with _lock:
-        _given, _active = given, settings
+        _given, _active = given, None
 
 
-def with_given(
-    settings: Settings, given: Mapping[str, object], where: str = "configure(): "
-) -> Settings:
+def with_given(settings: Settings, given: Mapping[str, object], where: str = _HERE) -> Settings:
     """Return *settings* with *given* laid over, values from code or flags.
 
     Args:
@@ -370,14 +369,18 @@ def with_given(
 
 
 def active() -> Settings:
-    """Return this process's settings; the file and environment are read once, at the first call.
+    """Return this process's settings.
+
+    The file and the environment are read at the first call, and again after a `configure`.
 
     Raises:
         ConfigError: As `load`.
     """
     global _active
-    if _active is None:
+    settings = _active
+    if settings is None:
         with _lock:
-            if _active is None:
-                _active = with_given(load(), _given)
-    return _active
+            settings = _active
+            if settings is None:
+                settings = _active = with_given(load(), _given)
+    return settings
