@@ -44,11 +44,10 @@ class Access:
 
     def close(self) -> None:
         """See `Broker.close`; ends a `dequeue` that blocks. The broker cannot be used again."""
-        with self._writer.changed:
-            if self._closed:
-                return
-            self._closed = True
-            self._writer.changed.notify_all()
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.sleepers.wake(self)
         leave(self._writer)
 
     def _now(self) -> int:

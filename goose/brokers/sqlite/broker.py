@@ -5,8 +5,8 @@ it is stored in the same transaction that ends the previous one, so a process ma
 anywhere and the power may fail anywhere (``synchronous=full``): each job is in one place.
 
 An idle `dequeue` watches the file's change counter (``PRAGMA data_version``), which every
-commit of every process moves: from each millisecond at first to each ten after a while,
-under one percent of a CPU; a commit of the same process wakes it at once, and it wakes by
+commit of every process moves: each millisecond at first, each seven after a while, which
+costs about one percent of a CPU; a commit of the same process wakes it at once, and it wakes by
 itself when a scheduled job of its queues comes due.
 
 A shared memory-mapped log keeps processes of one host together, so the file must be on a
@@ -33,8 +33,10 @@ from goose.jobs import Envelope
 
 _WATCH_FIRST = 0.001
 """Seconds between the first looks at the change counter; each is a tenth longer …"""
-_WATCH_LAST = 0.010
+_WATCH_LAST = 0.007
 """… up to this."""
+_WATCH_BLINDLY = 1.0
+"""Seconds after which it looks at the jobs in any case: the file may be another by now."""
 
 
 class SQLiteBroker(Sessioned, Upkept, Inspecting):
@@ -69,8 +71,6 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         **options: object,
     ) -> None:
         super().__init__(place, wall=wall, uptime=uptime, **options)
-        self._wakes = 0
-        self._blocked = 0
         self._wake_next = False
 
     def __repr__(self) -> str:
@@ -110,17 +110,12 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         self, session: Session, queues: Sequence[Share], *, limit: int, wait: float
     ) -> Sequence[Delivery]:
         """See `Broker.dequeue`. Jobs that came due take their place by their due instant."""
-        changed = self._writer.changed
-        with changed:
-            woken, self._wake_next = self._wake_next, False
+        woken, self._wake_next = self._wake_next, False
         deadline = time.monotonic() + wait
         while True:
-            version = self._version() if wait > 0 else 0
             found = self._write(lambda c: self._lend(c, session, queues, limit))
-            if found or woken or wait <= 0:
+            if found or woken or wait <= 0 or not self._watch(queues, deadline):
                 return found
-            if not self._watch(queues, deadline, version):
-                return []
 
     def _lend(
         self, connection: sqlite3.Connection, session: Session, queues: Sequence[Share], limit: int
@@ -141,46 +136,31 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         cursor.execute(statements.lend, (holder, receipt, now, numbers(rows)))
         return deliver(rows, receipt, session)
 
-    def _watch(self, queues: Sequence[Share], deadline: float, version: int) -> bool:
+    def _watch(self, queues: Sequence[Share], deadline: float) -> bool:
         """Block while nothing is ready; return whether to try again, False at *deadline* or `wake`.
 
         Args:
             queues: Where to look.
             deadline: Monotonic seconds.
-            version: The change counter before the last try, which found nothing.
         """
-        changed = self._writer.changed
-        with changed:
-            wakes = self._wakes
-            self._blocked += 1
-            self._writer.idle += 1
-        try:
-            pause, next_due = _WATCH_FIRST, self._next_due(queues)
-            while next_due is None or next_due > self._now():
-                left = deadline - time.monotonic()
-                with changed:
-                    if self._wake_next or self._wakes != wakes or left <= 0 or self._closed:
+        writer, pause = self._writer, _WATCH_FIRST
+        with writer.sleepers.join(self) as sleeper:
+            while True:
+                version = writer.version()
+                next_due = self._next_due(queues)
+                look_anyway = time.monotonic() + _WATCH_BLINDLY
+                while writer.version() == version:
+                    now = time.monotonic()
+                    if sleeper.woken or self._wake_next or self._closed or now >= deadline:
                         self._wake_next = False
                         return False
-                    until_due = left if next_due is None else (next_due - self._now()) / 1e6
-                    changed.wait(max(0.0, min(pause, left, until_due)))
-                pause = min(pause * 1.1, _WATCH_LAST)
-                current = self._version()
-                if current != version:
-                    version = current
-                    next_due = self._next_due(queues)
-            return True
-        finally:
-            with changed:
-                self._blocked -= 1
-                self._writer.idle -= 1
-
-    def _version(self) -> int:
-        def look(connection: sqlite3.Connection) -> int:
-            version: int = connection.execute("PRAGMA data_version").fetchone()[0]
-            return version
-
-        return self._read(look)
+                    due_in = _WATCH_LAST if next_due is None else (next_due - self._now()) / 1e6
+                    if due_in <= 0:
+                        return True
+                    if now >= look_anyway:
+                        break
+                    sleeper.sleep(min(pause, due_in, deadline - now))
+                    pause = min(pause * 1.1, _WATCH_LAST)
 
     def _next_due(self, queues: Sequence[Share]) -> int | None:
         """Return when the next job of *queues* is due, in microseconds; 0 if one is ready."""
@@ -263,9 +243,5 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
 
     def wake(self) -> None:
         """See `Broker.wake`; every `dequeue` that blocks at this moment ends."""
-        with self._writer.changed:
-            if self._blocked and self._writer.idle:  # the latter is right after a fork, too
-                self._wakes += 1
-                self._writer.changed.notify_all()
-            else:
-                self._wake_next = True
+        if not self._writer.sleepers.wake(self):
+            self._wake_next = True

@@ -41,6 +41,7 @@ class Connections:
         reading: Hold it from before `reader` to the end of the query. When both are
             needed, take `writing` first.
         present: Namespaces whose tables are known to be in the file.
+        opened: How many connections were opened so far.
     """
 
     def __init__(self, path: str, synchronous: str) -> None:
@@ -48,6 +49,7 @@ class Connections:
         self.writing = threading.Lock()
         self.reading = threading.Lock()
         self.present: set[str] = set()
+        self.opened = 0
         self._synchronous = synchronous
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
@@ -75,6 +77,10 @@ class Connections:
         """Return the open reader; raises as `writer`."""
         if self._reader is not None and self._reader_file != self._identity():
             self.drop_reader()
+        return self.open_reader()
+
+    def open_reader(self) -> sqlite3.Connection:
+        """Return the reader as `reader` does, but of whichever file it is of."""
         if self._reader is None:
             self._reader = self._open()
             self._reader_file = self._identity()
@@ -123,6 +129,7 @@ class Connections:
         except BaseException:
             connection.close()
             raise
+        self.opened += 1
         return connection
 
     # --- fork ----------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from typing import Any, TypeVar
 from goose.brokers.sqlite.connections import WAL_LIMIT, Connections, pauses
 from goose.brokers.sqlite.faults import is_busy, spoils, translate
 from goose.brokers.sqlite.schema import migrate
+from goose.brokers.sqlite.sleepers import Sleepers
 from goose.errors import BrokerUnavailable, GooseError
 
 T = TypeVar("T")
@@ -68,14 +69,13 @@ class Writer:
     """Everything this process does with one file. Thread-safe; survives a fork on both sides.
 
     Attributes:
-        changed: Notified after each commit of this process, if anybody waits.
-        idle: How many threads wait on `changed`; guarded by it.
+        sleepers: Roused by each commit of this process.
+        users: How many brokers share it.
     """
 
     def __init__(self, path: str, synchronous: str) -> None:
         self.path = path
-        self.changed = threading.Condition()
-        self.idle = 0
+        self.sleepers = Sleepers()
         self.users = 0
         self._connections = Connections(path, synchronous)
         self._waiting: deque[_Turn] = deque()
@@ -104,9 +104,7 @@ class Writer:
         self._checkpoint_if_due()
         if turn.error is not None:
             raise turn.error
-        if self.idle:
-            with self.changed:
-                self.changed.notify_all()
+        self.sleepers.rouse()
         result: T = turn.result
         return result
 
@@ -124,6 +122,20 @@ class Writer:
                     if not is_busy(error):
                         raise translate(error, self.path) from error
         raise BrokerUnavailable(f"{self.path} stayed locked by another writer for {timeout:g} s")
+
+    def version(self) -> tuple[int, int]:
+        """Return a value that every commit of any process to the file changes.
+
+        Cheaper than `read`, which must have been used before: it does not notice that the
+        file was replaced. Errors look like no change, for the next `read` to find.
+        """
+        with self._connections.reading:
+            try:
+                row = self._connections.open_reader().execute("PRAGMA data_version").fetchone()
+            except sqlite3.Error:
+                return self._connections.opened, -1
+            # Each connection counts for itself.
+            return self._connections.opened, row[0]
 
     def close(self) -> None:
         """Close the connections; a later use opens them again."""
@@ -292,8 +304,7 @@ class Writer:
     def after_fork_in_child(self) -> None:
         """Forget the parent's threads; what they asked for is theirs."""
         self._connections.after_fork_in_child()
-        self.changed = threading.Condition()
-        self.idle = 0
+        self.sleepers = Sleepers()
         self._waiting = deque()
         self._lead = threading.Lock()
 
