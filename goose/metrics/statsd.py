@@ -10,9 +10,11 @@ full socket, an unknown host.
 Two dialects. ``plain`` is what every StatsD server reads; having no tags, it gets them
 folded into the name::
 
-    goose.<values of the constant tags>.<measure>.<queue>.<function>.<values of other tags>
+    goose.<values of the constant tags>.<measure>.<values of its tags>.<values of other tags>
 
-the constant ones in the order given, the others by tag name. ``datadog`` appends them as
+Constant tags come in the order given, those of a measure in the order of
+`goose.metrics.catalogue` (queue, then function, then what is special to it), others by
+name; a value that is missing is ``none``. ``datadog`` appends them as
 ``|#tag:value,…``, constant tags first. Times are in milliseconds in both.
 
 After ``fork`` the child starts with an empty buffer; the parent's lines stay the parent's.
@@ -34,6 +36,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from goose.errors import ConfigError
 from goose.metrics.base import Tags
+from goose.metrics.catalogue import MEASURES
 from goose.plugins import nearest
 
 logger = logging.getLogger("goose.metrics")
@@ -191,14 +194,16 @@ class StatsD:
             return made
 
     def _format(self, name: str, tags: Tags) -> tuple[str, str]:
-        known = [key for key in ("queue", "function") if key in tags]
+        measure = MEASURES.get(name)
+        known = measure.tags if measure else [key for key in ("queue", "function") if key in tags]
         order = [*known, *sorted(tags.keys() - set(known))]
         if self._dialect == "datadog":
-            pairs = [*self._tags.items(), *((key, tags[key]) for key in order)]
+            pairs = [*self._tags.items(), *((key, tags[key]) for key in order if key in tags)]
             tail = ",".join(f"{_clean(key)}:{_value(value)}" for key, value in pairs)
             return ".".join(filter(None, (self._prefix, name))), f"|#{tail}" if tail else ""
         constant = (_clean(value) for value in self._tags.values())
-        values = (_clean(tags[key]) for key in order)
+        # A tag of the measure that is missing keeps its place, or the next would slip into it.
+        values = (_clean(tags.get(key, "")) for key in order)
         return ".".join(filter(None, (self._prefix, *constant, name, *values))), ""
 
     def _add(self, line: bytes) -> None:

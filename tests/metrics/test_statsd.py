@@ -13,7 +13,7 @@ import pytest
 from goose.errors import ConfigError
 from goose.metrics import connect
 from goose.metrics import statsd as module
-from goose.metrics.base import EXECUTION_TIME, PROCESSED, QUEUE_SIZE
+from goose.metrics.base import DEAD, EXECUTION_TIME, PROCESSED, QUEUE_SIZE
 from goose.metrics.statsd import DATAGRAM, StatsD
 
 TAGS = {"queue": "mail", "function": "app.tasks:send_email"}
@@ -56,13 +56,22 @@ def sent(listener: Listener, statsd: StatsD, count: int = 1) -> list[str]:
 
 class TestLines:
     def test_the_plain_dialect_folds_tags_into_the_name(self, listener: Listener) -> None:
-        """Constant values come first, then the measure, queue, function, others by name."""
+        """Constant values come first, then the measure, its tags in their order, others by name."""
         statsd = StatsD(listener.url("tags=env:prod,region:eu.west"))
         statsd.increment(PROCESSED, 2, {"zone": "z", **TAGS, "reason": "gave up"})
 
         assert [
             "goose.prod.eu_west.jobs.processed.mail.app_tasks_send_email.gave_up.z:2|c"
         ] == sent(listener, statsd)
+
+    def test_a_missing_tag_keeps_its_place(self, listener: Listener) -> None:
+        """A measure's tags have fixed places in the plain name; an unknown one's come by name."""
+        statsd = StatsD(listener.url())
+        statsd.increment(DEAD, 1, {"reason": "undecodable", "queue": "mail"})
+        statsd.increment("own", 1, {"b": "2", "function": "f", "a": "1"})
+
+        expected = ["goose.jobs.dead.mail.none.undecodable:1|c", "goose.own.f.1.2:1|c"]
+        assert expected == sent(listener, statsd)
 
     def test_the_datadog_dialect_appends_tags(self, listener: Listener) -> None:
         """Tags follow the value, constant ones first, with characters Datadog keeps."""
@@ -89,9 +98,11 @@ class TestLines:
     def test_timings_are_milliseconds(self, listener: Listener, seconds: float, text: str) -> None:
         """A duration goes out in milliseconds, to the microsecond, without an exponent."""
         statsd = StatsD(listener.url())
-        statsd.timing(EXECUTION_TIME, seconds, {"queue": "q"})
+        statsd.timing(EXECUTION_TIME, seconds, TAGS)
 
-        assert [f"goose.job.execution_time.q:{text}|ms"] == sent(listener, statsd)
+        assert [f"goose.job.execution_time.mail.app_tasks_send_email:{text}|ms"] == sent(
+            listener, statsd
+        )
 
     @pytest.mark.parametrize(
         ("value", "text"), [(100, "100"), (0.5, "0.5"), (1e-5, "0.00001"), (1e12, "1000000000000")]
