@@ -113,15 +113,19 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         woken, self._wake_next = self._wake_next, False
         deadline = time.monotonic() + wait
         while True:
-            found = self._write(lambda c: self._lend(c, session, queues, limit))
-            if found or woken or wait <= 0 or not self._watch(queues, deadline):
+            found: list[Delivery] = []
+            # Looking first needs no lock, which another program may hold for long.
+            next_due = self._next_due(queues, session)
+            if next_due is not None and next_due <= self._now():
+                found = self._write(lambda c: self._lend(c, session, queues, limit))
+            if found or woken or wait <= 0 or not self._watch(queues, session, deadline):
                 return found
 
     def _lend(
         self, connection: sqlite3.Connection, session: Session, queues: Sequence[Share], limit: int
     ) -> list[Delivery]:
         cursor = connection.cursor()
-        holder = check_session(cursor, self._statements, session, self._uptime())
+        holder = check_session(cursor, self._statements, session)
         statements, now = self._statements, self._now()
         rows: list[tuple[Any, ...]] = []
         for queue in order(queues, self._random):
@@ -136,18 +140,19 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         cursor.execute(statements.lend, (holder, receipt, now, numbers(rows)))
         return deliver(rows, receipt, session)
 
-    def _watch(self, queues: Sequence[Share], deadline: float) -> bool:
+    def _watch(self, queues: Sequence[Share], session: Session, deadline: float) -> bool:
         """Block while nothing is ready; return whether to try again, False at *deadline* or `wake`.
 
         Args:
             queues: Where to look.
+            session: For whom; when it is declared dead, `SessionLost` ends the watch.
             deadline: Monotonic seconds.
         """
         writer, pause = self._writer, _WATCH_FIRST
         with writer.sleepers.join(self) as sleeper:
             while True:
                 version = writer.version()
-                next_due = self._next_due(queues)
+                next_due = self._next_due(queues, session)
                 look_anyway = time.monotonic() + _WATCH_BLINDLY
                 while writer.version() == version:
                     now = time.monotonic()
@@ -162,11 +167,16 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
                     sleeper.sleep(min(pause, due_in, deadline - now))
                     pause = min(pause * 1.1, _WATCH_LAST)
 
-    def _next_due(self, queues: Sequence[Share]) -> int | None:
-        """Return when the next job of *queues* is due, in microseconds; 0 if one is ready."""
+    def _next_due(self, queues: Sequence[Share], session: Session) -> int | None:
+        """Return when the next job of *queues* is due, in microseconds; 0 if one is ready.
+
+        Raises:
+            SessionLost: *session* is dead.
+        """
 
         def look(connection: sqlite3.Connection) -> int | None:
             cursor, next_due = connection.cursor(), None
+            check_session(cursor, self._statements, session)
             for share_ in queues:
                 if cursor.execute(self._statements.has_ready, (share_.queue,)).fetchone():
                     return 0
@@ -193,7 +203,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         def next_state(line: Line, envelope: Envelope, now: int) -> tuple[int, int, int]:
             at = due(envelope, now)
             if at > now:
-                return SCHEDULED, at, at
+                return SCHEDULED, at, now
             return READY, line.new_back(envelope.queue), now
 
         return self._settle_each(deliveries, next_state)

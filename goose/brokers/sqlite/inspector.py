@@ -180,8 +180,6 @@ class Inspecting(Access):
     def purge(self, state: State, queue: str | None = None, *, older_than: float = 0.0) -> int:
         """See `Inspector.purge`; a thousand at a time, so that others get their turn.
 
-        Scheduled jobs are as old as they are overdue; without *older_than* all go.
-
         Raises:
             BrokerError: *state* is `State.RUNNING`.
         """
@@ -233,6 +231,8 @@ def _place(after: str | None) -> tuple[int, int]:
 def _stored(row: tuple[Any, ...]) -> Stored:
     _, _, name, queue, group, body, number, at, rank, holder, epoch = row
     state = _STATES[number]
-    due_at = rank / 1e6 if state is State.SCHEDULED else None
+    due_at = None
+    if state is State.SCHEDULED:
+        at, due_at = rank, rank / 1e6
     session = Session(holder, epoch) if state is State.RUNNING and holder is not None else None
     return Stored(Envelope(name, queue, body, due_at=due_at, group=group), state, at / 1e6, session)

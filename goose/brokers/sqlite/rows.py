@@ -66,8 +66,8 @@ def store(
         if at > now:
             state, rank = SCHEDULED, at
         else:
-            state, rank, at = READY, line.back(envelope.queue), now
-        values += (envelope.id, envelope.queue, state, rank, at, envelope.group, envelope.body)
+            state, rank = READY, line.back(envelope.queue)
+        values += (envelope.id, envelope.queue, state, rank, now, envelope.group, envelope.body)
     position, left = 0, len(envelopes)
     for size in _CHUNKS:
         if left < size:

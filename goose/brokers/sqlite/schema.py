@@ -4,7 +4,8 @@ One row per stored job, in one of four states, each with its own small index, so
 changing state touches two indexes and a finished job leaves nothing behind. Instants are
 whole microseconds since the epoch.
 
-``rank`` is the place in the line, lowest first, ties by ``seq``. A ready job's rank is the
+``at`` is since when a job is in its state, but for a loan, which keeps since when the job was
+ready, beside ``lent_at``. ``rank`` is the place in the line, lowest first, ties by ``seq``. A ready job's rank is the
 instant it became ready, or one more than the last of its queue if the wall clock went back;
 a scheduled one's is its due instant, which it keeps when promoted. A loan keeps the rank,
 so that a released job is in front again. Below zero are jobs prioritised by hand.

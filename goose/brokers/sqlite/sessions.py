@@ -1,9 +1,10 @@
 """Sessions: who beats, who is dead, and whose loans go to whom.
 
-A session's deadline is a reading of the clock since boot (see `host`). From the moment it
-has passed the session is dead for every verb; what is left to `recover` is to write that
-down and to move its loans, with new receipts, to the caller. A session that ended or was
-forgotten is remembered by name for a week, so that it cannot be opened again by mistake.
+A session's deadline is a reading of the clock since boot (see `host`). Once it has passed,
+the next `recover` declares the session dead: its receipts are void in the same step, and
+its loans move, with new receipts, to who asks for them. Until then a late heartbeat still
+saves it. A session that ended or was forgotten is remembered by name for a week, so that it
+cannot be opened again by mistake.
 """
 
 from __future__ import annotations
@@ -51,18 +52,16 @@ def _find(cursor: sqlite3.Cursor, statements: Statements, session: Session) -> _
     return _Record(*row) if row else None
 
 
-def check_session(
-    cursor: sqlite3.Cursor, statements: Statements, session: Session, uptime: float
-) -> int:
+def check_session(cursor: sqlite3.Cursor, statements: Statements, session: Session) -> int:
     """Return the number of *session* in the file.
 
     Raises:
-        SessionLost: It is not known, or dead at *uptime*.
+        SessionLost: It is not known, or held for dead.
     """
     record = _find(cursor, statements, session)
     if record is None:
         raise SessionLost(f"session {session.key} is not known here; open a new epoch")
-    if record.state != LIVE or record.is_silent(uptime):
+    if record.state != LIVE or record.boot != host.current().boot:
         raise SessionLost(f"session {session.key} is held for dead; open a new epoch")
     return record.seq
 
@@ -90,9 +89,9 @@ class Sessioned(Access):
         """See `Sessions.heartbeat`."""
 
         def work(connection: sqlite3.Connection) -> None:
-            cursor, uptime = connection.cursor(), self._uptime()
-            seq = check_session(cursor, self._statements, session, uptime)
-            cursor.execute(self._statements.heartbeat, (uptime + ttl, seq))
+            cursor = connection.cursor()
+            seq = check_session(cursor, self._statements, session)
+            cursor.execute(self._statements.heartbeat, (self._uptime() + ttl, seq))
 
         self._write(work)
 
@@ -122,14 +121,12 @@ class Sessioned(Access):
         Proven dead is a session whose opener is gone from this host, or of an earlier boot.
         """
         if not (dead or self._read(lambda c: self._has_lost(c, proven))):
-            self._read(
-                lambda c: check_session(c.cursor(), self._statements, session, self._uptime())
-            )
+            self._read(lambda c: check_session(c.cursor(), self._statements, session))
             return []
 
         def work(connection: sqlite3.Connection) -> list[Delivery]:
             cursor = connection.cursor()
-            own = check_session(cursor, self._statements, session, self._uptime())
+            own = check_session(cursor, self._statements, session)
             only = None
             if dead is not None:
                 record = _find(cursor, self._statements, dead)
@@ -137,7 +134,7 @@ class Sessioned(Access):
                 only = record.seq if record else -1
             else:
                 lost = self._dead_now(cursor, proven)
-            cursor.execute(self._statements.lose, (numbers(lost),))
+            self._declare_dead(cursor, lost)
             rows = cursor.execute(self._statements.orphans, (only, limit)).fetchall()
             found = self._transfer(cursor, rows, own, session)
             cursor.execute(self._statements.forget_lost, (self._now(),))
@@ -152,7 +149,7 @@ class Sessioned(Access):
 
         def work(connection: sqlite3.Connection) -> list[Delivery]:
             cursor = connection.cursor()
-            own = check_session(cursor, self._statements, session, self._uptime())
+            own = check_session(cursor, self._statements, session)
             rows = cursor.execute(self._statements.strays, (limit,)).fetchall()
             return self._transfer(cursor, rows, own, session)
 
@@ -172,6 +169,12 @@ class Sessioned(Access):
         return [
             record for record in live if (record.is_gone() if proven else record.is_silent(uptime))
         ]
+
+    def _declare_dead(self, cursor: sqlite3.Cursor, lost: Sequence[_Record]) -> None:
+        """From here on they take nothing, and their receipts are void."""
+        names = numbers([record for record in lost if record.state == LIVE])
+        cursor.execute(self._statements.lose, (names,))
+        cursor.execute(self._statements.void, (names,))
 
     def _transfer(
         self, cursor: sqlite3.Cursor, rows: Sequence[tuple[Any, ...]], own: int, session: Session

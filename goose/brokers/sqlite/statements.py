@@ -31,7 +31,7 @@ class Statements:
 
     # Lending.
     promote_due: str = (
-        "UPDATE {p}jobs SET state = 1 WHERE seq IN (SELECT seq FROM {p}jobs "
+        "UPDATE {p}jobs SET state = 1, at = rank WHERE seq IN (SELECT seq FROM {p}jobs "
         "WHERE state = 0 AND queue = ? AND rank <= ? ORDER BY rank, seq LIMIT ?)"
     )
     next_due: str = "SELECT min(rank) FROM {p}jobs WHERE state = 0 AND queue = ?"
@@ -70,9 +70,10 @@ class Statements:
     session: str = f"SELECT {_SESSION} FROM {{p}}sessions AS s WHERE s.id = ? AND s.epoch = ?"
     live_sessions: str = f"SELECT {_SESSION} FROM {{p}}sessions AS s WHERE s.state = 0"
     heartbeat: str = "UPDATE {p}sessions SET deadline = ? WHERE seq = ?"
-    lose: str = (
-        "UPDATE {p}sessions SET state = 1 "
-        "WHERE state = 0 AND seq IN (SELECT value FROM json_each(?))"
+    lose: str = "UPDATE {p}sessions SET state = 1 WHERE seq IN (SELECT value FROM json_each(?))"
+    void: str = (
+        "UPDATE {p}jobs SET receipt = NULL "
+        "WHERE state = 2 AND holder IN (SELECT value FROM json_each(?))"
     )
     end: str = f"UPDATE {{p}}sessions SET state = 2, ended_at = ? WHERE seq = ? AND {_IDLE}"
     forget_lost: str = (
