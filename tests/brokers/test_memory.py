@@ -54,7 +54,7 @@ class TestInRealTime(BrokerSuite):
 
     lull = 0.01
     ttl = 0.05
-    delay = 0.1
+    delay = 0.2
     patience = 5.0
     made = 0
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import pytest
 
@@ -120,13 +121,11 @@ class Inspecting(Tools):
     def test_running_jobs_are_not_deleted(self, broker: Broker) -> None:
         """Nobody deletes or purges what a worker is running."""
         inspector = self.one_of_each(broker)
-        for remove in (
-            lambda: inspector.delete(["running"], state=State.RUNNING),
-            lambda: inspector.purge(State.RUNNING),
-        ):
-            # Refusing with an error is as good as doing nothing.
-            with contextlib.suppress(GooseError, ValueError):
-                assert not remove(), "a running job was removed"
+        # Refusing with an error is as good as doing nothing.
+        with contextlib.suppress(GooseError, ValueError):
+            assert [] == list(inspector.delete(["running"], state=State.RUNNING))
+        with contextlib.suppress(GooseError, ValueError):
+            assert 0 == inspector.purge(State.RUNNING)
         assert 1 == inspector.count(State.RUNNING)
 
     def test_a_deleted_job_is_not_lent(self, broker: Broker) -> None:
@@ -173,15 +172,17 @@ class Inspecting(Tools):
     def test_purge_may_look_at_the_age(self, broker: Broker) -> None:
         """With *older_than*, only jobs that are in their state for that long are removed."""
         inspector = needs(broker, Inspector)
-        for state, store in (
-            (State.DEAD, lambda prefix: self.bury(broker, 1, prefix)),
-            (State.READY, lambda prefix: broker.enqueue(jobs(1, prefix=prefix))),
-        ):
+        stores: dict[State, Callable[[str], None]] = {
+            State.DEAD: lambda prefix: self.bury(broker, 1, prefix),
+            State.READY: lambda prefix: broker.enqueue(jobs(1, prefix=prefix)),
+        }
+        age = self.delay * 2
+        for state, store in stores.items():
             store("old")
-            self.advance(broker, 2 * self.delay)
+            self.advance(broker, age * 1.1)
             store("new")
             assert 0 == inspector.purge(state, older_than=YEAR)
-            assert 1 == inspector.purge(state, older_than=self.delay), "of an old and a new job"
+            assert 1 == inspector.purge(state, older_than=age), "of an old and a new job"
             assert ["new-0000"] == self.listed(inspector, state)
             inspector.purge(state)
 
@@ -210,7 +211,7 @@ class Inspecting(Tools):
 
         def state() -> State | None:
             found = inspector.find("one")
-            return found and found.state
+            return None if found is None else found.state
 
         broker.enqueue([job("one")])
         assert State.READY is state()
@@ -256,10 +257,10 @@ class Upkeeping(Tools):
 
     def test_old_dead_jobs_are_dropped(self, broker: Broker) -> None:
         """Upkeep drops dead jobs over the age it was told, and counts them."""
-        keeping = self.make_keeping(dead_max_age=self.delay, dead_max_count=1000)
+        keeping = self.make_keeping(dead_max_age=self.delay * 3, dead_max_count=1000)
         if keeping is None:
             pytest.skip(f"{type(broker).__name__} has no limits of dead jobs")
-        self.drop(keeping, 3, kept=2, wait=self.delay * 2)
+        self.drop(keeping, 3, kept=2, wait=self.delay * 3.3)
 
     def test_too_many_dead_jobs_are_dropped(self, broker: Broker) -> None:
         """Upkeep drops the oldest dead jobs of a queue over the count it was told."""

@@ -114,9 +114,9 @@ class Lending(Tools):
         """A newly due job is lent after all that was ready before it was due."""
         session = self.open(broker)
         broker.enqueue([job("a")])
-        broker.schedule([job("due", delay=self.delay)])
+        broker.schedule([job("due", delay=self.delay * 2)])
         broker.enqueue([job("b")])
-        self.advance(broker, self.delay * 1.2)
+        self.advance(broker, self.delay * 2.2)
         self.keep_up(broker)
         assert ["a", "b", "due"] == ids(self.take(broker, session, 3))
 
@@ -133,7 +133,7 @@ class Lending(Tools):
         """Jobs that are due at different instants are lent in the order of these."""
         session = self.open(broker)
         step = self.delay / 3
-        broker.schedule([job("third", delay=3 * step), job("first", delay=step)])
-        broker.schedule([job("second", delay=2 * step)])
+        later = {"third": 3 * step, "first": step, "second": 2 * step}
+        broker.schedule([job(name, delay=delay) for name, delay in later.items()])
         self.advance(broker, self.delay * 1.2)
         assert ["first", "second", "third"] == ids(self.take(broker, session, 3))

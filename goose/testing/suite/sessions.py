@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -338,17 +339,20 @@ class Racing(Tools):
         sessions = needs(broker, Sessions)
         dying, heir = self.open(broker, "dying"), self.open(broker, "heir")
         broker.enqueue(jobs(self.COUNT))
+        busy = threading.Event()
 
         def take_until_dead() -> list[Delivery]:
             deadline = time.monotonic() + self.patience
             try:
                 while time.monotonic() < deadline:
                     broker.dequeue(dying, [Share(QUEUE)], limit=1, wait=0)
+                    busy.set()
             except SessionLost:
                 return []
             pytest.fail("a session that was declared dead went on taking jobs")
 
         def declare_dead() -> list[Delivery]:
+            busy.wait(self.patience)  # so that it dies while it takes
             return list(sessions.recover(heir, limit=self.COUNT, dead=dying))
 
         calls: list[Callable[[], list[Delivery]]] = [take_until_dead, declare_dead]

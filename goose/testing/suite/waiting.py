@@ -35,6 +35,15 @@ class Waiting(Tools):
 
     def test_a_due_job_ends_it(self, broker: Broker) -> None:
         """A job that becomes due goes to a waiting dequeue promptly."""
+        broker.schedule([job("one", delay=self.delay)])
+        thread = self.blocked(broker, self.open(broker))
+        self.advance(broker, self.delay * 1.1)
+        self.keep_up(broker)
+        assert ["one"] == ids(thread.result(self.prompt, "a due job wakes a blocked dequeue"))
+
+    def test_a_job_scheduled_meanwhile_ends_it(self, broker: Broker) -> None:
+        """The same for a job that is scheduled while the dequeue waits for a later one."""
+        broker.schedule([job("far", delay=3600.0)])
         thread = self.blocked(broker, self.open(broker))
         broker.schedule([job("one", delay=self.delay)])
         self.advance(broker, self.delay * 1.1)

@@ -1,0 +1,552 @@
+"""Brokers that each break one promise, and the tests of the suite that must see it.
+
+Every class is the memory broker with one defect, of a kind that real brokers have had.
+`CAUGHT_BY` names the promise that the defect breaks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from goose.brokers.base import Delivery, Page, Promotion, Share, State
+from goose.brokers.memory import MemoryBroker
+from goose.brokers.memory.store import Lease
+from goose.errors import BrokerError, SessionLost
+
+PAUSE = 0.002
+"""Seconds a race is held open."""
+
+
+class Good(MemoryBroker):
+    """The memory broker as it is: passes whatever the broken ones fail."""
+
+    @property
+    def store(self):
+        return self._store
+
+
+# --- storing -----------------------------------------------------------------------------
+
+
+class BodiesAsText(Good):
+    def enqueue(self, envelopes):
+        super().enqueue(
+            [
+                dataclasses.replace(e, body=e.body.decode(errors="replace").encode())
+                for e in envelopes
+            ]
+        )
+
+
+class GroupDropped(Good):
+    def enqueue(self, envelopes):
+        super().enqueue([dataclasses.replace(e, group=None) for e in envelopes])
+
+
+class QueuesIgnoreCase(Good):
+    def enqueue(self, envelopes):
+        super().enqueue([dataclasses.replace(e, queue=e.queue.lower()) for e in envelopes])
+
+
+class DedupeIgnored(Good):
+    def enqueue(self, envelopes):
+        for envelope in envelopes:
+            if envelope.id in self.store.jobs:
+                self.store.jobs[envelope.id].envelope = envelope
+        super().enqueue(envelopes)
+
+
+class DoneIdsRemembered(Good):
+    def enqueue(self, envelopes):
+        seen = self.__dict__.setdefault("seen", set())
+        new = [e for e in envelopes if e.id not in seen]
+        seen.update(e.id for e in envelopes)
+        super().enqueue(new)
+
+
+class BatchCut(Good):
+    def enqueue(self, envelopes):
+        super().enqueue(envelopes[:500])
+
+
+class ScheduleEarly(Good):
+    def schedule(self, envelopes):
+        super().schedule(
+            [dataclasses.replace(e, delay=e.delay / 2) if e.delay else e for e in envelopes]
+        )
+
+
+class InstantIgnored(Good):
+    def schedule(self, envelopes):
+        super().schedule([dataclasses.replace(e, due_at=None) for e in envelopes])
+
+
+class NamespaceIgnored(Good):
+    def __init__(self, url=None, *, namespace=None, **options):
+        super().__init__(url, **options)
+
+
+# --- lending -----------------------------------------------------------------------------
+
+
+class LastInFirstOut(Good):
+    def enqueue(self, envelopes):
+        super().enqueue(envelopes)
+        self.prioritise([e.id for e in envelopes][::-1])
+
+
+class DuplicateClaim(Good):
+    def dequeue(self, session, queues, *, limit, wait):
+        taken = super().dequeue(session, queues, limit=limit, wait=wait)
+        for delivery in taken:
+            entry = self.store.jobs[delivery.envelope.id]
+            entry.line.ready[delivery.envelope.id] = entry
+        return taken
+
+
+class ClaimNotAtomic(Good):
+    def dequeue(self, session, queues, *, limit, wait):
+        seen = [e for share in queues for e in self.store.each(State.READY, share.queue)][:limit]
+        time.sleep(PAUSE)
+        with self.store.changed:
+            for entry in seen:
+                entry.line.ready.pop(entry.envelope.id, None)
+            return self.store._lend(seen, self._living(session), self._clock())
+
+
+class LimitIgnored(Good):
+    def dequeue(self, session, queues, *, limit, wait):
+        return super().dequeue(session, queues, limit=100, wait=wait)
+
+
+class AllQueues(Good):
+    def dequeue(self, session, queues, *, limit, wait):
+        return super().dequeue(
+            session, [*queues, *map(Share, list(self.store.lines))], limit=limit, wait=wait
+        )
+
+
+class StrictOrderIgnored(Good):
+    def dequeue(self, session, queues, *, limit, wait):
+        return super().dequeue(session, queues[::-1], limit=limit, wait=wait)
+
+
+class LightQueuesStarve(Good):
+    def dequeue(self, session, queues, *, limit, wait):
+        strict = [Share(share.queue) for share in queues]
+        return super().dequeue(session, strict, limit=limit, wait=wait)
+
+
+class LightQueuesForgotten(Good):
+    def dequeue(self, session, queues, *, limit, wait):
+        return super().dequeue(session, queues[:1], limit=limit, wait=wait)
+
+
+class ReceiptReused(Good):
+    """The receipt is the job's id, as in systems that ack by id."""
+
+    def dequeue(self, session, queues, *, limit, wait):
+        taken = super().dequeue(session, queues, limit=limit, wait=wait)
+        return [dataclasses.replace(d, receipt=d.envelope.id) for d in taken]
+
+    def real(self, delivery):
+        entry = self.store.jobs.get(delivery.envelope.id)
+        return dataclasses.replace(delivery, receipt=entry.receipt if entry else 0)
+
+    def ack(self, deliveries):
+        return super().ack([self.real(d) for d in deliveries])
+
+    def release(self, deliveries):
+        return super().release([self.real(d) for d in deliveries])
+
+
+class DueToTheFront(Good):
+    def promote_due(self, *, limit):
+        due = [e for e in self.store.each(State.SCHEDULED, None) if e.due <= self._clock()]
+        done = super().promote_due(limit=limit)
+        self.prioritise([entry.envelope.id for entry in due])
+        return done
+
+
+# --- waiting -----------------------------------------------------------------------------
+
+
+class EnqueueWakesNobody(Good):
+    def enqueue(self, envelopes):
+        with self.store.changed:
+            self.store.append(envelopes, self._clock())
+
+
+class DueWakesNobody(Good):
+    def promote_due(self, *, limit):
+        with self.store.changed:
+            return Promotion(self.store.promote(self._clock(), limit), None)
+
+    def _block(self, seconds, now):
+        self.store.changed.wait(seconds)
+
+
+class WakeIgnored(Good):
+    def wake(self):
+        pass
+
+
+class WakeForgotten(Good):
+    def wake(self):
+        super().wake()
+        self._wake_pending = False
+
+
+class NeverWaits(Good):
+    def dequeue(self, session, queues, *, limit, wait):
+        return super().dequeue(session, queues, limit=limit, wait=0)
+
+
+class CloseOnce(Good):
+    def close(self):
+        if self._closed:
+            raise BrokerError("closed already")
+        super().close()
+
+
+# --- settling ----------------------------------------------------------------------------
+
+
+class AckIgnored(Good):
+    def ack(self, deliveries):
+        return []
+
+
+class LostSettlesHidden(Good):
+    def ack(self, deliveries):
+        super().ack(deliveries)
+        return []
+
+
+class NoFencing(Good):
+    """Settles whatever loan of the job there is."""
+
+    def ack(self, deliveries):
+        lost = []
+        for delivery in deliveries:
+            entry = self.store.jobs.get(delivery.envelope.id)
+            receipt = entry.receipt if entry and entry.state is State.RUNNING else 0
+            lost += super().ack([dataclasses.replace(delivery, receipt=receipt)])
+        return lost
+
+
+class ReleaseToTheBack(Good):
+    def release(self, deliveries):
+        return self.requeue([(d, d.envelope) for d in deliveries])
+
+
+class ReleaseTurnsAround(Good):
+    def release(self, deliveries):
+        return [lost for d in deliveries for lost in super(ReleaseTurnsAround, self).release([d])]
+
+
+class LostOnRequeue(Good):
+    def requeue(self, deliveries):
+        return self.ack([d for d, _ in deliveries])
+
+
+class RequeueNotAtomic(Good):
+    def requeue(self, deliveries):
+        lost = self.ack([d for d, _ in deliveries])
+        time.sleep(PAUSE)
+        self.schedule([e for d, e in deliveries if d not in lost])
+        return lost
+
+
+class RequeueDuplicates(Good):
+    """Stores the next state, whether or not the loan was still good."""
+
+    def requeue(self, deliveries):
+        lost = self.ack([d for d, _ in deliveries])
+        self.schedule([envelope for _, envelope in deliveries])
+        return lost
+
+
+class RequeueToTheFront(Good):
+    def requeue(self, deliveries):
+        lost = super().requeue(deliveries)
+        self.prioritise([e.id for _, e in deliveries])
+        return lost
+
+
+class RequeueWithoutDelay(Good):
+    def requeue(self, deliveries):
+        return super().requeue([(d, dataclasses.replace(e, delay=None)) for d, e in deliveries])
+
+
+class RequeueKeepsTheQueue(Good):
+    def requeue(self, deliveries):
+        return super().requeue(
+            [(d, dataclasses.replace(e, queue=d.envelope.queue)) for d, e in deliveries]
+        )
+
+
+class BuryLoses(Good):
+    def bury(self, deliveries):
+        return self.ack([d for d, _ in deliveries])
+
+
+class BuryKeepsTheOldBody(Good):
+    def bury(self, deliveries):
+        return super().bury([(d, d.envelope) for d, _ in deliveries])
+
+
+# --- sessions ----------------------------------------------------------------------------
+
+
+class ClaimWithoutSessionCheck(Good):
+    def dequeue(self, session, queues, *, limit, wait):
+        self.store.living.setdefault(session, Lease(session, float("inf")))
+        return super().dequeue(session, queues, limit=limit, wait=wait)
+
+
+class SessionCheckedBeforehand(Good):
+    """Checks the session, but not in the same step as the claim."""
+
+    def dequeue(self, session, queues, *, limit, wait):
+        with self.store.changed:
+            lease = self._living(session)
+        time.sleep(PAUSE)
+        with self.store.changed:
+            names = [share.queue for share in queues]
+            return self.store.lend(lease, names, limit, self._clock())
+
+
+class HeartbeatRevives(Good):
+    def heartbeat(self, session, *, ttl):
+        try:
+            super().heartbeat(session, ttl=ttl)
+        except SessionLost:
+            self.store.living[session] = Lease(session, self._steady() + ttl)
+
+
+class HeartbeatDoesNothing(Good):
+    def heartbeat(self, session, *, ttl):
+        with self.store.changed:
+            lease = self._living(session)
+            lease.deadline = min(lease.deadline, self._steady() + ttl)
+
+
+class OpenTwice(Good):
+    def open(self, session, *, ttl):
+        self.store.opened.clear()
+        super().open(session, ttl=ttl)
+
+
+class EndWithLoans(Good):
+    def end(self, session):
+        with self.store.changed:
+            lease = self.store.living.get(session)
+            if lease:
+                self.store.declare_dead(lease)
+            return True
+
+
+class OrphanLost(Good):
+    def recover(self, session, **options):
+        taken = super().recover(session, **options)
+        self.ack(taken[-1:])
+        return taken[:-1]
+
+
+class OrphanMadeReady(Good):
+    """Transfers orphans and lets others take them too."""
+
+    def recover(self, session, **options):
+        taken = super().recover(session, **options)
+        for delivery in taken:
+            entry = self.store.jobs[delivery.envelope.id]
+            entry.line.ready[delivery.envelope.id] = entry
+        return taken
+
+
+class OrphanTwice(Good):
+    def recover(self, session, **options):
+        taken = super().recover(session, **options)
+        return [*taken, *taken]
+
+
+class RecoverNotAtomic(Good):
+    """Reads the orphans first and takes them over after, without looking again."""
+
+    def recover(self, session, *, limit, proven=False, dead=None):
+        lease = self.store.living.get(dead) or self.store.dead.get(dead)
+        seen = list(lease.loans.values())[:limit] if lease else []
+        time.sleep(PAUSE)
+        with self.store.changed:
+            if dead in self.store.living:
+                self.store.declare_dead(self.store.living[dead])
+            for entry in seen:
+                lease.loans.pop(entry.receipt, None)
+            return self.store._lend(seen, self._living(session), self._clock(), dead)
+
+
+class RecoverTakesFromTheLiving(Good):
+    def recover(self, session, **options):
+        with self.store.changed:
+            for lease in self.store.living.values():
+                lease.deadline = 0.0
+        return super().recover(session, **options)
+
+
+class RecoverUnbounded(Good):
+    def recover(self, session, **options):
+        return super().recover(session, **{**options, "limit": 1000})
+
+
+class RecoverOwnQueueOnly(Good):
+    def recover(self, session, **options):
+        taken = super().recover(session, **options)
+        return [d for d in taken if d.envelope.queue == "mail"]
+
+
+class RecoverByTheDead(Good):
+    def recover(self, session, **options):
+        self.store.living.setdefault(session, Lease(session, float("inf")))
+        return super().recover(session, **options)
+
+
+class WordOfTheDeadIgnored(Good):
+    def recover(self, session, *, limit, proven=False, dead=None):
+        return super().recover(session, limit=limit, proven=proven)
+
+
+class ProofIgnored(Good):
+    def recover(self, session, *, limit, proven=False, dead=None):
+        return super().recover(session, limit=limit, dead=dead)
+
+
+class NobodyNamed(Good):
+    def recover(self, session, **options):
+        taken = super().recover(session, **options)
+        return [dataclasses.replace(d, orphan_of=None) for d in taken]
+
+
+class ZombieReceiptsStayGood(Good):
+    """A dead session's receipts are void only once its jobs are transferred."""
+
+    def recover(self, session, **options):
+        taken = super().recover(session, **options)
+        for lease in self.store.dead.values():
+            self.store.loans.update(lease.loans)
+        return taken
+
+
+class AuditTakesFromTheLiving(Good):
+    def audit(self, session, *, limit) -> list[Delivery]:
+        held = [lease for lease in self.store.living.values() if lease.loans]
+        return [d for lease in held for d in self.recover(session, limit=limit, dead=lease.session)]
+
+
+# --- looking -----------------------------------------------------------------------------
+
+
+class PageStartsAgain(Good):
+    def page(self, state, queue=None, *, limit=100, after=None):
+        page = super().page(state, queue, limit=limit)
+        return Page(page.items, None if after else page.next)
+
+
+class DeleteAnyState(Good):
+    def delete(self, ids, *, state):
+        return [found for each in State if each is not State.RUNNING
+                for found in super(DeleteAnyState, self).delete(ids, state=each)]  # fmt: skip
+
+
+class PrioritiseTurnsAround(Good):
+    def prioritise(self, ids):
+        return super().prioritise(list(ids)[::-1])[::-1]
+
+
+class PurgeIgnoresTheAge(Good):
+    def purge(self, state, queue=None, *, older_than=0.0):
+        return super().purge(state, queue)
+
+
+class ReplayKeepsTheOldBody(Good):
+    def replay(self, envelopes):
+        return super().replay(
+            [self.store.jobs[e.id].envelope for e in envelopes if e.id in self.store.jobs]
+        )
+
+
+class DeadForEver(Good):
+    def promote_due(self, *, limit):
+        return dataclasses.replace(super().promote_due(limit=limit), trimmed=0)
+
+    def __init__(self, url=None, **options):
+        super().__init__(url, **{**options, "dead_max_age": 1e12, "dead_max_count": 10**9})
+
+
+CAUGHT_BY = {
+    BodiesAsText: "bodies_are_opaque",
+    GroupDropped: "an_enqueued_job_comes_back_as_it_was",
+    QueuesIgnoreCase: "a_queue_may_have_any_legal_name",
+    DedupeIgnored: "a_stored_id_is_not_stored_again",
+    DoneIdsRemembered: "an_id_is_free_when_its_job_is_done",
+    BatchCut: "a_large_batch_is_stored_whole",
+    ScheduleEarly: "a_delayed_job_is_never_early",
+    InstantIgnored: "a_job_with_an_instant_is_never_early",
+    NamespaceIgnored: "namespaces_are_apart",
+    LastInFirstOut: "first_in_first_out",
+    DuplicateClaim: "a_lent_job_is_not_lent_again",
+    ClaimNotAtomic: "concurrent_dequeues_share_no_job",
+    LimitIgnored: "no_more_than_the_limit",
+    AllQueues: "only_the_asked_queues_are_looked_at",
+    StrictOrderIgnored: "strict_order_of_queues",
+    LightQueuesStarve: "weights_share_the_attention",
+    LightQueuesForgotten: "weighted_queues_leave_no_job_behind",
+    ReceiptReused: "receipts_are_never_used_twice",
+    DueToTheFront: "a_due_job_goes_behind_the_backlog",
+    EnqueueWakesNobody: "an_enqueue_ends_it",
+    DueWakesNobody: "a_due_job_ends_it",
+    WakeIgnored: "wake_ends_it",
+    WakeForgotten: "wake_is_kept_for_the_next_one",
+    NeverWaits: "it_waits_as_long_as_it_may",
+    CloseOnce: "close_may_be_called_twice",
+    AckIgnored: "an_acked_job_is_stored_nowhere",
+    LostSettlesHidden: "each_loan_is_settled_once",
+    NoFencing: "a_stale_receipt_does_not_touch_the_next_loan",
+    ReleaseToTheBack: "released_jobs_go_to_the_front",
+    ReleaseTurnsAround: "released_jobs_go_to_the_front",
+    LostOnRequeue: "a_requeue_replaces_the_job",
+    RequeueNotAtomic: "a_requeued_job_is_stored_at_every_moment",
+    RequeueDuplicates: "a_lost_loan_is_not_requeued",
+    RequeueToTheFront: "a_requeued_job_goes_to_the_back",
+    RequeueWithoutDelay: "a_requeued_job_is_never_early",
+    RequeueKeepsTheQueue: "a_requeue_replaces_the_job",
+    BuryLoses: "a_buried_job_is_kept",
+    BuryKeepsTheOldBody: "a_buried_job_is_kept",
+    ClaimWithoutSessionCheck: "a_dead_session_takes_nothing",
+    SessionCheckedBeforehand: "a_dying_session_strands_nothing",
+    HeartbeatRevives: "a_dead_session_stays_dead",
+    HeartbeatDoesNothing: "heartbeats_keep_a_session_alive",
+    OpenTwice: "a_session_is_opened_once",
+    EndWithLoans: "a_session_ends_only_without_loans",
+    OrphanLost: "orphans_are_transferred",
+    OrphanMadeReady: "an_orphan_is_not_lent_to_others",
+    OrphanTwice: "orphans_are_transferred",
+    RecoverNotAtomic: "each_orphan_has_one_heir",
+    RecoverTakesFromTheLiving: "nothing_is_taken_from_the_living",
+    RecoverUnbounded: "recovery_is_bounded",
+    RecoverOwnQueueOnly: "orphans_are_transferred",
+    RecoverByTheDead: "the_dead_recover_nobody",
+    WordOfTheDeadIgnored: "a_word_is_enough",
+    ProofIgnored: "silence_is_no_proof",
+    NobodyNamed: "orphans_are_transferred",
+    ZombieReceiptsStayGood: "receipts_of_the_dead_are_void",
+    AuditTakesFromTheLiving: "an_audit_finds_nothing",
+    PageStartsAgain: "pages_list_everything_in_order",
+    DeleteAnyState: "delete_looks_at_the_state",
+    PrioritiseTurnsAround: "prioritise_moves_to_the_front",
+    PurgeIgnoresTheAge: "purge_may_look_at_the_age",
+    ReplayKeepsTheOldBody: "replay_makes_dead_jobs_ready",
+    DeadForEver: "too_many_dead_jobs_are_dropped",
+}
+"""Each broken broker and the test, without its ``test_``, that must fail for it."""
