@@ -16,6 +16,7 @@ from goose._codecs import Codec, hints
 from goose._values import (
     NotPlain,
     Refused,
+    is_text,
     plain,
     plain_road,
     show,
@@ -223,7 +224,7 @@ class Plan:
             if name in self._keyword:
                 if self._place.get(name, given) < given:
                     return False  # given twice
-            elif self._extra_keyword is None:
+            elif self._extra_keyword is None or not is_text(name):
                 return False
         return all(
             name in kwargs or self._place.get(name, given) < given for name in self._required
@@ -234,7 +235,7 @@ class Plan:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
             return f"{error}; its signature is {self._signature}"
-        return f"the arguments do not fit its signature {self._signature}"
+        return "a keyword holds a lone surrogate, which UTF-8 cannot carry"
 
 
 def _members(annotation: Any, namespace: Mapping[str, Any]) -> dict[str, Parameter]:

@@ -69,14 +69,19 @@ on_register: list[Callable[[], None]] = []
 # --- the fast road -----------------------------------------------------------------------
 
 
+def is_text(value: str) -> bool:
+    """Return whether UTF-8 can carry *value*, which it cannot half of a surrogate pair."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _text(value: Any) -> JSON:
-    if type(value) is str:
-        if value.isascii():
-            return value
-        try:
-            value.encode()  # a lone surrogate cannot be written
-        except UnicodeEncodeError:
-            raise NotPlain from None
+    if type(value) is str and is_text(value):
         return value
     raise NotPlain
 

@@ -12,6 +12,7 @@ import; only plain functions *defined* in those modules answer to it.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -130,9 +131,13 @@ def _unfit(fn: Any) -> str | None:
         )
     if "." in inner.__qualname__:
         return "is defined inside a class; write a module-level function"
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        return "is a generator, whose body would never run; write a plain function"
+    if any(_yields(each) for each in (fn, inner)):
+        return "is a generator, whose body would never run; write a function without yield"
     return None
+
+
+def _yields(fn: Any) -> bool:
+    return inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
 
 
 def _name(fn: Any) -> str:
@@ -175,7 +180,11 @@ class Function:
         self.name = name
         self.fn = fn
         """What to call: the function with its decorators."""
-        self.is_async: bool = inspect.iscoroutinefunction(fn)
+        self.is_async: bool = inspect.iscoroutinefunction(_innermost(fn))
+        if self.is_async and not inspect.iscoroutinefunction(fn):
+            # A plain decorator around an async function returns its coroutine: called as
+            # a plain function it would end at once, with nothing done.
+            self.fn = _awaited(fn)
         self._plan: Plan | None = None
 
     def decode(
@@ -190,6 +199,15 @@ class Function:
         if self._plan is None:
             self._plan = Plan(self.name, self.fn, _innermost(self.fn))
         return self._plan.decode(args, kwargs)
+
+
+def _awaited(fn: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(fn)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        result = fn(*args, **kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+    return run
 
 
 class Offer:
@@ -262,17 +280,23 @@ class Offer:
             offered = ", ".join(self.modules)
             raise UnknownFunction(f"{show(name)} is in none of the offered modules ({offered})")
         # From the module's own dictionary: no attribute chains, no module __getattr__.
-        found = None if attribute.startswith("__") else vars(module).get(attribute)
-        inner = _innermost(found)
-        if (
-            found is None
-            or _unfit(found) is not None
-            or inner.__module__ != module_name
-            or inner.__qualname__ != attribute
-        ):
+        found: Any = None if attribute.startswith("__") else vars(module).get(attribute)
+        if not _defined_as(found, module_name, attribute):
             raise UnknownFunction(f"{show(name)} is not a function defined in {module_name}")
         function: Callable[..., Any] = found
         return function
+
+
+def _defined_as(found: Any, module_name: str, attribute: str) -> bool:
+    try:
+        inner = _innermost(found)
+        return (
+            _unfit(found) is None
+            and inner.__module__ == module_name
+            and inner.__qualname__ == attribute
+        )
+    except Exception:  # noqa: BLE001 - a module may hold proxies, which run code for any attribute
+        return False
 
 
 def _check_module_name(name: object) -> None:
@@ -292,7 +316,7 @@ def _load(name: str, loaded: dict[str, ModuleType]) -> None:
     except (Exception, SystemExit) as error:
         raise ConfigError(_why_not_imported(name, error)) from error
     loaded[name] = module
-    path = getattr(module, "__path__", None)
+    path = vars(module).get("__path__")
     if path is not None:
         for found in pkgutil.iter_modules(path, name + "."):
             if not found.name.endswith(".__main__"):
