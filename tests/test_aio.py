@@ -1,0 +1,222 @@
+"""The same verbs in asyncio code."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import goose
+from goose import aio
+from goose.brokers.base import State
+from goose.brokers.memory import MemoryBroker
+from goose.clients import Client
+from goose.errors import BrokerUnavailable, CallError, EnqueueError
+from goose.jobs import Envelope
+from goose.settings import Settings
+
+
+def send(to: str, *, subject: str = "") -> int: ...
+
+
+async def fetch(url: str) -> bytes: ...
+
+
+class Held(MemoryBroker):
+    """A memory broker whose `enqueue` waits until it is let go, and may then fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+        self.entered = threading.Event()
+        self.sizes: list[int] = []
+        self.threads: set[threading.Thread] = set()
+        self.error: Exception | None = None
+
+    def enqueue(self, envelopes: Sequence[Envelope]) -> None:
+        self.sizes.append(len(envelopes))
+        self.threads.add(threading.current_thread())
+        self.entered.set()
+        assert self.go.wait(20)
+        if self.error:
+            raise self.error
+        super().enqueue(envelopes)
+
+
+@pytest.fixture
+def broker() -> Held:
+    return Held()
+
+
+@pytest.fixture
+def client(broker: Held) -> aio.Client:
+    return aio.Client(broker, settings=Settings())
+
+
+@pytest.fixture
+def configured() -> Iterator[MemoryBroker]:
+    broker = MemoryBroker()
+    goose.configure(broker=broker)
+    yield broker
+    goose.configure()
+
+
+def test_every_verb_can_be_awaited(configured: MemoryBroker) -> None:
+    """`goose.aio` has all verbs of a client, and they do the same."""
+
+    async def main() -> None:
+        await goose.aio.enqueue(send, "x", subject="s")
+        await goose.aio.enqueue(fetch, "x")
+        await goose.aio.enqueue_in(timedelta(minutes=1), send, "x")
+        await goose.aio.enqueue_at(datetime.now(UTC) + timedelta(hours=1), send, "x")
+        await goose.aio.enqueue_many(send, [("x",), goose.call(send, "x", subject="s")])
+        await goose.aio.using(queue="mail").enqueue(send, "x")
+        await goose.aio.submit([await goose.aio.enqueue(send, "again")])
+
+    asyncio.run(main())
+
+    assert (6, 2) == (configured.count(State.READY), configured.count(State.SCHEDULED))
+    assert 1 == configured.count(State.READY, "mail")
+
+
+def test_the_loop_goes_on_while_the_broker_works(client: aio.Client, broker: Held) -> None:
+    """A slow broker blocks no other task."""
+
+    async def main() -> str:
+        slow = asyncio.create_task(client.enqueue(send, "x"))
+        assert await asyncio.to_thread(broker.entered.wait, 20)
+        broker.go.set()  # reached only if the loop was not blocked
+        return (await slow).id
+
+    assert broker.find(asyncio.run(main()))
+
+
+def test_many_tasks_share_calls_and_one_thread(client: aio.Client, broker: Held) -> None:
+    """A hundred tasks cost a few calls to the broker and no thread each."""
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(client.enqueue(send, str(n))) for n in range(101)]
+        assert await asyncio.to_thread(broker.entered.wait, 20)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        broker.go.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+
+    assert 101 == sum(broker.sizes) == broker.count(State.READY)
+    assert len(broker.sizes) <= 3
+    assert 1 == len(broker.threads)
+
+
+def test_a_cancelled_await_breaks_nothing(client: aio.Client, broker: Held) -> None:
+    """The job of a cancelled task may be stored all the same, and other tasks go on."""
+
+    async def main() -> None:
+        cancelled = asyncio.create_task(client.enqueue(send, "cancelled"))
+        assert await asyncio.to_thread(broker.entered.wait, 20)
+        waiting = asyncio.create_task(client.enqueue(send, "waiting"))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        broker.go.set()
+        await waiting
+        await client.enqueue(send, "after")
+
+    asyncio.run(main())
+
+    assert 3 == broker.count(State.READY)
+
+
+def test_an_ended_loop_breaks_nothing(client: aio.Client, broker: Held) -> None:
+    """A loop that ends while a job is on its way takes nobody else down."""
+
+    async def abandon() -> None:
+        task = asyncio.create_task(client.enqueue(send, "abandoned"))
+        assert await asyncio.to_thread(broker.entered.wait, 20)
+        task.cancel()
+
+    asyncio.run(abandon())
+    broker.go.set()
+    asyncio.run(client.enqueue(send, "after"))
+
+    assert 2 == broker.count(State.READY)
+
+
+def test_a_failure_reaches_the_task_it_concerns(client: aio.Client, broker: Held) -> None:
+    """The error says what is known of the job, and its jobs can be sent again."""
+    broker.go.set()
+    broker.error = BrokerUnavailable("gone")
+
+    async def main() -> None:
+        with pytest.raises(EnqueueError) as caught:
+            await client.enqueue(send, "x")
+        assert ["unknown"] == list(caught.value.jobs.values())
+        broker.error = None
+        await client.submit(caught.value.jobs)
+
+    asyncio.run(main())
+
+    assert 1 == broker.count(State.READY)
+
+
+def test_a_wrong_call_is_refused_before_anything_is_sent(client: aio.Client, broker: Held) -> None:
+    """Checks are the same as without asyncio."""
+
+    async def main() -> None:
+        with pytest.raises(CallError):
+            await client.enqueue_in(-1, send, "x")
+        with pytest.raises(TypeError):
+            await client.enqueue(send, 1)  # type: ignore[call-overload]
+
+    asyncio.run(main())
+
+    assert [] == broker.sizes
+
+
+def test_both_kinds_share_connections(broker: Held) -> None:
+    """`client.aio` is the same client with verbs to await."""
+    broker.go.set()
+    client = Client(broker, queue="q", settings=Settings())
+
+    job = asyncio.run(client.aio.enqueue(send, "x"))
+
+    assert "q" == job.queue
+    assert 1 == broker.count(State.READY, "q")
+
+
+def test_a_client_is_closed_at_the_end_of_its_block() -> None:
+    """`async with` closes the connections the client opened."""
+
+    async def main() -> None:
+        async with aio.Client("sqlite:///closed.db", settings=Settings()) as client:
+            await client.enqueue(send, "x")
+
+    asyncio.run(main())
+
+    with Client("sqlite:///closed.db", settings=Settings()) as client:
+        assert 1 == client.inspector.count(State.READY)
+
+
+def test_a_transaction_stays_on_its_thread() -> None:
+    """With a connection the job is stored by the loop's thread, inside its transaction."""
+    client = Client("sqlite:///own.db", settings=Settings())
+    client.enqueue(send, "creates the tables")
+
+    async def main() -> None:
+        connection = sqlite3.connect("own.db")
+        with connection:
+            await client.aio.using(connection=connection).enqueue(send, "kept")
+        connection.execute("BEGIN")
+        await client.aio.using(connection=connection).enqueue(send, "dropped")
+        connection.rollback()
+        connection.close()
+
+    asyncio.run(main())
+
+    found = {stored.job.args[0] for stored in client.inspector.find() if stored.job}
+    client.close()
+    assert {"creates the tables", "kept"} == found
