@@ -49,8 +49,8 @@ class Pulse:
             cpu: CPU seconds the child has used so far; None where that cannot be known.
             stopped: Whether a signal has stopped the process.
         """
-        # Whoever stopped the supervisor most likely stopped the child too, and what did not
-        # tick while nobody looked gets the chance to.
+        # Whoever stopped the supervisor most likely stopped the child too: silence counts from
+        # when somebody listens again.
         blind = now - self._looked_at > self.ttl / 3
         fresh = now - tick <= self.ttl / 3
         working = cpu is None or cpu > self._cpu
@@ -59,7 +59,7 @@ class Pulse:
         if fresh:
             self._fresh_at = now
         stalled = now - max(self._fresh_at, tick) > self.stall_limit
-        if not stopped and (fresh or blind or (working and not stalled)):
+        if not stopped and (fresh or (working and not stalled)):
             self._silent_since = math.inf
             return Sign.LIVES
         self._silent_since = now if blind else min(self._silent_since, now)
