@@ -12,10 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from goose.testing.faults import Crash, Fault, FaultyBroker
     from goose.testing.suite import BrokerSuite
 
 _HOMES = {
     "BrokerSuite": "goose.testing.suite",
+    "Crash": "goose.testing.faults",
+    "Fault": "goose.testing.faults",
+    "FaultyBroker": "goose.testing.faults",
 }
 
 
@@ -29,4 +33,4 @@ def __dir__() -> list[str]:
     return sorted(_HOMES)
 
 
-__all__ = ["BrokerSuite"]
+__all__ = ["BrokerSuite", "Crash", "Fault", "FaultyBroker"]
