@@ -227,7 +227,7 @@ class FaultyBroker:
 
 
 @functools.cache
-def _fitting(base: type[FaultyBroker], parts: tuple[type, ...]) -> Any:
+def _fitting(base: Any, parts: tuple[type, ...]) -> Any:
     """Return a subclass of *base* with the methods of *parts*, each of them a counted call."""
 
     def passed_on(verb: str) -> Callable[..., Any]:
