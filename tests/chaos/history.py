@@ -1,0 +1,124 @@
+"""What happened in a campaign, and whether it was right: a total-queue checker.
+
+Every acknowledged enqueue must end as done, dead or still stored; every run is on record
+with its process; every job that ran to its end more than once must be explained by a fault
+that met its earlier run. Source: the total-queue model of Jepsen's tests.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+UNSURE = 1.0
+"""Seconds before a fault in which a job that ended may not have been acked yet; generous
+beside the 10 ms within which an ack leaves, since the machine is crowded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one job."""
+
+    name: str
+    pid: int
+    start: float
+    end: float | None
+    """None if the run never came to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something done to a process, at a monotonic instant."""
+
+    kind: str
+    pid: int
+    at: float
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the checker found."""
+
+    jobs: int
+    runs: int
+    lost: list[str] = field(default_factory=list)
+    unexplained: list[str] = field(default_factory=list)
+    duplicates: int = 0
+    """Further runs of jobs that had been started before."""
+    bound: int = 0
+    """Jobs started and not surely acked when a fault met their process, over all faults."""
+    met: Mapping[str, int] = field(default_factory=dict)
+    """Faults by kind that met at least one running job."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was lost and everything that ran twice is explained."""
+        return not self.lost and not self.unexplained and self.duplicates <= self.bound
+
+
+def read_marks(folder: Path) -> list[Run]:
+    """Return all runs on record, in no order; a failed attempt is a run with an end."""
+    runs = []
+    for path in folder.glob("*.marks"):
+        pid = int(path.stem)
+        begun: dict[str, float] = {}
+        for line in path.read_text().splitlines():
+            what, name, at = line.split()
+            if what == "start":
+                begun[name] = float(at)
+            elif what in ("end", "fail"):
+                runs.append(Run(name, pid, begun.pop(name), float(at)))
+        runs += [Run(name, pid, at, None) for name, at in begun.items()]
+    return runs
+
+
+def check(
+    acknowledged: Iterable[str],
+    runs: Iterable[Run],
+    faults: Iterable[Fault],
+    still_stored: Iterable[str] = (),
+    retried: Iterable[str] = (),
+) -> Verdict:
+    """Return what is wrong with a history.
+
+    Args:
+        acknowledged: Names of the jobs whose enqueue returned.
+        runs: All runs on record.
+        faults: All faults, with the processes they met.
+        still_stored: Names of jobs that are dead, ready or scheduled at the end.
+        retried: Names of jobs that fail once and so run twice by design.
+    """
+    expected, stored, twice = set(acknowledged), set(still_stored), set(retried)
+    by_name: dict[str, list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: run.start):
+        by_name[run.name].append(run)
+    by_pid: dict[int, list[Fault]] = defaultdict(list)
+    for fault in faults:
+        by_pid[fault.pid].append(fault)
+
+    verdict = Verdict(len(expected), sum(map(len, by_name.values())))
+    met: dict[str, int] = defaultdict(int)
+    for pid, known in by_pid.items():
+        for fault in known:
+            hit = sum(_met(run, fault) for found in by_name.values() for run in found if run.pid == pid)
+            verdict.bound += hit
+            met[fault.kind] += hit > 0
+    verdict.met = dict(met)
+    for name in expected:
+        found = by_name[name]
+        if not any(run.end is not None for run in found) and name not in stored:
+            verdict.lost.append(name)
+        for run in found[: -1 - (name in twice)] if len(found) > 1 + (name in twice) else ():
+            verdict.duplicates += 1
+            if not any(_met(run, fault) for fault in by_pid[run.pid]):
+                verdict.unexplained.append(name)
+    return verdict
+
+
+def _met(run: Run, fault: Fault) -> bool:
+    """Say whether *fault* met *run*: while it ran, or before its ack had surely left."""
+    return run.pid == fault.pid and run.start <= fault.at and (
+        run.end is None or fault.at <= run.end + UNSURE
+    )

@@ -1,0 +1,67 @@
+"""The functions that run in a fault campaign; each run leaves its mark before and after.
+
+A mark is one line appended by one ``write`` to a file of its process, so it is whole and
+survives the process. Instants are monotonic: one clock for all processes of the machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from pathlib import Path
+
+_files: dict[tuple[str, int], int] = {}
+
+
+def _mark(what: str, name: str) -> None:
+    folder = os.environ["CHAOS_MARKS"]
+    key = (folder, os.getpid())
+    fd = _files.get(key)
+    if fd is None:
+        path = Path(folder) / f"{os.getpid()}.marks"
+        fd = _files[key] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(fd, f"{what} {name} {time.monotonic():.6f}\n".encode())
+
+
+def work(name: str, seconds: float) -> None:
+    """Take *seconds*."""
+    _mark("start", name)
+    time.sleep(seconds)
+    _mark("end", name)
+
+
+def fail_once(name: str, marker: str) -> None:
+    """Fail the first time, whoever runs it."""
+    _mark("start", name)
+    path = Path(os.environ["CHAOS_MARKS"]) / marker
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        _mark("end", name)
+        return
+    _mark("fail", name)
+    raise RuntimeError("the first time")
+
+
+def segfault(name: str) -> None:
+    """End the process by reading address 0."""
+    _mark("start", name)
+    ctypes.string_at(0)
+
+
+def leave(name: str) -> None:
+    """End the process as if all was well."""
+    _mark("start", name)
+    os._exit(0)
+
+
+def never_end(name: str) -> None:
+    """Run for ever, whatever is raised inside."""
+    _mark("start", name)
+    while True:
+        try:
+            while True:
+                time.sleep(0.001)
+        except BaseException:
+            _mark("ignored", name)
