@@ -57,10 +57,11 @@ class Access:
         if self._closed:
             raise BrokerError(f"the broker of {self.options.path} is closed; make another")
 
-    def _write(self, work: Work[T]) -> T:
-        """Run *work* in a transaction; it may be run again if that is undone."""
+    def _write(self, work: Work[T], *, durable: bool = True) -> T:
+        """See `Writer.run`."""
         self._check_open()
-        return self._writer.run(work, self.options.namespace, self.options.timeout)
+        options = self.options
+        return self._writer.run(work, options.namespace, options.timeout, durable=durable)
 
     def _read(self, query: Work[T]) -> T:
         self._check_open()

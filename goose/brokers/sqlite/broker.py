@@ -5,8 +5,8 @@ it is stored in the same transaction that ends the previous one, so a process ma
 anywhere and the power may fail anywhere (``synchronous=full``): each job is in one place.
 
 An idle `dequeue` watches the file's change counter (``PRAGMA data_version``), which every
-commit of every process moves: each millisecond at first, each seven after a while, which
-costs about one percent of a CPU; a commit of the same process wakes it at once, and it wakes by
+commit of every process moves: each millisecond after a job, each ten half a second later,
+which costs about one percent of a CPU; a commit of the same process wakes it at once, and it wakes by
 itself when a scheduled job of its queues comes due.
 
 A shared memory-mapped log keeps processes of one host together, so the file must be on a
@@ -32,9 +32,9 @@ from goose.brokers.sqlite.within import store_within
 from goose.jobs import Envelope
 
 _WATCH_FIRST = 0.001
-"""Seconds between the first looks at the change counter; each is a tenth longer …"""
-_WATCH_LAST = 0.007
-"""… up to this."""
+"""Seconds between the first looks at the change counter; each is a fiftieth longer …"""
+_WATCH_LAST = 0.010
+"""… up to this, half a second after the last job."""
 _WATCH_BLINDLY = 1.0
 """Seconds after which it looks at the jobs in any case: the file may be another by now."""
 
@@ -72,6 +72,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
     ) -> None:
         super().__init__(place, wall=wall, uptime=uptime, **options)
         self._wake_next = False
+        self._pause = _WATCH_FIRST
 
     def __repr__(self) -> str:
         return f"SQLiteBroker({self.options.path!r})"
@@ -117,7 +118,9 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
             # Looking first needs no lock, which another program may hold for long.
             next_due = self._next_due(queues, session)
             if next_due is not None and next_due <= self._now():
-                found = self._write(lambda c: self._lend(c, session, queues, limit))
+                # After a power cut no loan is good, so this one need not survive it.
+                found = self._write(lambda c: self._lend(c, session, queues, limit), durable=False)
+                self._pause = _WATCH_FIRST
             if found or woken or wait <= 0 or not self._watch(queues, session, deadline):
                 return found
 
@@ -148,7 +151,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
             session: For whom; when it is declared dead, `SessionLost` ends the watch.
             deadline: Monotonic seconds.
         """
-        writer, pause = self._writer, _WATCH_FIRST
+        writer = self._writer
         with writer.sleepers.join(self) as sleeper:
             while True:
                 version = writer.version()
@@ -164,8 +167,8 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
                         return True
                     if now >= look_anyway:
                         break
-                    sleeper.sleep(min(pause, due_in, deadline - now))
-                    pause = min(pause * 1.1, _WATCH_LAST)
+                    sleeper.sleep(min(self._pause, due_in, deadline - now))
+                    self._pause = min(self._pause * 1.02, _WATCH_LAST)
 
     def _next_due(self, queues: Sequence[Share], session: Session) -> int | None:
         """Return when the next job of *queues* is due, in microseconds; 0 if one is ready.
@@ -191,11 +194,11 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
 
     def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """See `Broker.ack`."""
-        return self._settle_all(self._statements.ack, deliveries)
+        return self._settle_all(self._statements.ack, deliveries, durable=True)
 
     def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """See `Broker.release`; each takes back the place it had."""
-        return self._settle_all(self._statements.release, deliveries)
+        return self._settle_all(self._statements.release, deliveries, durable=False)
 
     def requeue(self, deliveries: Sequence[tuple[Delivery, Envelope]]) -> Sequence[Delivery]:
         """See `Broker.requeue`; all in one transaction."""
@@ -212,7 +215,9 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         """See `Broker.bury`; all in one transaction."""
         return self._settle_each(deliveries, lambda _line, _envelope, now: (DEAD, now, now))
 
-    def _settle_all(self, statement: str, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+    def _settle_all(
+        self, statement: str, deliveries: Sequence[Delivery], *, durable: bool
+    ) -> Sequence[Delivery]:
         if not deliveries:
             return []
         pairs = loans(deliveries)
@@ -224,7 +229,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
                 cursor.execute(statement, (pairs,))
             return lost
 
-        lost = set(self._write(work))
+        lost = set(self._write(work, durable=durable))
         return [delivery for delivery in deliveries if receipt_of(delivery) in lost] if lost else []
 
     def _settle_each(

@@ -50,6 +50,7 @@ class Connections:
         self.reading = threading.Lock()
         self.present: set[str] = set()
         self.opened = 0
+        self._durable = True
         self._synchronous = synchronous
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
@@ -61,8 +62,13 @@ class Connections:
         """Whether the tables of *namespace* are known to be in the file that is there now."""
         return namespace in self.present and self._writer_file == self._identity()
 
-    def writer(self) -> sqlite3.Connection:
-        """Return the open writer; raises `sqlite3.Error` or `GooseError` if it cannot be."""
+    def writer(self, durable: bool) -> sqlite3.Connection:
+        """Return the open writer; raises `sqlite3.Error` or `GooseError` if it cannot be.
+
+        Args:
+            durable: Whether its next transaction is synced to the disk as the options say, or
+                with a later one.
+        """
         if self._writer is not None and self._writer_file != self._identity():
             self.drop_writer()
         if self._writer is None:
@@ -71,6 +77,11 @@ class Connections:
             if file != self._writer_file:
                 self._writer_file = file
                 self.present = set()
+            self._durable = True
+        if durable is not self._durable:
+            level = self._synchronous if durable else "normal"
+            self._writer.execute(f"PRAGMA synchronous = {level}")
+            self._durable = durable
         return self._writer
 
     def reader(self) -> sqlite3.Connection:

@@ -93,7 +93,8 @@ class Sessioned(Access):
             seq = check_session(cursor, self._statements, session)
             cursor.execute(self._statements.heartbeat, (self._uptime() + ttl, seq))
 
-        self._write(work)
+        # A power cut ends the session in any case.
+        self._write(work, durable=False)
 
     def end(self, session: Session) -> bool:
         """See `Sessions.end`."""

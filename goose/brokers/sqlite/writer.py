@@ -50,10 +50,11 @@ _log = logging.getLogger("goose.brokers.sqlite")
 class _Turn:
     """One caller's work and what became of it."""
 
-    __slots__ = ("done", "error", "namespace", "result", "timeout", "work")
+    __slots__ = ("done", "durable", "error", "namespace", "result", "timeout", "work")
 
-    def __init__(self, work: Work[Any], namespace: str, timeout: float) -> None:
+    def __init__(self, work: Work[Any], namespace: str, timeout: float, durable: bool) -> None:
         self.work = work
+        self.durable = durable
         self.namespace = namespace
         self.timeout = timeout
         self.result: Any = None
@@ -82,7 +83,7 @@ class Writer:
         self._lead = threading.Lock()
         self._next_checkpoint = 0.0
 
-    def run(self, work: Work[T], namespace: str, timeout: float) -> T:
+    def run(self, work: Work[T], namespace: str, timeout: float, *, durable: bool = True) -> T:
         """Return what *work* returns, once what it wrote is committed.
 
         Args:
@@ -90,13 +91,15 @@ class Writer:
                 only the last time counts. It neither commits nor rolls back.
             namespace: Whose tables it needs; made if they are missing.
             timeout: Seconds to wait for other writers of the file.
+            durable: Whether it must survive a power cut, as far as the file's ``synchronous``
+                goes; else it survives the end of every process, and saves a sync of the disk.
 
         Raises:
             BrokerUnavailable: Others wrote all that time, or the disk failed.
             BrokerError: SQLite refused.
             Exception: What *work* raised; nothing of it was stored.
         """
-        turn = _Turn(work, namespace, timeout)
+        turn = _Turn(work, namespace, timeout, durable)
         self._waiting.append(turn)
         with self._lead:
             while not turn.done:
@@ -159,10 +162,11 @@ class Writer:
         deadline = time.monotonic() + max(turn.timeout for turn in batch)
         problem: sqlite3.Error | None = None
         again: list[_Turn] = []
+        durable = any(turn.durable for turn in batch)
         for _ in pauses(deadline):
             with self._connections.writing:
                 try:
-                    connection = self._begin()
+                    connection = self._begin(durable)
                 except sqlite3.Error as error:
                     problem = error
                     if not is_busy(error):
@@ -184,8 +188,8 @@ class Writer:
         for turn in again:
             self._transact([turn])
 
-    def _begin(self) -> sqlite3.Connection:
-        connection = self._connections.writer()
+    def _begin(self, durable: bool = False) -> sqlite3.Connection:
+        connection = self._connections.writer(durable)
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
