@@ -13,7 +13,6 @@ compared with those of the raised error's class and its bases.
 from __future__ import annotations
 
 import logging
-import math
 import random as random_module
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -29,10 +28,6 @@ _log = logging.getLogger("goose.retries")
 
 TEN_YEARS = 10 * 365.25 * 86_400
 """The longest delay, in seconds; beyond it is taken for a mistake."""
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float)
 
 
 def _seconds(value: object, what: str) -> float:
@@ -62,7 +57,7 @@ class Exponential:
     first: float = 15.0
     """Seconds, above 0: the most to wait after the first error."""
     factor: float = 2.0
-    """How much more after each further one; at least 1."""
+    """How much more after each further one; 1 to 1000."""
     longest: float = 86_400.0
     """Seconds: the most to wait at all; at least `first`."""
 
@@ -74,8 +69,9 @@ class Exponential:
                 f"back-off from first={self.first!r} to longest={self.longest!r} seconds: "
                 "first must be above 0 and longest at least first"
             )
-        if not _is_number(self.factor) or not 1 <= self.factor < math.inf:
-            raise ConfigError(f"back-off factor={self.factor!r}: give a number of at least 1")
+        if type(self.factor) not in (int, float) or not 1 <= self.factor <= 1000:
+            raise ConfigError(f"back-off factor={self.factor!r:.80}: give a number from 1 to 1000")
+        object.__setattr__(self, "factor", float(self.factor))
 
     def most(self, attempt: int) -> float:
         """Return the most seconds to wait after *attempt* errors, at least 1."""
