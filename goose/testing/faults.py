@@ -129,7 +129,8 @@ class FaultyBroker:
         self._hits: list[Hit] = []
         # `isinstance` looks at the class for the optional protocols.
         parts = tuple(part for part in OPTIONAL if isinstance(broker, part))
-        self.__class__ = _fitting(type(self), parts)
+        kind: Any = type(self)
+        self.__class__ = _fitting(kind, parts)
 
     @property
     def capabilities(self) -> frozenset[Capability]:

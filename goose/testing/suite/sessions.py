@@ -99,9 +99,14 @@ class Living(Tools):
             sessions.open(session, ttl=LIVES)
         broker.enqueue(jobs(2))
         self.take(broker, session, 2)
-        sessions.recover(self.open(broker), limit=1, dead=session)
+        heir = self.open(broker)
+        sessions.recover(heir, limit=1, dead=session)
         with pytest.raises(BrokerError):
             sessions.open(session, ttl=LIVES)
+        ended = self.open(broker)
+        assert sessions.end(ended)
+        with pytest.raises(BrokerError):
+            sessions.open(ended, ttl=LIVES)
 
     def test_epochs_are_sessions_of_their_own(self, broker: Broker) -> None:
         """The next epoch of a dead session lives, and holds none of its jobs."""
