@@ -68,19 +68,20 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'goose' has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # to a type checker it would make every misspelt name an object
 
-    module = import_module(_LATER[name])
-    found = module if name == "aio" else getattr(module, name)
-    globals()[name] = found
-    return found
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"module 'goose' has no attribute {name!r}")
+        from importlib import import_module
 
+        module = import_module(_LATER[name])
+        found = module if name == "aio" else getattr(module, name)
+        globals()[name] = found
+        return found
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATER})
 
 
 __all__ = [

@@ -20,6 +20,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -316,7 +317,7 @@ def configure(
     namespace: str | None = None,
     queue: str | None = None,
     retry: Retry | None = None,
-    timeout: float | None = None,
+    timeout: float | timedelta | None = None,
     max_bytes: int | None = None,
     store: str | None = None,
     queues: str | Iterable[str | Share] | Mapping[str, int] | None = None,

@@ -1,7 +1,7 @@
 """From what a person writes in a file, an environment variable or a flag to a value.
 
 Each function takes the text, or the TOML value, and returns the plain Python value, or
-raises `ValueError` with the reason in words; who calls knows where it came from and says so.
+raises `ValueError` or `TypeError` with the reason in words; the caller says where it came from.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def seconds(value: float | timedelta, what: str) -> float:
 
 
 def duration(value: object) -> float:
-    """Return seconds from a number or a text such as ``"7d"``, ``"1h30m"`` or ``"300ms"``.
+    """Return seconds from a number, a `timedelta` or a text such as ``"7d"``, ``"1h30m"`` or ``"300ms"``.
 
     Raises:
         ValueError: It is neither, or over a hundred years.
@@ -57,6 +57,8 @@ def duration(value: object) -> float:
 
 
 def _number(value: object) -> float | None:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     if isinstance(value, bool):
         return None
     if isinstance(value, (int, float)):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -238,7 +239,8 @@ def test_configure_is_over_everything_and_can_be_taken_back(
     configure(queue="code", processes=3)
     assert ("code", 3) == (active().queue, active().processes)
 
-    configure(processes=4)
+    configure(processes=4, timeout=timedelta(minutes=1))
+    assert 60.0 == active().timeout
     assert ("environment", 4) == (active().queue, active().processes)
 
     configure()
