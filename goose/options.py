@@ -57,9 +57,10 @@ class Options:
             raise ConfigError(f"retry = {self.retry!r} is not a goose.Retry")
         if self.timeout is not None:
             object.__setattr__(self, "timeout", _timeout(self.timeout))
-        group = self.group
-        if group is not None and not (isinstance(group, str) and 0 < len(group) <= MAX_GROUP):
-            raise ConfigError(f"group = {group!r} is not a text of 1 to {MAX_GROUP} characters")
+        if self.group is not None and not _is_group(self.group):
+            raise ConfigError(
+                f"group = {self.group!r:.80} is not a text of 1 to {MAX_GROUP} printable characters"
+            )
 
     def over(self, other: Options) -> Options:
         """Return these options, with those left open taken from *other*."""
@@ -73,6 +74,11 @@ class Options:
             timeout=other.timeout if self.timeout is None else self.timeout,
             group=other.group if self.group is None else self.group,
         )
+
+
+def _is_group(value: object) -> bool:
+    # Neither NUL nor lone surrogates, which some brokers cannot store, are printable.
+    return isinstance(value, str) and 0 < len(value) <= MAX_GROUP and value.isprintable()
 
 
 def _timeout(value: float | timedelta) -> float:

@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeAlias
 
 from goose.calls import Call, encode_arguments, name_of
 from goose.errors import ArgumentError, CallError, Stored
-from goose.jobs import JSON, Envelope, Job, R_co, new_id, seal
+from goose.jobs import JSON, Envelope, Job, R_co, check_queue, new_id, seal
 from goose.options import Options, options_of
 from goose.settings import Settings
 from goose.values import MAX_SECONDS, seconds
@@ -119,7 +119,8 @@ class Sealer:
         """Return what `Client.submit` has to send: all of *jobs* not known to be stored.
 
         Raises:
-            CallError: One is not a job, or over a limit.
+            CallError: One is not a job, holds what is not JSON, or is over a limit.
+            ConfigError: One has a queue that cannot be named so.
         """
         if isinstance(jobs, Mapping):
             jobs = [job for job, known in jobs.items() if known != "stored"]
@@ -129,7 +130,12 @@ class Sealer:
             if not isinstance(job, Job):
                 raise CallError(f"submit takes jobs, not {job!r:.80}; to store a call use enqueue")
             delay, due_at = (job.delay, job.due_at) if isinstance(job, Unsent) else (None, None)
-            sealed.append((job, seal(job, delay=delay, due_at=due_at, max_bytes=limit)))
+            check_queue(job.queue)
+            try:
+                envelope = seal(job, delay=delay, due_at=due_at, max_bytes=limit)
+            except ValueError as error:
+                raise CallError(str(error)) from error
+            sealed.append((job, envelope))
         return sealed
 
     def _plan(self, fn: Callable[..., Any]) -> _Plan:

@@ -455,6 +455,10 @@ def test_only_jobs_can_be_submitted(client: Client) -> None:
     """A function or call is enqueued, not submitted."""
     with pytest.raises(CallError, match="submit takes jobs, not"):
         client.submit([goose.call(send, "x")])  # type: ignore[list-item]
+    with pytest.raises(CallError, match="is not JSON"):
+        client.submit([Job("id", "m:f", args=(math.nan,))])
+    with pytest.raises(ConfigError, match="cannot name a queue"):
+        client.submit([Job("id", "m:f", queue="two words")])
 
 
 # --- transactions ----------------------------------------------------------------------------

@@ -54,7 +54,9 @@ def test_a_retry_is_replaced_whole() -> None:
         ({"timeout": "30"}, "timeout = '30' is neither"),
         ({"retry": 5}, "retry = 5 is not a goose.Retry"),
         ({"group": ""}, "group = '' is not a text"),
-        ({"group": "g" * 201}, "1 to 200 characters"),
+        ({"group": "g" * 201}, "1 to 200 printable characters"),
+        ({"group": "a\0b"}, "printable"),
+        ({"group": "\ud800"}, "printable"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_named(given: dict, said: str) -> None:
