@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,34 +14,25 @@ from goose.brokers.sqlite import SQLiteBroker
 from goose.testing import BrokerSuite
 
 
-class Clock:
-    """Time that passes when told."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class TestSQLiteBroker(BrokerSuite):
-    """Under clocks that the tests turn, so that nothing is waited for."""
+class TestInRealTime(BrokerSuite):
+    """By its URL, with the clocks of the machine."""
 
     lull = 0.01
+    ttl = 0.05
+    delay = 0.1
     patience = 5.0
 
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path: Path) -> None:
         """Each test's files are in its own folder."""
         self.files = (tmp_path / f"{number}.db" for number in itertools.count())
-        self.time = Clock()
+
+    def open_file(self, path: Path | str, **options: Any) -> SQLiteBroker:
+        """Return a broker of that file."""
+        return SQLiteBroker(f"sqlite:///{path}", **options)
 
     def make_broker(self) -> SQLiteBroker:
         return self.open_file(next(self.files))
-
-    def open_file(self, path: Path | str, **options: object) -> SQLiteBroker:
-        """Return a broker of that file under the test's clocks."""
-        return SQLiteBroker(path, wall=self.time, uptime=self.time, **options)
 
     def reopen(self, broker: Broker) -> SQLiteBroker:
         return self.open_file(self.path(broker))
@@ -61,25 +53,23 @@ class TestSQLiteBroker(BrokerSuite):
         assert isinstance(broker, SQLiteBroker)
         return broker.options.path
 
-    def advance(self, broker: Broker, seconds: float) -> None:
-        self.time.now += seconds
 
-    def clock(self) -> float:
-        return self.time.now
+class TestUnderTurnedClocks(TestInRealTime):
+    """By its path, under clocks that the tests turn, so that nothing is waited for."""
 
-
-class TestInRealTime(BrokerSuite):
-    """By its URL, with the clocks of the machine; three lines are all it takes."""
-
-    lull = 0.01
-    ttl = 0.05
-    delay = 0.1
-    patience = 5.0
+    ttl = 0.3
+    delay = 0.3
 
     @pytest.fixture(autouse=True)
-    def folder(self, tmp_path: Path) -> None:
-        """Each test's files are in its own folder."""
-        self.urls = (f"sqlite:///{tmp_path}/{number}.db" for number in itertools.count())
+    def noon(self) -> None:
+        """Each test begins at the same instant."""
+        self.now = 1_000_000.0
 
-    def make_broker(self) -> SQLiteBroker:
-        return SQLiteBroker(next(self.urls))
+    def open_file(self, path: Path | str, **options: Any) -> SQLiteBroker:
+        return SQLiteBroker(path, wall=self.clock, uptime=self.clock, **options)
+
+    def advance(self, broker: Broker, seconds: float) -> None:
+        self.now += seconds
+
+    def clock(self) -> float:
+        return self.now

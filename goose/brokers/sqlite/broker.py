@@ -93,7 +93,8 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
 
         A transaction is begun if none is open; the caller commits. In autocommit mode
         (``isolation_level=None``) the caller must have begun one, as nothing would ever
-        commit it otherwise.
+        commit it otherwise. Before SQLite 3.51.3, set ``PRAGMA wal_autocheckpoint = 0`` on
+        *connection*: see `writer`.
 
         Raises:
             ConfigError: *connection* is of another file, or in autocommit mode without a
@@ -153,7 +154,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         """
         writer = self._writer
         with writer.sleepers.join(self) as sleeper:
-            while True:
+            while not self._closed:
                 version = writer.version()
                 next_due = self._next_due(queues, session)
                 look_anyway = time.monotonic() + _WATCH_BLINDLY
@@ -169,6 +170,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
                         break
                     sleeper.sleep(min(self._pause, due_in, deadline - now))
                     self._pause = min(self._pause * 1.02, _WATCH_LAST)
+        return False
 
     def _next_due(self, queues: Sequence[Share], session: Session) -> int | None:
         """Return when the next job of *queues* is due, in microseconds; 0 if one is ready.

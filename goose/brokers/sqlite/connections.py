@@ -51,6 +51,7 @@ class Connections:
         self.present: set[str] = set()
         self.opened = 0
         self._durable = True
+        self._closed = False
         self._synchronous = synchronous
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
@@ -73,10 +74,8 @@ class Connections:
             self.drop_writer()
         if self._writer is None:
             self._writer = self._open()
-            file = self._identity()
-            if file != self._writer_file:
-                self._writer_file = file
-                self.present = set()
+            self._writer_file = self._identity()
+            self.present = set()  # it may be another file, even under the same number
             self._durable = True
         if durable is not self._durable:
             level = self._synchronous if durable else "normal"
@@ -108,8 +107,9 @@ class Connections:
         _close(connection)
 
     def close(self) -> None:
-        """Close both, waiting for what other threads do with them."""
+        """Close both for good, waiting for what other threads do with them."""
         with self.writing, self.reading:
+            self._closed = True
             self.drop_writer()
             self.drop_reader()
 
@@ -125,6 +125,8 @@ class Connections:
             raise BrokerError(
                 f"Python's SQLite is {sqlite3.sqlite_version}; the sqlite broker needs 3.35 or later"
             )
+        if self._closed:
+            raise BrokerError(f"{self.path} was closed while it was used")
         folder = os.path.dirname(self.path)
         if not os.path.isdir(folder):
             raise ConfigError(f"{self.path}: there is no directory {folder}; make it first")

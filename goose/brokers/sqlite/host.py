@@ -42,7 +42,8 @@ class Process:
             return True
         if not here.namespace or self.namespace != here.namespace or not self.started:
             return False
-        return _started(self.pid) != self.started
+        started = _started(self.pid)
+        return started is None or started not in (0, self.started)
 
 
 def uptime() -> float:
@@ -76,15 +77,28 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """Return when *pid* started, in ticks since boot; None if there is no such process."""
+    """Return when *pid* started, in ticks since boot; None if it is gone, 0 if unknown."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The second field is the program's name in parentheses and may hold anything.
             fields = file.read().rpartition(b")")[2].split()
-    except FileNotFoundError:
-        return None
     except OSError:
-        return 0
+        # /proc may be missing, or hide the processes of other users.
+        return None if _is_free(pid) else 0
     if fields[0] in (b"Z", b"X"):
         return None  # ended, only not yet waited for
     return int(fields[19])
+
+
+def _is_free(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it is there, and another user's
+    return False
+
+
+# A grandchild may get the pid of an ancestor that has ended.
+os.register_at_fork(after_in_child=_process.cache_clear)

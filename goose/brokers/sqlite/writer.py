@@ -135,13 +135,13 @@ class Writer:
         with self._connections.reading:
             try:
                 row = self._connections.open_reader().execute("PRAGMA data_version").fetchone()
-            except sqlite3.Error:
+            except (sqlite3.Error, GooseError):
                 return self._connections.opened, -1
             # Each connection counts for itself.
             return self._connections.opened, row[0]
 
     def close(self) -> None:
-        """Close the connections; a later use opens them again."""
+        """Close the connections for good."""
         self._connections.close()
 
     # --- group commit --------------------------------------------------------------------
@@ -222,7 +222,7 @@ class Writer:
             else:
                 self._roll_back(connection)
             raise
-        self._connections.present.update(turn.namespace for turn in batch)
+        self._connections.present.update(turn.namespace for turn in batch if not turn.error)
         _finish(batch)
         return []
 
@@ -274,7 +274,7 @@ class Writer:
         with _alone(self.path + "-checkpoint") as alone:
             if not alone:
                 return False
-            for _ in pauses(time.monotonic() + 1.0):
+            for _ in pauses(time.monotonic() + 0.1):
                 with self._connections.writing:
                     try:
                         connection = self._begin()
