@@ -224,6 +224,15 @@ class LostSettlesHidden(Good):
         return []
 
 
+class AckTwiceLeavesIt(Good):
+    """A loan named twice in a batch is given back and not done."""
+
+    def ack(self, deliveries):
+        lost = super().ack(deliveries)
+        self.enqueue([d.envelope for d in lost if d in deliveries[:1]])
+        return lost
+
+
 class NoFencing(Good):
     """Settles whatever loan of the job there is."""
 
@@ -511,6 +520,7 @@ CAUGHT_BY = {
     NeverWaits: "it_waits_as_long_as_it_may",
     CloseOnce: "close_may_be_called_twice",
     AckIgnored: "an_acked_job_is_stored_nowhere",
+    AckTwiceLeavesIt: "one_loan_twice_in_a_batch",
     LostSettlesHidden: "each_loan_is_settled_once",
     NoFencing: "a_stale_receipt_does_not_touch_the_next_loan",
     ReleaseToTheBack: "released_jobs_go_to_the_front",

@@ -208,12 +208,12 @@ class Tools(Hooks):
         taken = broker.dequeue(session, shares, limit=100, wait=self.lull)
         assert [] == ids(taken), f"lent although {why}"
 
-    def settle(self, broker: Broker, verb: str, delivery: Delivery) -> Sequence[Delivery]:
-        """Settle *delivery* by the name of the verb, keeping its envelope."""
+    def settle(self, broker: Broker, verb: str, *deliveries: Delivery) -> Sequence[Delivery]:
+        """Settle *deliveries* by the name of the verb, keeping their envelopes."""
         if verb in ("requeue", "bury"):
-            pairs = [(delivery, delivery.envelope)]
+            pairs = [(delivery, delivery.envelope) for delivery in deliveries]
             return broker.requeue(pairs) if verb == "requeue" else broker.bury(pairs)
-        return broker.ack([delivery]) if verb == "ack" else broker.release([delivery])
+        return broker.ack(deliveries) if verb == "ack" else broker.release(deliveries)
 
     def fall_silent(self, broker: Broker, session: Session) -> None:
         """Let *session* be silent for longer than it may."""
