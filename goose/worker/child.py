@@ -200,7 +200,7 @@ def main(fd: int) -> int:
     try:
         broker, runner, backends = _build(bootstrap, channel)
     except _CannotBegin as problem:
-        logger.error("%s", problem.text)  # noqa: TRY400 - the cause is in the text
+        logger.error("%s", problem.text)
         channel.send(Fatal(problem.exit_code, problem.text))
         return problem.exit_code
     channel.send(Ready())
@@ -236,7 +236,7 @@ def _first(channel: Channel, early: list[Message]) -> Bootstrap:
     os._exit(1)
 
 
-class _CannotBegin(Exception):  # noqa: N818 - a reason, not an error of its own
+class _CannotBegin(Exception):
     def __init__(self, exit_code: int, text: str) -> None:
         super().__init__(text)
         self.exit_code = exit_code

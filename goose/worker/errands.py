@@ -55,7 +55,7 @@ def run_into(errand: Callable[[], T], future: Future[T]) -> None:
     """Run *errand* here and put what it returns or raises into *future*."""
     try:
         result = errand()
-    except Exception as error:
-        future.set_exception(error)  # whoever sent for it judges it
+    except Exception as error:  # noqa: BLE001 - whoever sent for it judges it
+        future.set_exception(error)
     else:
         future.set_result(result)

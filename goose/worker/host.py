@@ -52,7 +52,7 @@ def run(
     """Supervise the worker processes that *chosen* describes; return the exit code.
 
     Call it in the main thread of a process that exists for it: it takes over the signals
-    ``SIGTERM``, ``SIGINT`` and ``SIGCHLD`` until it returns.
+    ``SIGTERM``, ``SIGINT`` and ``SIGCHLD``, and leaves the first two ignored.
 
     Args:
         chosen: Broker, modules (`Settings.allow`) and all the rest.
@@ -84,7 +84,7 @@ def run(
         with _signals(theirs.fileno()):
             code = _loop(supervisor, ours, min(LOOK_SECONDS, chosen.ttl / 24))
             _reap(supervisor)
-        wait([errands(broker.close)], timeout=REAP_SECONDS)
+            wait([errands(broker.close)], timeout=REAP_SECONDS)
     return code
 
 
@@ -183,12 +183,13 @@ def _reap(supervisor: Supervisor) -> None:
 @contextmanager
 def _signals(wakeup_fd: int) -> Iterator[None]:
     """Have signals written to *wakeup_fd*, and nothing else done about them."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
-    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    fd_before = signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
     try:
         yield
     finally:
-        signal.set_wakeup_fd(fd_before)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        # The exit code is decided; one more signal must not replace it by its own.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
