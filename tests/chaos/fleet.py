@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 from tests.chaos.history import Fault
 
@@ -67,37 +68,37 @@ class Fleet:
         if not pids:
             return False
         pid = chance.choice(pids)
-        self._signal(pid, signal.SIGKILL, "kill_child")
+        _send(pid, signal.SIGKILL)
+        wait_until(lambda: not _exists(pid), 10, f"process {pid} ends")
+        # Noted after its end: what it started until then was met.
+        self.faults.append(Fault("kill_child", pid, time.monotonic()))
         return True
 
     def kill_supervisor(self, chance: random.Random) -> None:
         """SIGKILL a random supervisor, whose children die with it, and start another."""
         process = chance.choice(self.living())
-        for pid in self.children(process):
-            self.faults.append(Fault("kill_supervisor", pid, time.monotonic()))
+        pids = self.children(process)
         process.kill()
         process.wait(10)
+        wait_until(lambda: not any(map(_exists, pids)), 10, "children end with their supervisor")
+        self.faults += [Fault("kill_supervisor", pid, time.monotonic()) for pid in pids]
         self.start()
 
-    def pause(self, process: subprocess.Popen[bytes], seconds: float, *, children_only: bool) -> None:
+    def pause(
+        self, process: subprocess.Popen[bytes], seconds: float, *, children_only: bool
+    ) -> None:
         """SIGSTOP *process* and its children, or only those, for *seconds*."""
         kind = "pause_child" if children_only else "pause_all"
         pids = self.children(process)
         targets = pids if children_only else [process.pid, *pids]
-        for pid in pids:
-            self.faults.append(Fault(kind, pid, time.monotonic()))
         for pid in targets:
             _send(pid, signal.SIGSTOP)
+        self.faults += [Fault(kind, pid, time.monotonic()) for pid in pids]
         time.sleep(seconds)
         for pid in targets:
             _send(pid, signal.SIGCONT)
         # What they start until they have found out that others have their jobs is met, too.
-        for pid in pids:
-            self.faults.append(Fault(kind, pid, time.monotonic() + 1.0))
-
-    def _signal(self, pid: int, number: int, kind: str) -> None:
-        self.faults.append(Fault(kind, pid, time.monotonic()))
-        _send(pid, number)
+        self.faults += [Fault(kind, pid, time.monotonic() + 1.0) for pid in pids]
 
     def stop(self, seconds: float = 30.0) -> list[int]:
         """SIGTERM all supervisors and wait; return their exit codes, SIGKILLing the late."""
@@ -113,13 +114,21 @@ class Fleet:
                 codes.append(process.wait(10))
         return codes
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         for process in self.living():
             process.kill()
             process.wait(10)
+
+
+def _exists(pid: int) -> bool:
+    """Say whether *pid* still runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return False
 
 
 def _send(pid: int, number: int) -> None:

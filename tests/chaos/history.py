@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-UNSURE = 1.0
+UNSURE = 0.3
 """Seconds before a fault in which a job that ended may not have been acked yet; generous
 beside the 10 ms within which an ack leaves, since the machine is crowded."""
 
@@ -102,7 +102,9 @@ def check(
     met: dict[str, int] = defaultdict(int)
     for pid, known in by_pid.items():
         for fault in known:
-            hit = sum(_met(run, fault) for found in by_name.values() for run in found if run.pid == pid)
+            hit = sum(
+                _met(run, fault) for found in by_name.values() for run in found if run.pid == pid
+            )
             verdict.bound += hit
             met[fault.kind] += hit > 0
     verdict.met = dict(met)
@@ -113,12 +115,14 @@ def check(
         for run in found[: -1 - (name in twice)] if len(found) > 1 + (name in twice) else ():
             verdict.duplicates += 1
             if not any(_met(run, fault) for fault in by_pid[run.pid]):
-                verdict.unexplained.append(name)
+                verdict.unexplained.append(f"{name}: {found}")
     return verdict
 
 
 def _met(run: Run, fault: Fault) -> bool:
     """Say whether *fault* met *run*: while it ran, or before its ack had surely left."""
-    return run.pid == fault.pid and run.start <= fault.at and (
-        run.end is None or fault.at <= run.end + UNSURE
+    return (
+        run.pid == fault.pid
+        and run.start <= fault.at
+        and (run.end is None or fault.at <= run.end + UNSURE)
     )

@@ -57,6 +57,7 @@ class Result:
             f"lost                {len(verdict.lost)}",
             f"run twice           {verdict.duplicates} (bound by what was under way: {verdict.bound})",
             f"unexplained         {len(verdict.unexplained)}",
+            *(f"  {text}" for text in verdict.unexplained[:5]),
             f"faults              {dict(self.faults)}",
             f"met running jobs    {dict(verdict.met)}",
             f"dead                {self.dead}",
@@ -83,9 +84,7 @@ def run(broker_url: str, folder: Path, plan: Plan) -> Result:
     options = ["--ttl", str(TTL), "--concurrency", "10", "--hard-timeout", "5", "--grace", "10"]
     with Fleet(folder, broker_url, options) as fleet:
         quick = client.using(retry=goose.Retry(backoff=0.2))
-        client.enqueue_many(
-            jobs.work, [(name, chance.uniform(0, 2 * mean)) for name in names[::2]]
-        )
+        client.enqueue_many(jobs.work, [(name, chance.uniform(0, 2 * mean)) for name in names[::2]])
         quick.enqueue_many(jobs.fail_once, [(name, f"{name}.once") for name in fails])
         for _ in range(plan.workers):
             fleet.start()
@@ -95,10 +94,14 @@ def run(broker_url: str, folder: Path, plan: Plan) -> Result:
             jobs.work,
             [(name, chance.uniform(0, 2 * mean)) for name in names[1::2][plan.jobs // 20 :]],
         )
-        wait_until(lambda: len(list(fleet.marks.glob("*.marks"))) >= plan.workers, 30, "workers run")
+        wait_until(
+            lambda: len(list(fleet.marks.glob("*.marks"))) >= plan.workers, 30, "workers run"
+        )
         client.enqueue(jobs.segfault, "segfault")
         client.enqueue(jobs.leave, "leave")
-        client.using(retry=goose.Retry(max_retries=1, backoff=0.2)).enqueue(jobs.never_end, "never_end")
+        client.using(retry=goose.Retry(max_retries=1, backoff=0.2)).enqueue(
+            jobs.never_end, "never_end"
+        )
         for number in range(plan.kills):
             time.sleep(chance.uniform(0.5, 1.5) * plan.spacing)
             if number % 5 == 4:

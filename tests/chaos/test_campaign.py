@@ -1,0 +1,45 @@
+"""The fault campaign in its small form, and proof that its checker finds faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import workers
+from tests.chaos.history import Fault, Run, check
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(240)
+def test_nothing_is_lost_under_kills_pauses_and_poison(own_folder: Path) -> None:
+    """Real workers on one SQLite file are killed and paused, and every job is accounted for."""
+    plan = workers.Plan(jobs=2_000, kills=6, seed=3)
+    result = workers.run(f"sqlite:///{own_folder}/chaos.db", own_folder, plan)
+    report = "\n".join(result.lines())
+
+    assert result.verdict.ok, report
+    assert {"segfault": "crashed", "leave": "crashed", "never_end": "timeout"} == result.dead, (
+        report
+    )
+    assert {"kill_child", "poison"} <= {kind for kind, met in result.verdict.met.items() if met}, (
+        report
+    )
+
+
+def test_the_checker_sees_a_loss() -> None:
+    """A job that never came to its end and is not stored is lost."""
+    verdict = check(["a", "b"], [Run("a", 1, 0.0, 1.0), Run("b", 1, 0.0, None)], [])
+
+    assert (["b"], False) == (verdict.lost, verdict.ok)
+
+
+def test_the_checker_sees_an_unexplained_duplicate() -> None:
+    """A second run is right only if a fault met the first one."""
+    runs = [Run("a", 1, 0.0, 1.0), Run("a", 2, 5.0, 6.0)]
+
+    assert not check(["a"], runs, []).ok
+    assert not check(["a"], runs, [Fault("kill", 1, 3.0)]).ok
+    assert not check(["a"], runs, [Fault("kill", 2, 0.5)]).ok
+    assert check(["a"], runs, [Fault("kill", 1, 0.5)]).ok
+    assert check(["a"], runs, [Fault("kill", 1, 1.1)]).ok
