@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import urllib.request
@@ -197,6 +198,7 @@ def test_a_forked_child_lets_the_port_go() -> None:
     gate, opened = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.alarm(10)
         metrics.close()
         os.close(opened)
         os.read(gate, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -216,6 +217,7 @@ class TestBuffering:
             statsd._buffer.append(b"goose.parent:1|c")
             child = os.fork()
             if child == 0:
+                signal.alarm(10)
                 statsd.increment("child", 1, {})
                 statsd.close()
                 os._exit(0)
@@ -255,6 +257,7 @@ class TestTrouble:
             def close(self) -> None: ...
 
         assert statsd._socket is not None
+        assert not statsd._socket.getblocking()
         statsd._socket.close()
         statsd._socket = Full()  # type: ignore[assignment]
         statsd.increment("n", 1, {})
