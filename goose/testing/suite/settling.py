@@ -81,7 +81,8 @@ class Settling(Tools):
             broker.enqueue([job(verb)])
             lent = self.take(broker, session, 1)[0]
             lost = self.settle(broker, verb, lent, lent)
-            assert [lent] == list(lost), f"{verb} of one loan twice"
+            # Whether the second mention counts as lost is the broker's to say.
+            assert list(lost) in ([], [lent]), f"{verb} of one loan twice"
             if verb in ("release", "requeue"):
                 broker.ack(self.take(broker, session, 1))
             self.assert_nothing(broker, session, why=f"one job was settled by {verb}")
