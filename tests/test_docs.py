@@ -114,6 +114,16 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     assert [] == [target for target in local if not (page.parent / target).exists()]
 
 
+@pytest.mark.parametrize("list_", ["docs/index.md", "docs/adr/README.md"])
+def test_every_page_can_be_found(list_: str) -> None:
+    """The index names every page beside it, and the list of decisions every decision."""
+    index = ROOT / list_
+    linked = {match["target"] for match in _LINK.finditer(index.read_text())}
+    pages = {page.name for page in index.parent.glob("*.md")} - {index.name}
+
+    assert set() == pages - linked
+
+
 def test_the_readme_prints_the_protocol_as_it_is() -> None:
     """The nine verbs a broker author reads about are those of `goose.brokers.base.Broker`."""
     source = (ROOT / "goose/brokers/base.py").read_text()
