@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from goose.brokers.base import Broker
+import os
+import time
+
+import pytest
+
+from goose.brokers import connect
+from goose.brokers.base import Broker, Session, Share, State
 from goose.brokers.memory import MemoryBroker
+from goose.errors import BrokerError, ConfigError
+from goose.jobs import Envelope
 from goose.testing import BrokerSuite
 
 
@@ -73,3 +81,113 @@ class TestInRealTime(BrokerSuite):
         return MemoryBroker(
             f"memory://?namespace=keeping-{self.made}&dead_max_age={dead_max_age}&dead_max_count={dead_max_count}"
         )
+
+
+def job(name: str) -> Envelope:
+    return Envelope(name, "q", b"")
+
+
+def test_one_url_is_one_store() -> None:
+    """Brokers of the same URL in one process meet; other names and namespaces are apart."""
+    first, second = connect("memory://meet"), connect("memory://meet")
+    first.enqueue([job("one")])
+
+    assert 1 == second.count(State.READY)
+    assert 0 == connect("memory://elsewhere").count(State.READY)
+    assert 0 == connect("memory://meet?namespace=other").count(State.READY)
+
+
+def test_a_broker_without_a_url_is_private() -> None:
+    """`MemoryBroker()` shares its jobs with nobody."""
+    MemoryBroker().enqueue([job("one")])
+
+    assert 0 == MemoryBroker().count(State.READY)
+
+
+def test_closing_one_object_leaves_the_store() -> None:
+    """A closed object refuses calls; the jobs stay for the others of its URL."""
+    broker = MemoryBroker("memory://closing")
+    broker.enqueue([job("one")])
+    broker.close()
+
+    with pytest.raises(BrokerError, match="closed"):
+        broker.enqueue([job("two")])
+    assert 1 == MemoryBroker("memory://closing").count(State.READY)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://x", "use memory://"),
+        ("memory:///file", "use memory://"),
+        ("memory://?name_space=x", "did you mean 'namespace'"),
+        ("memory://?zzz=x", "known are namespace"),
+        ("memory://?dead_max_age=7d", "in seconds"),
+        ("memory://?dead_max_count=few", "whole number"),
+    ],
+)
+def test_a_wrong_url_says_what_is_wrong(url: str, told: str) -> None:
+    """An error about a URL names it and the way out."""
+    with pytest.raises(ConfigError, match=told) as caught:
+        MemoryBroker(url)
+
+    assert url in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_is_refused() -> None:
+    """What a forked process stored would be seen by nobody, so it learns that at once."""
+    broker = MemoryBroker("memory://forking")
+    broker.enqueue([job("parents")])
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            broker.enqueue([job("lost")])
+        except BrokerError:
+            # A broker that the child makes itself is a new one, with no jobs of the parent.
+            status = 10 + MemoryBroker("memory://forking").count(State.READY)
+        finally:
+            broker.close()
+            os._exit(status)
+
+    assert 10 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_turned_wall_clock_kills_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions of a broker with the machine's clocks are measured by the monotonic one."""
+    broker = MemoryBroker()
+    holder, other = Session("holder"), Session("other")
+    for session in (holder, other):
+        broker.open(session, ttl=30)
+    broker.enqueue([job("one")])
+    lent = broker.dequeue(holder, [Share("q")], limit=1, wait=0)
+    an_hour_later = time.time() + 3600
+    monkeypatch.setattr(broker, "_clock", lambda: an_hour_later)
+
+    assert [] == broker.recover(other, limit=10)
+    assert [] == broker.ack(lent)
+
+
+def test_the_agenda_forgets_what_was_deleted() -> None:
+    """Deleting scheduled jobs frees their places long before they would have been due."""
+    broker = MemoryBroker()
+    for _ in range(20):
+        names = [f"job-{number}" for number in range(100)]
+        broker.schedule([Envelope(name, "q", b"", delay=1e6) for name in names])
+        broker.delete(names[:-1], state=State.SCHEDULED)
+
+    assert len(broker._store._agenda) < 400
+    assert 1 == broker.count(State.SCHEDULED)
+    assert broker.promote_due(limit=10).next_due_in is not None
+
+
+def test_a_page_token_must_be_one() -> None:
+    """A token that no page gave is refused by name."""
+    with pytest.raises(BrokerError, match="'nonsense' is not"):
+        MemoryBroker().page(State.READY, after="nonsense")
+
+
+def test_what_is_left_out_is_listed() -> None:
+    """The suite names the optional parts and capabilities that a broker does not offer."""
+    assert ["Transactional", "DURABLE", "SHARED"] == BrokerSuite.left_out(MemoryBroker())
