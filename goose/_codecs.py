@@ -86,8 +86,7 @@ class Codec:
         try:
             return self._adapter.validate_json(json.dumps([fields]), strict=True)[0]
         except ValidationError as error:
-            problems = error.errors(include_url=False, include_context=False, include_input=False)
-            first = problems[0]
+            first = error.errors(include_url=False)[0]
             place = "".join(f"[{key!r}]" for key in first["loc"][1:])
             raise Refused(f"it does not fit its annotation{place}: {first['msg']}") from error
         except Exception as error:
@@ -104,7 +103,7 @@ def _with_registered(annotation: Any) -> Any:
         encode, decode = registered[annotation]
         return typing.Annotated[annotation, PlainValidator(decode), PlainSerializer(encode)]
     inner = typing.get_args(annotation)
-    origin = typing.get_origin(annotation)
+    origin: Any = typing.get_origin(annotation)
     if not inner or origin is typing.Literal:
         return annotation
     if origin is typing.Annotated:

@@ -53,10 +53,14 @@ def register_type(
         decode: From that JSON to an equal instance.
 
     Raises:
-        ConfigError: *kind* is not a class.
+        ConfigError: *kind* is not a class, or one whose values are JSON already.
     """
     if not isinstance(kind, type):
         raise ConfigError(f"register_type takes a class, not {kind!r}")
+    if kind in _SCALARS or kind in (list, dict, object):
+        raise ConfigError(
+            f"values of {kind.__name__} travel as they are; register a class of yours"
+        )
     registered[kind] = (encode, decode)
     for forget in on_register:
         forget()
@@ -143,8 +147,6 @@ def plain_road(annotation: Any) -> Road | None:
     if annotation is Any or annotation is object:
         return plain
     if annotation is None or isinstance(annotation, type):
-        if annotation in registered:
-            return None
         if annotation is list or annotation is dict:
             return _container(annotation)
         return _SCALARS.get(annotation)

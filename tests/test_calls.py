@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import enum
 import functools
+import inspect
 import math
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import goose.calls
-from goose._values import on_register, registered, show
+from goose._values import registered, show
 from goose.calls import (
     Call,
     Function,
@@ -84,6 +85,8 @@ class Order(pydantic.BaseModel):
 
 
 class Aliased(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
     size: int = pydantic.Field(alias="theSize")
 
     @pydantic.computed_field  # type: ignore[prop-decorator]
@@ -230,7 +233,7 @@ ROUND_TRIPS: list[tuple[Callable[..., object], object]] = [
     (raw, bytes(range(256))),
     (maybe_raw, None),
     (some, {1, 2}),
-    (frozen, frozenset("ab")),
+    (frozen, frozenset("a")),
     (pair, (1, "a")),
     (by_int, {1: "a"}),
     (path, Path("/tmp/x")),
@@ -470,27 +473,36 @@ def test_an_annotation_of_the_result_is_not_looked_at() -> None:
     assert ((1,), {}) == encode_arguments(unresolvable_result, (1,), {})
 
 
-def test_a_registered_type_travels_inside_generics(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_type_travels_inside_generics() -> None:
     """`register_type` works at once, also for a function that was refused before."""
-    monkeypatch.setattr(goose.calls, "_plans", {})
     with pytest.raises(ArgumentError, match="register_type"):
         encode_arguments(pounds, (Money(5),), {})
-    on_register.append(goose.calls._plans.clear)
+    register_type(Money, encode=lambda value: [value.pence], decode=lambda found: Money(*found))
     try:
-        register_type(Money, encode=lambda value: [value.pence], decode=lambda found: Money(*found))
-
         assert (([5],), {}) == encode_arguments(pounds, (Money(5),), {})
         (back,), _ = travel(purse, {"a": [Money(1)], "b": None})  # type: ignore[misc]
         assert {"a": [Money(1)], "b": None} == back  # type: ignore[has-type]
     finally:
-        on_register.pop()
         del registered[Money]
+        goose.calls._plans.clear()
+
+
+def test_what_a_class_does_not_compare_may_be_lost() -> None:
+    """A dataclass field outside of constructor and comparison is the class's own affair."""
+    value = Cached(1)
+    value.seen["a"] = 1
+
+    (back,), _ = travel(cached, value)  # type: ignore[misc]
+
+    assert value == back  # type: ignore[has-type]
 
 
 def test_only_classes_can_be_registered() -> None:
-    """Anything else is a mistake told at once."""
+    """Anything else is a mistake told at once, and so is a type that is JSON already."""
     with pytest.raises(ConfigError, match="takes a class"):
         register_type(list[int], encode=list, decode=list)
+    with pytest.raises(ConfigError, match="values of str travel as they are"):
+        register_type(str, encode=str, decode=str)
 
 
 def test_stored_arguments_of_another_version_are_a_mismatch() -> None:
@@ -689,6 +701,7 @@ def plain(fn):
     def wrapper(*a): return fn(*a)
     return wrapper
 def send(to: str) -> None: ...
+alias = send
 def _private(): ...
 def __getattr__(name): raise AttributeError if name.startswith("__") else SystemExit(name)
 def make():
@@ -745,6 +758,7 @@ def test_async_functions_are_known_as_such(offer: Offer) -> None:
         function = offer.resolve(name)
 
         assert function.is_async
+        assert inspect.iscoroutinefunction(function.fn)
         assert result == asyncio.run(function.fn())
 
 
@@ -772,6 +786,7 @@ def test_async_functions_are_known_as_such(offer: Offer) -> None:
         "app:__init__",
         "app.mail:__getattr__",
         "app.mail:missing",
+        "app.mail:alias",
         "app.mail:inner",
         "app.mail:made",
         "app.mail:shout",
