@@ -1,0 +1,109 @@
+"""``python -m goose.testing.simulate``: plays worlds, and shows the one that went wrong.
+
+    --seeds N       plays seeds 0 to N-1 (from --first on)
+    --seed N        plays one seed and prints all that happens in it
+    --processes N   plays on so many cores
+
+Exits with 1 if a world had a violation, after printing its story and how to replay it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+from goose.testing.simulator import Story, play
+
+CHUNK = 50
+"""Worlds a process plays before it reports."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m goose.testing.simulate")
+    parser.add_argument("--seed", type=int, help="play this one and print its story")
+    parser.add_argument("--seeds", type=int, default=2000, help="how many to play (2000)")
+    parser.add_argument("--first", type=int, default=0, help="the first of them (0)")
+    parser.add_argument("--processes", type=int, default=1, help="cores to use (1)")
+    given = parser.parse_args(arguments)
+    if given.seed is not None:
+        return tell(given.seed)
+    started = time.monotonic()
+    total = Total()
+    seeds = range(given.first, given.first + given.seeds)
+    for story in _stories(seeds, given.processes):
+        total.add(story)
+        if story.violations:
+            tell(story.seed)
+            return 1
+    total.print(time.monotonic() - started)
+    return 0
+
+
+def _stories(seeds: range, processes: int) -> Iterator[Story]:
+    if processes <= 1:
+        yield from map(play, seeds)
+        return
+    chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
+    with ProcessPoolExecutor(processes) as pool:
+        for stories in pool.map(_play_all, chunks):
+            yield from stories
+
+
+def _play_all(seeds: Iterable[int]) -> list[Story]:
+    return [play(seed) for seed in seeds]
+
+
+def tell(seed: int) -> int:
+    """Print the story of one world; return 1 if it has a violation."""
+    story = play(seed, trace=True)
+    print("\n".join(story.trace))
+    print()
+    for violation in story.violations:
+        print(f"VIOLATION at {violation}")
+    if story.violations:
+        print(f"replay: python -m goose.testing.simulate --seed {seed}")
+    else:
+        print(f"seed {seed}: no violation")
+    return int(bool(story.violations))
+
+
+class Total:
+    """Sums over many worlds."""
+
+    def __init__(self) -> None:
+        self.injected: Counter[str] = Counter()
+        self.overlapped: Counter[str] = Counter()
+        self.numbers: Counter[str] = Counter()
+
+    def add(self, story: Story) -> None:
+        """Add one."""
+        self.injected.update(story.injected)
+        self.overlapped.update(story.overlapped)
+        self.numbers.update(
+            worlds=1,
+            runs=story.runs,
+            duplicates=story.duplicates,
+            calls=story.calls,
+            seconds=round(story.seconds),
+        )
+
+    def print(self, seconds: float) -> None:
+        """Show them."""
+        print(f"{'fault':36} {'injected':>9} {'with jobs in flight':>20}")
+        for kind, count in sorted(self.injected.items()):
+            print(f"{kind:36} {count:9,} {self.overlapped[kind]:20,}")
+        numbers = self.numbers
+        print(
+            f"\n{numbers['worlds']:,} worlds in {seconds:.0f} s: {numbers['runs']:,} runs in "
+            f"{numbers['seconds'] / 3600:,.0f} virtual hours, {numbers['calls']:,} calls to the "
+            f"broker, {numbers['duplicates']:,} jobs run again after a fault, no violation"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
