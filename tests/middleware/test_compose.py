@@ -295,6 +295,21 @@ class TestCurrent:
         compose(middleware, tenant.get)(this)
         assert "nobody" == this.result == tenant.get()
 
+    @pytest.mark.parametrize("middleware", [[], [nullcontext_of]])
+    def test_an_async_execution_ends_in_its_own_task(self, middleware: list[Middleware]) -> None:
+        """Code that goes on in the same task is outside of the job again, after errors too."""
+
+        async def fail() -> None:
+            raise ValueError
+
+        async def main() -> None:
+            with suppress(ValueError):
+                await compose_async(middleware, fail)(execution())
+            with pytest.raises(LookupError):
+                current()
+
+        asyncio.run(main())
+
     def test_many_async_executions_keep_apart(self) -> None:
         """Each of several tasks on one loop sees its own execution across its awaits."""
 
