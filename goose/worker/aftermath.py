@@ -14,15 +14,19 @@ from __future__ import annotations
 import logging
 import random
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from enum import Enum
 
 from goose.brokers.base import Broker, Delivery, Session, Sessions
+from goose.errors import Undecodable
+from goose.jobs import decode
+from goose.metrics.base import CRASHED, RECOVERED
 from goose.worker.clock import Clock
 from goose.worker.errands import Submit
 from goose.worker.notes import Running, shorten
-from goose.worker.recovery import Verdict, recover_from
+from goose.worker.recovery import Verdict, isolated, settle_orphans
 
 logger = logging.getLogger("goose.worker.aftermath")
 
@@ -45,19 +49,26 @@ class Cause(Enum):
 
 
 def blame(
-    cause: Cause, running: Iterable[Running], died_at: float
+    cause: Cause, running: Iterable[Running], ended: Iterable[str], died_at: float
 ) -> Callable[[Delivery], Verdict]:
     """Return the verdict on each job of a dead process.
 
+    Where nothing ran, a job that had just ended and was not settled is the next suspect: what
+    it left behind may have been slower than its own return.
+
     Args:
-        cause: Why it ended.
-        running: Its notes, read after its end.
+        cause: Why the process ended.
+        running: What ran, by its notes, read after its end.
+        ended: What had run last in each free slot, by the same notes.
         died_at: Monotonic instant of its end, or of the signal that ended it.
     """
     deadlines = {job.job_id: job.hard_deadline_mono for job in running}
+    recent = frozenset() if deadlines else frozenset(ended)
 
     def verdict(delivery: Delivery) -> Verdict:
         job_id = shorten(delivery.envelope.id)
+        if cause is Cause.DIED and job_id in recent:
+            return Verdict.ALONE if _ran_alone(delivery) else Verdict.SUSPECT
         if cause is Cause.LEFT or job_id not in deadlines:
             return Verdict.UNSTARTED
         if cause is Cause.TIMED_OUT:
@@ -65,6 +76,13 @@ def blame(
         return Verdict.ALONE if len(deadlines) == 1 else Verdict.SUSPECT
 
     return verdict
+
+
+def _ran_alone(delivery: Delivery) -> bool:
+    try:
+        return isolated(decode(delivery.envelope, max_bytes=len(delivery.envelope.body)))
+    except Undecodable:
+        return False
 
 
 class Aftermath:
@@ -75,6 +93,9 @@ class Aftermath:
         sessions: All the dead process ever had.
         verdict: What is known of each job.
         name: What log lines call the process.
+
+    Attributes:
+        tally: What it has done, by name of metric and queue; whole once `step` says so.
     """
 
     def __init__(
@@ -97,6 +118,7 @@ class Aftermath:
         self._submit = submit
         self._clock = clock
         self._random = random
+        self.tally: Counter[tuple[str, str]] = Counter()
         self._own = Session(str(uuid.uuid4()), 0)
         self._try: Future[int] | None = None
         self._tries = 0
@@ -133,10 +155,16 @@ class Aftermath:
         before, self._sessions = self._sessions, [own, *self._sessions]
         total = 0
         for dead in before:
-            while done := recover_from(
-                self._broker, own, dead, self._verdict,
-                now=self._clock.wall(), random=self._random, limit=BATCH,
-            ):  # fmt: skip
-                total += sum(done.verdicts.values())
+            while orphans := broker.recover(own, limit=BATCH, dead=dead):
+                done = settle_orphans(
+                    self._broker,
+                    orphans,
+                    self._verdict,
+                    now=self._clock.wall(),
+                    random=self._random,
+                )
+                total += len(orphans)
+                self.tally.update((RECOVERED, orphan.envelope.queue) for orphan in orphans)
+                self.tally.update((CRASHED, job.queue) for job in done.blamed)
         broker.end(own)
         return total

@@ -17,7 +17,7 @@ import math
 import random
 import signal
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
@@ -27,6 +27,7 @@ from goose.errors import SessionLost
 from goose.worker.aftermath import Aftermath, Cause, blame
 from goose.worker.clock import Clock
 from goose.worker.control import (
+    Count,
     Empty,
     Fatal,
     Leaving,
@@ -142,11 +143,22 @@ class Charge:
         """Whether its process has ended and nobody is to blame for that."""
         return not self.alive and self._cause is Cause.LEFT
 
+    @property
+    def tally(self) -> Mapping[tuple[str, str], int]:
+        """What its aftermath did, by name of metric and queue; complete once it is gone."""
+        return {} if self._aftermath is None else self._aftermath.tally
+
+    def count(self, increments: Sequence[tuple[str, str, int]]) -> bool:
+        """Have the child count these numbers; say whether it will."""
+        if self.phase is not Phase.WORKING or self.process is None:
+            return False
+        return self.process.send(Count(increments))
+
     def stop(self, now: float, grace: float) -> None:
         """Ask the child to end within *grace* seconds; may be repeated, the shorter one holds."""
         self.leaving = True
         if self.phase is Phase.OPENING:
-            self._end([], now)
+            self._end([], [], now)
         elif self.phase is Phase.STARTING:
             self.kill(now, Cause.LEFT)  # it runs nothing yet
         elif self.phase is Phase.WORKING and now + grace + STOP_SLACK < self._kill_at:
@@ -207,7 +219,7 @@ class Charge:
             self.process = self._tools.spawn(self.index, self._known)
         except OSError as error:
             logger.error("%s cannot be started: %s", self.label, error)
-            self._end([], now)
+            self._end([], [], now)
             return
         self.phase = Phase.STARTING
         self._started_at = now
@@ -327,22 +339,22 @@ class Charge:
         assert self.process is not None
         if self._cause is Cause.TIMED_OUT and code != -signal.SIGKILL:
             self._cause = Cause.DIED  # that was faster
-        running = self.process.running()
+        running, ended = self.process.running(), self.process.ended_last()
         if self._cause is Cause.DIED:
             logger.error("%s died (%s), running %d jobs", self.label, _describe(code), len(running))
         else:
             logger.info("%s ended (%s)", self.label, _describe(code))
         died_at = now if self._killed_at is None else self._killed_at
-        self._end(running, died_at)
+        self._end(running, ended, died_at)
         self.process.close()
 
-    def _end(self, running: Sequence[Running], died_at: float) -> None:
+    def _end(self, running: Sequence[Running], ended: Sequence[str], died_at: float) -> None:
         self.phase = Phase.ENDED
         if self._known is not None:
             self._aftermath = Aftermath(
                 self._tools.broker,
                 self._sessions,
-                blame(self._cause, running, died_at),
+                blame(self._cause, running, ended, died_at),
                 name=self.label,
                 ttl=self._plan.ttl,
                 submit=self._tools.submit,

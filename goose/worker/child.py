@@ -20,7 +20,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -28,11 +28,13 @@ from goose import brokers, metrics, middleware
 from goose.brokers.base import Broker, Session, Share
 from goose.calls import Offer
 from goose.errors import BrokerError, ConfigError, GooseError
+from goose.metrics.fanout import Fanout
 from goose.worker import logs
 from goose.worker.config import WorkerConfig
 from goose.worker.control import (
     Bootstrap,
     Channel,
+    Count,
     Empty,
     Fatal,
     Leaving,
@@ -87,6 +89,7 @@ class Duty:
         work: Its runner, started.
         send: Sends a message to the supervisor.
         make_way: Frees what a successor needs at once: ports that metrics listen on.
+        count: Counts into the metrics.
         rss: Returns the resident memory, in bytes.
         changed: Returns a changed source file, if any; None does not look.
     """
@@ -98,6 +101,7 @@ class Duty:
         *,
         send: Callable[[Message], bool],
         make_way: Callable[[], None] = lambda: None,
+        count: Callable[[str, int, Mapping[str, str]], None] = lambda name, value, tags: None,
         rss: Callable[[], int] = lambda: 0,
         changed: Callable[[], str | None] | None = None,
     ) -> None:
@@ -105,6 +109,7 @@ class Duty:
         self._work = work
         self._send = send
         self._make_way = make_way
+        self._count = count
         self._rss = rss
         self._changed = changed
         self._grace = float(bootstrap.config["grace"])
@@ -138,6 +143,9 @@ class Duty:
         match message:
             case Stop():
                 self._stop(now, message.grace)
+            case Count():
+                for name, queue, value in message.increments:
+                    self._count(name, value, {"queue": queue})
             case NewSession():
                 self._work.new_session(Session(message.id, message.epoch))
             case _:
@@ -209,6 +217,7 @@ def main(fd: int) -> int:
         runner,
         send=channel.send,
         make_way=lambda: _make_way(backends),
+        count=Fanout(backends).increment,
         rss=_rss,
         changed=SourceWatch().changed if bootstrap.reload else None,
     )
@@ -279,10 +288,11 @@ def _build(bootstrap: Bootstrap, channel: Channel) -> tuple[Broker, Runner, list
     return broker, runner, backends
 
 
-def config_from(fields: Any) -> WorkerConfig:
+def config_from(fields: Mapping[str, Any]) -> WorkerConfig:
     """Return the `WorkerConfig` in a bootstrap."""
-    queues = tuple(Share(name, weight) for name, weight in fields["queues"])
-    return WorkerConfig(**{**fields, "queues": queues})
+    values: dict[str, Any] = dict(fields)
+    values["queues"] = tuple(Share(name, weight) for name, weight in fields["queues"])
+    return WorkerConfig(**values)
 
 
 def _ignore(_now: float) -> None:

@@ -79,6 +79,14 @@ class NewSession:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Numbers for the metrics: what the supervisor, which has none of its own, did for others."""
+
+    increments: Sequence[tuple[str, str, int]]
+    """Name, queue and value of each."""
+
+
 # --- to the supervisor ---------------------------------------------------------------------
 
 
@@ -121,13 +129,13 @@ class Fatal:
     text: str
 
 
-ToChild: TypeAlias = Bootstrap | Stop | NewSession
+ToChild: TypeAlias = Bootstrap | Stop | NewSession | Count
 ToSupervisor: TypeAlias = Ready | Refused | Leaving | Empty | Stopped | Fatal
 Message: TypeAlias = ToChild | ToSupervisor
 
 _KINDS: dict[str, type[Message]] = {
     kind.__name__: kind
-    for kind in (Bootstrap, Stop, NewSession, Ready, Refused, Leaving, Empty, Stopped, Fatal)
+    for kind in (Bootstrap, Stop, NewSession, Count, Ready, Refused, Leaving, Empty, Stopped, Fatal)
 }
 
 

@@ -7,9 +7,10 @@ be blamed. It costs no system call and no broker write: a started job is one cop
 
 The table is a header (magic, number of slots, tick) and one record per slot: a state byte,
 the hard deadline, and the job's id. A job is noted by writing deadline and id first and the
-state byte last; its end clears the state byte. So a record whose state byte is set is whole.
-The reader copies a record twice and believes it when both copies agree, so that it never
-takes half of one job and half of the next for a running job.
+state byte last; its end changes the state byte alone, so that the last job of a slot can
+still be named. So a record whose state byte says that it runs is whole. The reader copies a
+record twice and believes it when both copies agree, so that it never takes half of one job
+and half of the next for a running job.
 
 Each slot has one writer at a time; different slots may be written by different threads.
 Instants are those of ``time.monotonic()``, which on one machine is the same clock in every
@@ -36,6 +37,7 @@ _TICK_AT = 16
 _FACTS = struct.Struct(f"@d{ID_BYTES + 1}p")  # hard deadline, id with its length
 _STATE_AT = 8 + ID_BYTES + 1  # the state byte follows the facts
 _RECORD = 216  # bytes per slot, a multiple of 8
+_RUNS, _ENDED, _CHANGING = 1, 2, 3  # states; 0 was never used
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,13 @@ class Notes:
     def started(self, slot: int, job_id: str, hard_deadline_mono: float = math.inf) -> None:
         """Note that *slot* runs this job from now on."""
         at = _HEADER.size + slot * _RECORD
+        self._map[at + _STATE_AT] = _CHANGING
         _FACTS.pack_into(self._map, at, hard_deadline_mono, job_id.encode("utf-8", "replace"))
-        self._map[at + _STATE_AT] = 1
+        self._map[at + _STATE_AT] = _RUNS
 
     def ended(self, slot: int) -> None:
-        """Note that *slot* runs nothing."""
-        self._map[_HEADER.size + slot * _RECORD + _STATE_AT] = 0
+        """Note that *slot* runs nothing any more."""
+        self._map[_HEADER.size + slot * _RECORD + _STATE_AT] = _ENDED
 
     def tick(self, mono: float) -> None:
         """Note that the child's engine was alive at *mono*."""
@@ -116,14 +119,21 @@ class Notes:
 
     def running(self) -> list[Running]:
         """Return what runs now, or ran when the child died."""
-        found = (self._read(slot) for slot in range(self.slots))
-        return [running for running in found if running is not None]
+        return self._all(_RUNS)
 
-    def _read(self, slot: int) -> Running | None:
+    def ended_last(self) -> list[str]:
+        """Return the last job of each slot that runs nothing, as `shorten` gives the id."""
+        return [job.job_id for job in self._all(_ENDED)]
+
+    def _all(self, state: int) -> list[Running]:
+        found = (self._read(slot, state) for slot in range(self.slots))
+        return [job for job in found if job is not None]
+
+    def _read(self, slot: int, state: int) -> Running | None:
         at = _HEADER.size + slot * _RECORD
         while True:
             record = self._map[at : at + _RECORD]
-            if not record[_STATE_AT]:
+            if record[_STATE_AT] != state:
                 return None
             if record == self._map[at : at + _RECORD]:
                 deadline, identity = _FACTS.unpack_from(record)

@@ -62,6 +62,10 @@ class Process(Protocol):
         """Return the jobs it runs, or ran when it ended."""
         ...
 
+    def ended_last(self) -> list[str]:
+        """Return the last jobs of slots that run nothing, whose outcome may be lost with it."""
+        ...
+
     def close(self) -> None:
         """Let go of its notes and control line."""
         ...
@@ -157,6 +161,10 @@ class ChildProcess:
     def running(self) -> list[Running]:
         """Return the jobs it runs, or ran when it ended."""
         return self._notes.running()
+
+    def ended_last(self) -> list[str]:
+        """Return the last jobs of slots that run nothing."""
+        return self._notes.ended_last()
 
     def close(self) -> None:
         """Let go of its notes and control line."""

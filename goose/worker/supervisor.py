@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
+from collections import Counter
 from dataclasses import dataclass
 
 from goose.errors import BrokerError, BrokerUnavailable
@@ -70,6 +71,7 @@ class Supervisor:
         self._stop_by = math.inf
         self._stopping = False
         self._signals: list[int] = []
+        self._tally: Counter[tuple[str, str]] = Counter()
 
     @property
     def charges(self) -> list[Charge]:
@@ -96,7 +98,11 @@ class Supervisor:
             charge.step(now)
         for post in self._posts:
             self._attend(post, now)
+        for charge in self._charges:
+            if charge.phase is Phase.GONE:
+                self._tally.update(charge.tally)
         self._charges = [charge for charge in self._charges if charge.phase is not Phase.GONE]
+        self._report()
         if not self._charges and (self._stopping or all(post.finished for post in self._posts)):
             return self._exit_code
         if now >= self._stop_by:
@@ -108,6 +114,13 @@ class Supervisor:
         """Kill every child there is."""
         for charge in self._charges:
             charge.kill(now, Cause.LEFT)
+
+    def _report(self) -> None:
+        """Hand what was counted to a child: it has the metrics."""
+        if self._tally:
+            increments = [(name, queue, count) for (name, queue), count in self._tally.items()]
+            if any(charge.count(increments) for charge in self._charges):
+                self._tally.clear()
 
     def _obey(self, now: float) -> int | None:
         signals, self._signals = self._signals, []

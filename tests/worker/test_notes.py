@@ -49,6 +49,7 @@ def test_an_ended_job_is_not_running(notes: Notes) -> None:
     notes.ended(0)
 
     assert [Running("b", 2.0)] == notes.running()
+    assert ["a"] == notes.ended_last()
 
 
 def test_a_slot_can_be_used_again(notes: Notes) -> None:

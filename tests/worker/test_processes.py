@@ -90,6 +90,7 @@ class Shop:
         ]
 
     def close(self) -> None:
+        print(self.log)  # pytest shows it when the test failed
         for worker in self.workers:
             worker.kill()
             worker.wait()

@@ -15,8 +15,10 @@ from goose.brokers.base import Delivery, Session, Share, State
 from goose.brokers.memory import MemoryBroker
 from goose.errors import BrokerError, BrokerUnavailable, SessionLost
 from goose.jobs import Job, decode, seal
+from goose.metrics.base import CRASHED, RECOVERED
 from goose.worker.charge import STOP_SLACK, Plan, Tools
 from goose.worker.control import (
+    Count,
     Empty,
     Fatal,
     Leaving,
@@ -81,6 +83,7 @@ class Child:
         self.cpu = 0.0
         self.tick = -math.inf
         self.notes: list[Running] = []
+        self.ended: list[str] = []
         self.said: list[Message] = []
         self.heard: list[Message] = []
         self.closed = False
@@ -115,6 +118,9 @@ class Child:
 
     def running(self) -> list[Running]:
         return list(self.notes)
+
+    def ended_last(self) -> list[str]:
+        return list(self.ended)
 
     def close(self) -> None:
         self.closed = True
@@ -256,6 +262,40 @@ def test_of_several_running_jobs_none_is_blamed(world: World) -> None:
     assert [(0, 1), (0, 1)] == [
         (job.crashes, job.suspicions) for _, job in (world.job("a"), world.job("b"))
     ]
+
+
+def test_a_job_that_kills_after_its_own_end_is_found_out(world: World) -> None:
+    """Where nothing ran, what had just ended is suspected, and blamed once it ran alone."""
+    counts = []
+    for _ in range(2):
+        child = world.living[0]
+        if not counts:
+            child.takes("slow poison", running=False)
+            child.takes("waiting", running=False)
+        else:
+            world.broker.promote(["slow poison"])
+            world.broker.prioritise(["slow poison"])
+            world.broker.dequeue(child.sessions[-1], QUEUES, limit=1, wait=0)
+        child.ended = ["slow poison", "settled long ago"]
+        child.code = -11
+        world.run(2)
+        job = world.job("slow poison")[1]
+        counts.append((job.crashes, job.suspicions))
+
+    assert [(0, 1), (1, 1)] == counts
+    assert 0 == world.job("waiting")[1].suspicions
+
+
+def test_what_the_supervisor_did_is_counted_by_a_child(world: World) -> None:
+    """Recovered and crashed jobs reach the metrics, through the successor of the dead."""
+    child = world.children[0]
+    child.takes("guilty")
+    child.takes("waiting", running=False)
+    child.code = -11
+    world.run(1)
+
+    counts = [message for message in world.living[0].heard if isinstance(message, Count)]
+    assert [Count([(RECOVERED, "default", 2), (CRASHED, "default", 1)])] == counts
 
 
 def test_a_dead_child_can_settle_nothing(world: World) -> None:
