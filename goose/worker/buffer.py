@@ -140,8 +140,8 @@ class Buffer:
                 return None
             if lane.held and lane.running < lane.slots:
                 work = lane.held.popleft()
-            elif self._may_isolate(is_async):
-                work = self._alone = self._suspect  # type: ignore[assignment]
+            elif self._suspect is not None and self._may_isolate(self._suspect, is_async):
+                work = self._alone = self._suspect
                 self._suspect = None
                 times = max(0, work.job.suspicions + work.job.crashes - 1)
                 self._alone_until = now + PROBATION * 4.0 ** min(times, 10)
@@ -156,11 +156,9 @@ class Buffer:
             self._on_room()
         return work
 
-    def _may_isolate(self, is_async: bool) -> bool:
-        suspect = self._suspect
+    def _may_isolate(self, suspect: Work, is_async: bool) -> bool:
         return (
-            suspect is not None
-            and suspect.plan.is_async is is_async
+            suspect.plan.is_async is is_async
             and not (self._sync.held or self._async.held)
             and self._sync.running + self._async.running == 0
             and self._unsettled == 0

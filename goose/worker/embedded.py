@@ -9,7 +9,6 @@ longer than `ttl`.
 
 from __future__ import annotations
 
-import dataclasses
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -178,13 +177,18 @@ class Worker:
 
 def config_of(chosen: Settings) -> WorkerConfig:
     """Return the part of the settings that one worker process is told."""
-    shared = {field.name for field in dataclasses.fields(WorkerConfig)}
-    values = {
-        field.name: getattr(chosen, field.name)
-        for field in dataclasses.fields(chosen)
-        if field.name in shared
-    }
-    return WorkerConfig(**(values | {"queues": chosen.worker_queues}))
+    return WorkerConfig(
+        queues=chosen.worker_queues,
+        concurrency=chosen.concurrency,
+        async_concurrency=chosen.async_concurrency,
+        grace=chosen.grace,
+        ttl=chosen.ttl,
+        hard_timeout=chosen.hard_timeout,
+        stall_limit=chosen.stall_limit,
+        slow_after=chosen.slow_after,
+        max_crashes=chosen.max_crashes,
+        max_bytes=chosen.max_bytes,
+    )
 
 
 def connect_resource(spec: str | Resource) -> Resource:

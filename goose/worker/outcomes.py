@@ -154,17 +154,13 @@ def decide(
         random: Source of jitter.
         resolve: Finds a custom back-off by its name.
     """
-    match error:
-        case Skip():
-            return Decision(Ending.SKIPPED, job, reason=error.reason)
-        case Postpone():
-            return Decision(Ending.POSTPONED, job.evolve(suspicions=0), delay=error.seconds)
-        case Bury():
-            return Decision(
-                Ending.DEAD,
-                dead(job, now, "buried", error.reason),
-                reason=f"buried: {error.reason}",
-            )
+    if isinstance(error, Skip):
+        return Decision(Ending.SKIPPED, job, reason=error.reason)
+    if isinstance(error, Postpone):
+        return Decision(Ending.POSTPONED, job.evolve(suspicions=0), delay=error.seconds)
+    if isinstance(error, Bury):
+        buried = dead(job, now, "buried", error.reason)
+        return Decision(Ending.DEAD, buried, reason=f"buried: {error.reason}")
     verdict = retry.ending(error)
     if verdict == "succeed":
         return Decision(Ending.DONE, job, reason=f"succeed_on {name_of_error(error)}")
