@@ -156,17 +156,32 @@ def test_a_forked_process_is_refused() -> None:
 
 def test_a_turned_wall_clock_kills_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions of a broker with the machine's clocks are measured by the monotonic one."""
+    wall = Clock()
+    monkeypatch.setattr(time, "time", wall)
     broker = MemoryBroker()
     holder, other = Session("holder"), Session("other")
     for session in (holder, other):
         broker.open(session, ttl=30)
     broker.enqueue([job("one")])
     lent = broker.dequeue(holder, [Share("q")], limit=1, wait=0)
-    an_hour_later = time.time() + 3600
-    monkeypatch.setattr(broker, "_clock", lambda: an_hour_later)
+    wall.now += 3600
 
     assert [] == broker.recover(other, limit=10)
     assert [] == broker.ack(lent)
+
+
+def test_a_late_promotion_does_not_change_since_when_it_was_due() -> None:
+    """A job taken long after it was due has been ready since that instant."""
+    clock = Clock()
+    broker = MemoryBroker(clock=clock)
+    session = Session("one")
+    broker.open(session, ttl=30)
+    due_at = clock.now + 5
+    broker.schedule([Envelope("late", "q", b"", due_at=due_at)])
+    clock.now += 60
+
+    assert 55 == broker.queues()[0].oldest
+    assert due_at == broker.dequeue(session, [Share("q")], limit=1, wait=0)[0].ready_at
 
 
 def test_the_agenda_forgets_what_was_deleted() -> None:

@@ -426,6 +426,19 @@ class WordOfTheDeadIgnored(Good):
         return super().recover(session, limit=limit, proven=proven)
 
 
+class WordSpreads(Good):
+    """Word of one session's death makes it judge the others by their silence."""
+
+    def recover(self, session, **options):
+        taken = super().recover(session, **options)
+        if options.get("dead"):
+            with self.store.changed:
+                for lease in list(self.store.living.values()):
+                    if lease.deadline <= self._steady():
+                        self.store.declare_dead(lease)
+        return taken
+
+
 class ProofIgnored(Good):
     def recover(self, session, *, limit, proven=False, dead=None):
         return super().recover(session, limit=limit, dead=dead)
@@ -548,6 +561,7 @@ CAUGHT_BY = {
     RecoverOwnQueueOnly: "orphans_are_transferred",
     RecoverByTheDead: "the_dead_recover_nobody",
     WordOfTheDeadIgnored: "a_word_is_enough",
+    WordSpreads: "a_word_is_enough",
     ProofIgnored: "silence_is_no_proof",
     NobodyNamed: "orphans_are_transferred",
     ZombieReceiptsStayGood: "receipts_of_the_dead_are_void",

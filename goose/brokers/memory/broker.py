@@ -48,8 +48,8 @@ class MemoryBroker(Inspection):
     Args:
         url: ``memory://`` or ``memory://name``; options may stand in its query string. None
             for a store that nobody else has.
-        clock: Returns epoch seconds. Sessions are then measured by it too; by default they
-            are measured by the monotonic clock, which nobody can set.
+        clock: Returns epoch seconds, also for sessions. By default that is the machine's
+            time, and for sessions its monotonic clock, which nobody can turn.
         dead_max_age: Seconds a dead job is kept; 180 days by default.
         dead_max_count: Dead jobs kept for each queue, the latest; 100,000 by default.
         namespace: Sets apart the jobs of several users of one URL.
@@ -65,7 +65,7 @@ class MemoryBroker(Inspection):
         self,
         url: str | None = None,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         dead_max_age: float | None = None,
         dead_max_count: int | None = None,
         namespace: str | None = None,
@@ -76,8 +76,8 @@ class MemoryBroker(Inspection):
         self._process = os.getpid()
         key = (self._process, said.name, space)
         self._store = Store() if url is None else _stores.setdefault(key, Store())
-        self._clock = clock
-        self._steady = time.monotonic if clock is time.time else clock
+        self._clock = clock or time.time
+        self._steady = clock or time.monotonic
         self._random = random or chance.Random()
         self._kept_for = said.dead_max_age if dead_max_age is None else dead_max_age
         self._kept = said.dead_max_count if dead_max_count is None else dead_max_count
@@ -269,6 +269,15 @@ class MemoryBroker(Inspection):
             # A session that was just declared dead may be blocked in a dequeue.
             store.changed.notify_all()
         return taken
+
+    def held(self, session: Session) -> Sequence[Delivery]:
+        """Return the loans of *session*, as `Sessions.held`."""
+        with self._open_store().changed:
+            loans = self._living(session).loans
+            return [
+                Delivery(entry.envelope, receipt, session, entry.ready_at)
+                for receipt, entry in loans.items()
+            ]
 
     def audit(self, session: Session, *, limit: int) -> Sequence[Delivery]:
         """Transfer loans of sessions that do not exist, as `Sessions.audit`: there are none.

@@ -253,6 +253,8 @@ class Recovering(Tools):
         with pytest.raises(SessionLost):
             sessions.heartbeat(dead, ttl=LIVES)
         assert [] == ids(sessions.recover(heir, limit=10, dead=dead))
+        sessions.heartbeat(silent, ttl=LIVES)  # nobody has declared this one dead
+        self.fall_silent(broker, silent)
         assert ["job-0001"] == ids(self.recover(broker, heir, 1))
 
     def test_a_word_about_nobody_is_ignored(self, broker: Broker) -> None:
