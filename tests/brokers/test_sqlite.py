@@ -32,8 +32,8 @@ SHARES = [Share("mail")]
 class Clock:
     """Time that passes when told."""
 
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
+    def __init__(self, now: float) -> None:
+        self.now = now
 
     def __call__(self) -> float:
         return self.now
@@ -42,13 +42,13 @@ class Clock:
 @pytest.fixture
 def wall() -> Clock:
     """The clock of due instants."""
-    return Clock()
+    return Clock(1_000_000.0)
 
 
 @pytest.fixture
 def uptime() -> Clock:
     """The clock of sessions."""
-    return Clock()
+    return Clock(500.0)
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
                 version = writer.version()
                 next_due = self._next_due(queues, session)
                 look_anyway = time.monotonic() + _WATCH_BLINDLY
-                while writer.version() == version:
+                while True:
                     now = time.monotonic()
                     if sleeper.woken or self._wake_next or self._closed or now >= deadline:
                         self._wake_next = False
@@ -166,10 +166,11 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
                     due_in = _WATCH_LAST if next_due is None else (next_due - self._now()) / 1e6
                     if due_in <= 0:
                         return True
-                    if now >= look_anyway:
-                        break
+                    # Also after a change, so that a busy file does not keep us busy too.
                     sleeper.sleep(min(self._pause, due_in, deadline - now))
                     self._pause = min(self._pause * 1.02, _WATCH_LAST)
+                    if now >= look_anyway or writer.version() != version:
+                        break
         return False
 
     def _next_due(self, queues: Sequence[Share], session: Session) -> int | None:

@@ -24,7 +24,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-from goose.brokers.sqlite.faults import is_busy
 from goose.errors import BrokerError, ConfigError
 
 WAL_LIMIT = 4 * 1024 * 1024
@@ -194,19 +193,8 @@ def _close(connection: sqlite3.Connection | None) -> None:
 
 
 def _prepare(connection: sqlite3.Connection, path: str, synchronous: str) -> None:
-    """Set *connection* up; the first of all turns the file to WAL, others may be at it too."""
-    last: sqlite3.Error | None = None
-    for _ in pauses(time.monotonic() + 5.0):
-        try:
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        except sqlite3.Error as error:
-            if not is_busy(error):
-                raise
-            last = error
-        else:
-            break
-    else:
-        raise last or sqlite3.OperationalError("the file could not be opened in time")
+    """Set *connection* up; an error that `is_busy` means to try again with another."""
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise BrokerError(
             f"{path}: the file system refuses SQLite's WAL mode (it stays {mode!r}); "

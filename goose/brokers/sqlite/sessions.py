@@ -143,6 +143,17 @@ class Sessioned(Access):
 
         return self._write(work)
 
+    def held(self, session: Session) -> Sequence[Delivery]:
+        """See `Sessions.held`."""
+
+        def look(connection: sqlite3.Connection) -> list[Delivery]:
+            cursor = connection.cursor()
+            own = check_session(cursor, self._statements, session)
+            rows = cursor.execute(self._statements.held, (own,)).fetchall()
+            return [loan for row in rows for loan in deliver([row], row[6], session)]
+
+        return self._read(look)
+
     def audit(self, session: Session, *, limit: int) -> Sequence[Delivery]:
         """See `Sessions.audit`."""
         if not self._read(lambda c: c.execute(self._statements.strays, (1,)).fetchone()):

@@ -85,6 +85,7 @@ class Statements:
         "FROM {p}sessions AS s CROSS JOIN {p}jobs AS j ON j.state = 2 AND j.holder = s.seq "
         "WHERE s.state = 1 AND (?1 IS NULL OR s.seq = ?1) LIMIT ?2"
     )
+    held: str = f"SELECT {_ROW} FROM {{p}}jobs WHERE state = 2 AND holder = ?"
     strays: str = (
         "SELECT j.seq, j.id, j.queue, j.grp, j.body, j.at, j.receipt, s.id, s.epoch "
         "FROM {p}jobs AS j LEFT JOIN {p}sessions AS s ON s.seq = j.holder "
