@@ -55,7 +55,7 @@ class TestInRealTime(BrokerSuite):
 
 
 class TestUnderTurnedClocks(TestInRealTime):
-    """By its path, under clocks that the tests turn, so that nothing is waited for."""
+    """By its path, under clocks that the tests turn, and with little waiting for the disk."""
 
     ttl = 0.3
     delay = 0.3
@@ -66,7 +66,9 @@ class TestUnderTurnedClocks(TestInRealTime):
         self.now = 1_000_000.0
 
     def open_file(self, path: Path | str, **options: Any) -> SQLiteBroker:
-        return SQLiteBroker(path, wall=self.clock, uptime=self.clock, **options)
+        return SQLiteBroker(
+            path, wall=self.clock, uptime=self.clock, synchronous="normal", **options
+        )
 
     def advance(self, broker: Broker, seconds: float) -> None:
         self.now += seconds

@@ -212,6 +212,23 @@ def test_the_full_setting_syncs_what_must_last(
     broker.close()
 
 
+def test_strange_rows_do_not_stop_a_queue(broker: SQLiteBroker, tmp_path: Path) -> None:
+    """What another program stored badly, as text or in bad UTF-8, is lent like any other job."""
+    with sqlite3.connect(tmp_path / "jobs.db") as connection:
+        for name in ("X'6964'", "CAST(X'FF6964' AS TEXT)"):
+            connection.execute(
+                "INSERT INTO goose_jobs (id, queue, state, rank, at, grp, body) "
+                f"VALUES ({name}, 'mail', 1, 0, 0, CAST(X'FF' AS TEXT), 'text')"
+            )
+    broker.enqueue([job("good")])
+    lent = take(broker)
+    assert ["id", "\ufffdid", "good"] == names(lent)
+    assert [b"text", b"text", b"good"] == [delivery.envelope.body for delivery in lent]
+    assert 3 == len(broker.page(State.RUNNING).items)
+    assert [] == list(broker.bury([(delivery, delivery.envelope) for delivery in lent]))
+    assert 3 == broker.count(State.DEAD)
+
+
 # --- order and time ------------------------------------------------------------------------
 
 

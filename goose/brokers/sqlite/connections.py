@@ -16,13 +16,13 @@ Source: sqlite.org/howtocorrupt.html, sections 2.2 and 2.6.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from goose.errors import BrokerError, ConfigError
 
@@ -30,6 +30,8 @@ WAL_LIMIT = 4 * 1024 * 1024
 """Bytes of write-ahead log after which it is checkpointed; its file is cut back to this."""
 _FORK_PATIENCE = 5.0
 """Seconds a fork waits for a transaction of another thread."""
+_text = partial(str, encoding="utf-8", errors="replace")
+"""Bad UTF-8 in one row, put there by another program, must not stop the whole queue."""
 
 
 class Connections:
@@ -141,6 +143,7 @@ class Connections:
         except BaseException:
             connection.close()
             raise
+        connection.text_factory = _text
         self.opened += 1
         return connection
 
@@ -169,6 +172,8 @@ class Connections:
         for connection in (self._writer, self._reader):
             if connection is not None:
                 # Never to be closed in this process, not even when the interpreter ends.
+                import ctypes
+
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         self._writer = self._reader = None
 

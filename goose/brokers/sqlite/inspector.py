@@ -12,16 +12,18 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from goose.brokers.base import Page, QueueStats, Session, State, Stored
 from goose.brokers.sqlite.access import Access
 from goose.brokers.sqlite.rows import Line
 from goose.brokers.sqlite.schema import DEAD, READY, RUNNING, SCHEDULED
 from goose.brokers.sqlite.statements import Inspection
+from goose.brokers.sqlite.writer import Work
 from goose.errors import BrokerError
 from goose.jobs import Envelope
 
+T = TypeVar("T")
 _NUMBERS = {
     State.SCHEDULED: SCHEDULED,
     State.READY: READY,
@@ -56,7 +58,7 @@ class Inspecting(Access):
                 for queue in sorted(counts)
             ]
 
-        return self._read(look)
+        return self._read(_at_one_moment(look))
 
     def _oldest(self, connection: sqlite3.Connection, queue: str) -> float | None:
         statement = self._inspection[State.READY].oldest
@@ -81,7 +83,7 @@ class Inspecting(Access):
     ) -> Page:
         """See `Inspector.page`."""
         place = _place(after)
-        rows = self._read(lambda c: self._rows(c, state, queue, place, limit + 1))
+        rows = self._read(_at_one_moment(lambda c: self._rows(c, state, queue, place, limit + 1)))
         more = len(rows) > limit
         rows = rows[:limit]
         return Page(
@@ -204,6 +206,19 @@ class Inspecting(Access):
             return [name for name in dict.fromkeys(ids) if change(cursor, line, name)]
 
         return self._write(work) if ids else []
+
+
+def _at_one_moment(query: Work[T]) -> Work[T]:
+    """Return *query* as one that sees all its statements' rows as they were at one moment."""
+
+    def look(connection: sqlite3.Connection) -> T:
+        connection.execute("BEGIN")
+        try:
+            return query(connection)
+        finally:
+            connection.execute("ROLLBACK")
+
+    return look
 
 
 def _check_idle(state: State) -> None:

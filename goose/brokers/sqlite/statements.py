@@ -11,7 +11,10 @@ from dataclasses import dataclass, fields
 
 from goose.brokers.sqlite.schema import prefix
 
-_ROW = "seq, id, queue, grp, body, at, receipt"
+_ROW = "seq, CAST(id AS TEXT), queue, grp, CAST(body AS BLOB), at, receipt"
+"""Another program may have stored a text as a body; it is lent as bytes like any other."""
+_SHOWN = "CAST(j.id AS TEXT), j.queue, j.grp, CAST(j.body AS BLOB), j.state"
+_ORPHAN = "j.seq, CAST(j.id AS TEXT), j.queue, j.grp, CAST(j.body AS BLOB), j.at, j.receipt, s.id, s.epoch"
 _SESSION = "s.seq, s.id, s.epoch, s.state, s.deadline, s.boot, s.namespace, s.pid, s.started"
 _LOANS = (
     "SELECT j.seq FROM json_each(?) AS loan CROSS JOIN {p}jobs AS j "
@@ -81,13 +84,13 @@ class Statements:
     )
     forget_old: str = "DELETE FROM {p}sessions WHERE state = 2 AND ended_at < ?"
     orphans: str = (
-        "SELECT j.seq, j.id, j.queue, j.grp, j.body, j.at, j.receipt, s.id, s.epoch "
+        f"SELECT {_ORPHAN} "
         "FROM {p}sessions AS s CROSS JOIN {p}jobs AS j ON j.state = 2 AND j.holder = s.seq "
         "WHERE s.state = 1 AND (?1 IS NULL OR s.seq = ?1) LIMIT ?2"
     )
     held: str = f"SELECT {_ROW} FROM {{p}}jobs WHERE state = 2 AND holder = ?"
     strays: str = (
-        "SELECT j.seq, j.id, j.queue, j.grp, j.body, j.at, j.receipt, s.id, s.epoch "
+        f"SELECT {_ORPHAN} "
         "FROM {p}jobs AS j LEFT JOIN {p}sessions AS s ON s.seq = j.holder "
         "WHERE j.state = 2 AND coalesce(s.state, 2) = 2 LIMIT ?"
     )
@@ -117,18 +120,18 @@ class Inspection:
     count: str = "SELECT count(*) FROM {p}jobs WHERE state = {s}"
     count_queue: str = "SELECT count(*) FROM {p}jobs WHERE state = {s} AND queue = ?"
     page: str = (
-        "SELECT j.rank, j.seq, j.id, j.queue, j.grp, j.body, j.state, j.at, j.rank, NULL, NULL "
+        f"SELECT j.rank, j.seq, {_SHOWN}, j.at, j.rank, NULL, NULL "
         "FROM {p}jobs AS j WHERE state = {s} AND queue = ? AND (rank, seq) > (?, ?) "
         "ORDER BY rank, seq LIMIT ?"
     )
     page_running: str = (
-        "SELECT j.lent_at, j.seq, j.id, j.queue, j.grp, j.body, j.state, j.lent_at, j.rank, "
+        f"SELECT j.lent_at, j.seq, {_SHOWN}, j.lent_at, j.rank, "
         "s.id, s.epoch FROM {p}jobs AS j LEFT JOIN {p}sessions AS s ON s.seq = j.holder "
         "WHERE j.state = 2 AND (?1 IS NULL OR j.queue = ?1) AND (j.lent_at, j.seq) > (?2, ?3) "
         "ORDER BY j.lent_at, j.seq LIMIT ?4"
     )
     find: str = (
-        "SELECT j.rank, j.seq, j.id, j.queue, j.grp, j.body, j.state, coalesce(j.lent_at, j.at), "
+        f"SELECT j.rank, j.seq, {_SHOWN}, coalesce(j.lent_at, j.at), "
         "j.rank, s.id, s.epoch FROM {p}jobs AS j LEFT JOIN {p}sessions AS s ON s.seq = j.holder "
         "WHERE j.id = ?"
     )
