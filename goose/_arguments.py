@@ -99,8 +99,8 @@ class Plan:
         self._place: dict[str, int] = {}
         self._required: list[str] = []
         self._required_positional = 0
-        self._exact = -1
-        """How many arguments fill all positional places with nothing else required, or -1."""
+        self._least = self._most = -1
+        """How many positional arguments make a whole call without keywords; -1 if none do."""
         try:
             self._signature = inspect.signature(fn)
             self._read(inner)
@@ -123,7 +123,8 @@ class Plan:
             else:
                 self._add(p, parameter)
         if all(name in self._place for name in self._required):
-            self._exact = len(self._positional)
+            self._least = self._required_positional + len(self._required)
+            self._most = len(self._positional)
 
     def _add(self, p: inspect.Parameter, parameter: Parameter) -> None:
         required = p.default is p.empty
@@ -203,8 +204,8 @@ class Plan:
     ) -> tuple[list[Parameter], Mapping[str, Parameter]]:
         """Return the parameter of each argument, or raise *wrong* as Python would a TypeError."""
         given = len(args)
-        if given == self._exact and not kwargs:
-            return self._positional, self._keyword
+        if not kwargs and self._least <= given <= self._most:
+            return self._positional[:given], self._keyword
         if not self._fits(given, kwargs):
             raise wrong(f"{self.name}: {self._complaint(args, kwargs)}")
         positional = self._positional[:given]
@@ -243,7 +244,12 @@ def _members(annotation: Any, namespace: Mapping[str, Any]) -> dict[str, Paramet
     if typing.get_origin(annotation) is not typing.Unpack:
         return {}
     (fields,) = typing.get_args(annotation)
-    found = typing.get_type_hints(fields, localns=dict(namespace), include_extras=True)
+    try:
+        found = typing.get_type_hints(fields, localns=dict(namespace), include_extras=True)
+    except Exception as error:
+        raise Refused(
+            f"an annotation in {show_type(fields)} cannot be resolved: {error}"
+        ) from error
     unwrapped = {
         name: typing.get_args(hint)[0]
         if typing.get_origin(hint) in (typing.Required, typing.NotRequired)

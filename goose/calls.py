@@ -25,7 +25,13 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from goose._arguments import Plan
 from goose._values import on_register, register_type, show
-from goose.errors import ConfigError, FunctionError, UnknownFunction
+from goose.errors import (
+    ArgumentError,
+    ConfigError,
+    FunctionError,
+    SignatureMismatch,
+    UnknownFunction,
+)
 from goose.jobs import JSON
 
 P = ParamSpec("P")
@@ -193,11 +199,14 @@ class Function:
         """Return the arguments as the function takes them.
 
         Raises:
-            SignatureMismatch: They were stored for another version of the function.
-            ArgumentError: An annotation of the function cannot be resolved.
+            SignatureMismatch: They were stored for another version of the function, or an
+                annotation of this one cannot be resolved.
         """
         if self._plan is None:
-            self._plan = Plan(self.name, self.fn, _innermost(self.fn))
+            try:
+                self._plan = Plan(self.name, self.fn, _innermost(self.fn))
+            except ArgumentError as error:
+                raise SignatureMismatch(str(error)) from error
         return self._plan.decode(args, kwargs)
 
 

@@ -237,9 +237,6 @@ class Retry:
             return DEFAULT
         try:
             given = {key: wire[key] for key in _FIELDS if key in wire}
-            for name in ("give_up_on", "succeed_on"):
-                if type(given.get(name, [])) is not list:
-                    raise ConfigError(f"{name} is not an array")
             if isinstance(given.get("backoff"), dict):
                 given["backoff"] = Exponential(**given["backoff"])
             return cls(**given)

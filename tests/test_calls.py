@@ -179,6 +179,11 @@ class Extras(typing.TypedDict, total=False):
     size: typing.Required[int]
 
 
+class Torn(typing.TypedDict):
+    value: Unknown
+
+
+def torn(**options: typing.Unpack[Torn]) -> None: ...
 def unpacked(**options: typing.Unpack[Extras]) -> None: ...
 
 
@@ -466,6 +471,10 @@ def test_an_annotation_that_cannot_be_resolved_is_refused() -> None:
         encode_arguments(unresolvable, (1,), {})
 
     assert f"{ME}:unresolvable: the annotation 'Unknown' of 'value'" in str(caught.value)
+    with pytest.raises(ArgumentError, match="an annotation in Torn cannot be resolved"):
+        encode_arguments(torn, (), {})
+    with pytest.raises(SignatureMismatch, match="TYPE_CHECKING"):
+        Function("m:f", unresolvable).decode((1,), {})
 
 
 def test_an_annotation_of_the_result_is_not_looked_at() -> None:
@@ -484,6 +493,19 @@ def test_a_registered_type_travels_inside_generics() -> None:
         assert {"a": [Money(1)], "b": None} == back  # type: ignore[has-type]
     finally:
         del registered[Money]
+        goose.calls._plans.clear()
+
+
+def test_a_registration_takes_the_place_of_pydantics_own_form() -> None:
+    """Also for a function that was called before; what was made from its annotations is forgotten."""
+    where = Path("/tmp")
+    assert (("/tmp",), {}) == encode_arguments(path, (where,), {})
+
+    register_type(Path, encode=lambda value: [str(value)], decode=lambda found: Path(*found))
+    try:
+        assert ((["/tmp"],), {}) == encode_arguments(path, (where,), {})
+    finally:
+        del registered[Path]
         goose.calls._plans.clear()
 
 

@@ -10,6 +10,7 @@ import math
 import os
 import pickle
 import random
+import signal
 import threading
 import time
 import uuid
@@ -410,6 +411,7 @@ def test_ids_can_be_made_after_a_fork_in_the_middle_of_making_one() -> None:
     with _ids._id_lock:
         pid = os.fork()
         if pid == 0:
+            signal.alarm(5)  # a child that waits for the lock ends, and the pipe is empty
             os.write(write, new_id().encode())
             os._exit(0)
     os.close(write)
