@@ -3,6 +3,7 @@
 import math
 import os
 import pickle
+import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -515,6 +516,7 @@ def test_a_client_works_on_both_sides_of_a_fork() -> None:
 
     child = os.fork()
     if child == 0:
+        signal.alarm(20)  # whatever it waits for, it does not wait for ever
         status = 1
         try:
             client.enqueue(send, "child")
