@@ -319,7 +319,7 @@ class Runner:
         work = self._engine.take()
         if (
             work is not None
-            and self._parking.anybody
+            and self._parking.can_help
             and self._engine.buffer.waiting(is_async=False)
         ):
             self._parking.unpark()

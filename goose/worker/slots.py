@@ -119,12 +119,18 @@ def doing(ident: int) -> str:
 
 
 class Parking:
-    """Where idle slots wait. The last to come is the first to go: its caches are warm."""
+    """Where idle slots wait. The last to come is the first to go: its caches are warm.
+
+    At most one slot is on its way from here to work at any time, and it wakes the next one
+    when it finds more than it takes. So a burst of tiny jobs wakes one slot too many, not all
+    of them, and as many as are needed come when jobs block.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._parked: list[threading.Lock] = []
         self._permits = 0
+        self._waking = 0
         self.closed = False
 
     def park(self, place: threading.Lock) -> None:
@@ -140,24 +146,30 @@ class Parking:
             self._parked.append(place)
         place.acquire()
         place.release()
+        with self._lock:
+            self._waking -= 1
 
     def unpark(self) -> None:
         """Let one slot look for work; if none is parked, the next to park looks once more."""
         with self._lock:
+            if self._waking:
+                return  # that one has yet to look, and will find this work
             if self._parked:
+                self._waking += 1
                 self._parked.pop().release()
             else:
                 self._permits = 1
 
     @property
-    def anybody(self) -> bool:
-        """Whether a slot is parked; a hint, not a promise."""
-        return bool(self._parked)
+    def can_help(self) -> bool:
+        """Whether a slot is parked and none is on its way; a hint, not a promise."""
+        return bool(self._parked) and not self._waking
 
     def close(self) -> None:
         """Let all slots go."""
         with self._lock:
             self.closed = True
+            self._waking += len(self._parked)
             while self._parked:
                 self._parked.pop().release()
 
