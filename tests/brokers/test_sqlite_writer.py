@@ -16,6 +16,7 @@ import pytest
 
 from goose.brokers.base import Session, Share, State
 from goose.brokers.sqlite import SQLiteBroker
+from goose.brokers.sqlite import writer as writer_module
 from goose.brokers.sqlite.connections import WAL_LIMIT
 from goose.brokers.sqlite.writer import Writer, _Turn
 from goose.errors import BrokerError, BrokerUnavailable
@@ -168,6 +169,45 @@ def test_an_interrupted_leader_leaves_the_others_unharmed(writer: Writer, path: 
     assert [] == values(path)
     assert not other.done
     assert 2 == writer.run(insert(2), "", 5)
+    assert (True, 1) == (other.done, other.result)
+    assert [1, 2] == values(path)
+
+
+def test_an_interrupt_leaves_no_transaction_open(
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a KeyboardInterrupt hits, the file is free for others, and the writer goes on."""
+
+    def interrupted(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_run_all", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            writer.run(insert(1), "", 5)
+    with locked(path):
+        pass
+    assert 2 == writer.run(insert(2), "", 5)
+    assert [2] == values(path)
+
+
+def test_an_interrupt_after_the_commit_repeats_nothing(
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed counts as done for all who shared it, also when the leader is interrupted."""
+    finish = writer_module._finish
+    calls = iter([KeyboardInterrupt, None])
+
+    def interrupted(batch: list[_Turn]) -> None:
+        if error := next(calls):
+            raise error
+        finish(batch)
+
+    monkeypatch.setattr(writer_module, "_finish", interrupted)
+    other = _Turn(insert(1), "", 5, durable=True)
+    writer._waiting.append(other)
+    with pytest.raises(KeyboardInterrupt):
+        writer.run(insert(2), "", 5)
     assert (True, 1) == (other.done, other.result)
     assert [1, 2] == values(path)
 

@@ -97,6 +97,14 @@ class Connections:
             self._reader_file = self._identity()
         return self._reader
 
+    def roll_back(self) -> None:
+        """End the writer's transaction, if there is one left."""
+        try:
+            if self._writer is not None and self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except sqlite3.Error:
+            self.drop_writer()  # which undoes, too
+
     def drop_writer(self) -> None:
         """Close the writer; the next use opens another."""
         connection, self._writer = self._writer, None

@@ -179,6 +179,9 @@ class Writer:
                     problem = None
                     again = self._run_all(connection, batch)
                     break
+                finally:
+                    # An interrupt may come right after the transaction began.
+                    self._connections.roll_back()
         else:
             problem = problem or sqlite3.OperationalError("no time left to begin")
         if problem is not None:
@@ -208,10 +211,11 @@ class Writer:
                     return [turn for turn in batch if not turn.done]
             committing = True
             connection.execute("COMMIT")
+            _finish(batch)
         except sqlite3.Error as error:
             if spoils(error):
                 self._connections.drop_writer()
-            self._roll_back(connection)
+            self._connections.roll_back()
             for turn in batch:
                 if not turn.done:
                     turn.fail(translate(error, self.path))
@@ -219,11 +223,8 @@ class Writer:
         except BaseException:
             if committing and not connection.in_transaction:
                 _finish(batch)
-            else:
-                self._roll_back(connection)
             raise
         self._connections.present.update(turn.namespace for turn in batch if not turn.error)
-        _finish(batch)
         return []
 
     def _run_one(self, connection: sqlite3.Connection, turn: _Turn, *, alone: bool) -> None:
@@ -240,14 +241,6 @@ class Writer:
                 connection.execute("ROLLBACK" if alone else "ROLLBACK TO turn")
         if not alone and connection.in_transaction:
             connection.execute("RELEASE turn")
-
-    def _roll_back(self, connection: sqlite3.Connection) -> None:
-        try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            # It was closed just now, or cannot even undo: closing it undoes.
-            self._connections.drop_writer()
 
     # --- checkpoints ---------------------------------------------------------------------
 
@@ -277,15 +270,13 @@ class Writer:
             for _ in pauses(time.monotonic() + 0.1):
                 with self._connections.writing:
                     try:
-                        connection = self._begin()
+                        self._begin()
+                        return self._copy_log()
                     except sqlite3.Error as error:
                         if not is_busy(error):
                             raise
-                    else:
-                        try:
-                            return self._copy_log()
-                        finally:
-                            self._roll_back(connection)
+                    finally:
+                        self._connections.roll_back()
         return False
 
     def _copy_log(self) -> bool:
