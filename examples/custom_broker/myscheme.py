@@ -205,6 +205,12 @@ class FileBroker:
                 gone &= {dead.key}
             return take_over(state, session, gone, limit)
 
+    def held(self, session: Session) -> Sequence[Delivery]:
+        with self._state() as state:
+            check(state, session)
+            own = [(i, r) for i, r in state["jobs"].items() if r["holder"] == session.key]
+            return [loan(job_id, record, session) for job_id, record in own]
+
     def audit(self, session: Session, *, limit: int) -> Sequence[Delivery]:
         with self._state() as state:
             check(state, session)
@@ -269,6 +275,12 @@ def lend(
     state: State, job_id: str, record: Record, session: Session, orphan_of: Session | None = None
 ) -> Delivery:
     record["holder"], record["receipt"] = session.key, count(state)
+    return loan(job_id, record, session, orphan_of)
+
+
+def loan(
+    job_id: str, record: Record, session: Session, orphan_of: Session | None = None
+) -> Delivery:
     body = base64.b64decode(record["body"])
     envelope = Envelope(job_id, record["queue"], body, group=record["group"])
     return Delivery(envelope, record["receipt"], session, record["due"], orphan_of)

@@ -8,7 +8,10 @@ import pytest
 
 from goose.brokers.base import Broker
 from goose.testing import BrokerSuite
-from tests.testing.broken_brokers import CAUGHT_BY, Good
+from tests.testing import broken_brokers, broken_sessions
+from tests.testing.broken_brokers import Good
+
+CAUGHT_BY = {**broken_brokers.CAUGHT_BY, **broken_sessions.CAUGHT_BY}
 
 _numbers = itertools.count()
 

@@ -71,6 +71,40 @@ class Living(Tools):
         assert not sessions.end(dead), "it ended although orphans of it are left"
         self.recover(broker, heir, 2, dead=dead)
 
+    def test_a_session_may_ask_what_it_holds(self, broker: Broker) -> None:
+        """`held` shows all loans of one session, of any queue, and changes nothing about them."""
+        sessions = needs(broker, Sessions)
+        holder, other, dead = (self.open(broker) for _ in range(3))
+        broker.enqueue([job("one"), job("two", "second"), job("other's"), job("orphan")])
+        self.take(broker, holder, 1)
+        self.take(broker, holder, 1, "second")
+        self.take(broker, other, 1)
+        self.take(broker, dead, 1)
+        for _ in range(2):
+            assert ["one", "two"] == sorted(ids(sessions.held(holder)))
+        self.recover(broker, other, 1, dead=dead)
+        assert ["orphan", "other's"] == sorted(ids(sessions.held(other)))
+        for session in (dead, Session("nobody")):
+            with pytest.raises(SessionLost):
+                sessions.held(session)
+
+    def test_what_is_held_can_be_settled(self, broker: Broker) -> None:
+        """Deliveries from `held` carry the receipts that are good, and the jobs as they were lent."""
+        sessions = needs(broker, Sessions)
+        session = self.open(broker)
+        broker.enqueue([job("one", body=b"1", group="g"), job("two")])
+        lent = {d.envelope.id: d for d in self.take(broker, session, 2)}
+        held = {d.envelope.id: d for d in sessions.held(session)}
+        assert set(lent) == set(held)
+        for name, delivery in held.items():
+            assert lent[name].envelope == delivery.envelope
+            assert (lent[name].receipt, session) == (delivery.receipt, delivery.session)
+        assert [] == list(broker.ack([held["one"]]))
+        assert [] == list(broker.release([held["two"]]))
+        assert [] == ids(sessions.held(session))
+        assert ["two"] == ids(self.take(broker, session, 1))
+        self.assert_nothing(broker, session, why="one is done and one is held")
+
     def test_a_heartbeat_of_nobody_raises(self, broker: Broker) -> None:
         """A heartbeat does not create a session."""
         sessions = needs(broker, Sessions)
