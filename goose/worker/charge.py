@@ -51,6 +51,8 @@ RESTART_LIMIT = 30.0
 """Default of `Plan.restart_limit`, in seconds."""
 STOP_SLACK = 2.5
 """Seconds a child has beyond its grace, to interrupt what runs and to settle it."""
+START_PATIENCE = 1.0
+"""Seconds a starting child has to obey a stop; what it imports does not matter any more."""
 LAST_WORDS = 2.0
 """Seconds a child has from its `Stopped` to the end of its process."""
 
@@ -124,6 +126,7 @@ class Charge:
         self._next_at = -math.inf
         self._started_at = 0.0
         self._kill_at = math.inf
+        self._abandon_at = math.inf
         self._killed_at: float | None = None
         self._cause = Cause.DIED
         self._aftermath: Aftermath | None = None
@@ -159,10 +162,9 @@ class Charge:
         self.leaving = True
         if self.phase is Phase.OPENING:
             self._end([], [], now)
-        elif self.phase is Phase.STARTING:
-            self.kill(now, Cause.LEFT)  # it runs nothing yet
-        elif self.phase is Phase.WORKING and now + grace + STOP_SLACK < self._kill_at:
+        elif self.alive and now + grace + STOP_SLACK < self._kill_at:
             self._kill_at = now + grace + STOP_SLACK
+            self._abandon_at = now + START_PATIENCE
             assert self.process is not None
             self.process.send(Stop(grace))
 
@@ -237,7 +239,7 @@ class Charge:
         if code is not None:
             self._bury(now, code)
             return
-        if now >= self._kill_at:
+        if now >= self._kill_at or (now >= self._abandon_at and self._never_worked()):
             self.kill(now, Cause.LEFT)
         late = [job for job in self.process.running() if job.hard_deadline_mono <= now]
         if late and self._killed_at is None:
@@ -248,6 +250,12 @@ class Charge:
             self.kill(now, Cause.TIMED_OUT)
         if self._killed_at is None:
             self._keep_alive(now)
+
+    def _never_worked(self) -> bool:
+        # Not only by its `Ready`: it takes jobs a moment before that is heard. A child looks
+        # for a `Stop` right before it begins, so one that does not tick by now never will.
+        assert self.process is not None
+        return self.phase is Phase.STARTING and self.process.last_tick() == -math.inf
 
     def _hear(self, message: Message, now: float) -> None:
         match message:

@@ -207,6 +207,11 @@ def main(fd: int) -> int:
         sys.path.insert(0, str(Path.cwd()))
     try:
         broker, runner, backends = _build(bootstrap, channel)
+        early += channel.receive()
+        if terminated.is_set() or any(isinstance(message, Stop) for message in early):
+            channel.send(Stopped(clean=True))
+            return 0
+        _start(runner)
     except _CannotBegin as problem:
         logger.error("%s", problem.text)
         channel.send(Fatal(problem.exit_code, problem.text))
@@ -253,7 +258,7 @@ class _CannotBegin(Exception):
 
 
 def _build(bootstrap: Bootstrap, channel: Channel) -> tuple[Broker, Runner, list[metrics.Metrics]]:
-    """Return what works, started."""
+    """Return what works, not started yet."""
     try:
         offer = Offer(bootstrap.modules)
         offer.load()
@@ -277,15 +282,26 @@ def _build(bootstrap: Bootstrap, channel: Channel) -> tuple[Broker, Runner, list
             on_session_lost=lambda: _tell(channel, Refused()),
             on_death=_end_after_death,
         )
-        runner.start()
-    except BrokerError as error:
-        raise _CannotBegin(BROKER, f"broker: {error}") from error
-    except GooseError as error:
-        raise _CannotBegin(SETTINGS, str(error)) from error
     except Exception as error:
-        logger.exception("a worker process cannot begin")
-        raise _CannotBegin(OTHER, f"{type(error).__name__}: {error}") from error
+        raise _judged(error) from error
     return broker, runner, backends
+
+
+def _start(runner: Runner) -> None:
+    try:
+        runner.start()
+    except Exception as error:
+        raise _judged(error) from error
+
+
+def _judged(error: Exception) -> _CannotBegin:
+    """Return what the supervisor is told about *error*, which came up before the first job."""
+    if isinstance(error, BrokerError):
+        return _CannotBegin(BROKER, f"broker: {error}")
+    if isinstance(error, GooseError):
+        return _CannotBegin(SETTINGS, str(error))
+    logger.error("a worker process cannot begin", exc_info=error)
+    return _CannotBegin(OTHER, f"{type(error).__name__}: {error}")
 
 
 def config_from(fields: Mapping[str, Any]) -> WorkerConfig:

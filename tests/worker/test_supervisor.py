@@ -167,6 +167,7 @@ class World:
         if self.spawn_error is not None:
             raise self.spawn_error
         child = Child(self, session, 100 + len(self.children))
+        child.ticks = self.born_ready
         if self.born_ready:
             child.say(Ready())
         self.children.append(child)
@@ -413,7 +414,6 @@ def test_slow_imports_are_not_taken_for_death() -> None:
     world.born_ready = False
     world.run(0)
     child = world.children[0]
-    child.ticks = False
     world.run(5 * TTL)
 
     assert child.code is None
@@ -712,14 +712,31 @@ def test_a_second_signal_is_immediate(world: World, number: int, code: int) -> N
 
 
 def test_a_signal_while_starting_ends_at_once() -> None:
-    """A child that is not ready runs nothing and is not waited for."""
+    """A child whose engine never ticked runs nothing and is not waited for."""
     world = World()
     world.born_ready = False
-    world.run(1)
+    world.run(0)
     world.supervisor.interrupt(signal.SIGTERM)
 
-    assert 0 == world.run(0.5)
+    assert 0 == world.run(1.5)
     assert not world.living
+
+
+def test_a_child_works_a_moment_before_its_readiness_is_heard(world: World) -> None:
+    """A signal in that moment is no reason to kill what it runs already."""
+    world.born_ready = False
+    world.living[0].code = -9
+    world.run(0.5)
+    child = world.living[0]
+    child.ticks = True
+    child.takes("first")
+    world.supervisor.interrupt(signal.SIGTERM)
+    assert world.run(GRACE - 1) is None
+    child.notes.clear()
+    child.end(Ready())
+
+    assert 0 == world.run(1)
+    assert [Stop(GRACE)] == child.heard
 
 
 def test_a_signal_while_waiting_for_the_broker_ends_at_once() -> None:
@@ -743,7 +760,7 @@ def test_modules_that_cannot_be_imported_end_the_start() -> None:
     world.children[0].say(Fatal(3, "no module named app"))
     world.children[0].code = 3
 
-    assert 3 == world.run(1)
+    assert 3 == world.run(2)
     assert not world.living
 
 
