@@ -114,7 +114,10 @@ def test_many_tasks_share_calls_and_one_thread(client: aio.Client, broker: Held)
 def test_a_cancelled_await_breaks_nothing(client: aio.Client, broker: Held) -> None:
     """The job of a cancelled task may be stored all the same, and other tasks go on."""
 
+    complaints: list[object] = []
+
     async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, why: complaints.append(why))
         cancelled = asyncio.create_task(client.enqueue(send, "cancelled"))
         assert await asyncio.to_thread(broker.entered.wait, 20)
         waiting = asyncio.create_task(client.enqueue(send, "waiting"))
@@ -128,6 +131,7 @@ def test_a_cancelled_await_breaks_nothing(client: aio.Client, broker: Held) -> N
 
     asyncio.run(main())
 
+    assert [] == complaints
     assert 3 == broker.count(State.READY)
 
 

@@ -193,6 +193,24 @@ def test_popped_jobs_are_gone_and_in_hand(setup: Setup) -> None:
     assert [jobs[1].id] == ids(setup.inspection.find(State.DEAD))
 
 
+def test_a_job_that_somebody_else_took_is_not_popped(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two who pop the same dead job only the one that removed it gets it."""
+    setup.client.enqueue(count, 1)
+    setup.bury()
+    delete = setup.broker.delete
+
+    def late(ids: Any, *, state: State) -> Any:
+        assert 1 == len(setup.inspection.replay())
+        return delete(ids, state=state)
+
+    monkeypatch.setattr(setup.broker, "delete", late)
+
+    assert [] == setup.inspection.pop()
+    assert 1 == setup.inspection.count(State.READY)
+
+
 def test_a_dead_body_that_cannot_be_decoded_is_replayed_as_it_is(setup: Setup) -> None:
     """What this Goose cannot read is left to workers that can."""
     setup.broker.enqueue([Envelope("newer", "default", b'{"v":99}', group="g")])
