@@ -439,6 +439,7 @@ def test_a_job_joins_the_callers_writes(broker: SQLiteBroker, tmp_path: Path) ->
     """With Python's default transactions, job and row commit, or roll back, as one."""
     connection = sqlite3.connect(tmp_path / "jobs.db")
     connection.row_factory = lambda *_: {"rows": "of the caller's kind"}
+    connection.text_factory = bytes
     connection.execute("CREATE TABLE mine (x)")
     for end, count in ((connection.rollback, 0), (connection.commit, 1)):
         connection.execute("INSERT INTO mine VALUES (1)")
@@ -446,6 +447,20 @@ def test_a_job_joins_the_callers_writes(broker: SQLiteBroker, tmp_path: Path) ->
         assert 0 == broker.count(State.READY)
         end()
         assert count == broker.count(State.READY)
+    connection.close()
+
+
+def test_a_failed_enqueue_leaves_the_callers_writes(broker: SQLiteBroker, tmp_path: Path) -> None:
+    """When one job cannot be stored none of its call is, and the transaction goes on."""
+    connection = sqlite3.connect(tmp_path / "jobs.db")
+    connection.execute("CREATE TABLE mine (x)")
+    connection.execute("INSERT INTO mine VALUES (1)")
+    bad = Envelope("bad", "mail", object())  # type: ignore[arg-type]
+    with pytest.raises(BrokerError):
+        broker.enqueue_within(connection, [*[job(f"{n}") for n in range(200)], bad])
+    connection.commit()
+    assert [(1,)] == connection.execute("SELECT x FROM mine").fetchall()
+    assert 0 == broker.count(State.READY)
     connection.close()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from goose.brokers.sqlite.faults import translate
 from goose.brokers.sqlite.options import Options
@@ -25,23 +26,25 @@ def store_within(
     """Store *envelopes* through *connection*; see `SQLiteBroker.enqueue_within`."""
     try:
         cursor = connection.cursor(sqlite3.Cursor)
-        cursor.row_factory = None
+        cursor.row_factory = None  # the caller's kinds of rows and texts are the caller's
         _check_file(cursor, options.path)
         if not is_present(cursor, options.namespace):
             raise BrokerError(
                 f"{options.path} has no tables of Goose yet: call "
                 f"SQLiteBroker({options.path!r}).migrate() once before, outside the transaction"
             )
-        if not connection.in_transaction:
+        begun = not connection.in_transaction
+        if begun:
             _begin(connection, cursor)
-        store(cursor, statements, envelopes, now)
+        with _all_or_nothing(connection, begun):
+            store(cursor, statements, envelopes, now)
     except sqlite3.Error as error:
         raise translate(error, options.path) from error
 
 
 def _check_file(cursor: sqlite3.Cursor, path: str) -> None:
-    files = {name: file for _, name, file in cursor.execute("PRAGMA database_list").fetchall()}
-    file = files.get("main") or ":memory:"
+    main = next(file for number, _, file in cursor.execute("PRAGMA database_list") if number == 0)
+    file = os.fsdecode(main or "") or ":memory:"
     try:
         same = os.path.samefile(file, path)
     except OSError:
@@ -51,6 +54,21 @@ def _check_file(cursor: sqlite3.Cursor, path: str) -> None:
             f"the connection is of {file}, the broker of {path}: a job can join a transaction "
             "only of the broker's own file"
         )
+
+
+@contextmanager
+def _all_or_nothing(connection: sqlite3.Connection, begun: bool) -> Iterator[None]:
+    """Undo what the block did if it fails, and the transaction too if it was *begun* for it."""
+    connection.execute("SAVEPOINT goose")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK" if begun else "ROLLBACK TO goose")
+        raise
+    finally:
+        if connection.in_transaction:
+            connection.execute("RELEASE goose")
 
 
 def _begin(connection: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
