@@ -85,14 +85,19 @@ class Executor:
 
     async def arun(self, work: Work) -> Outcome:
         """Run *work* on the running event loop and return its outcome."""
+        limit: asyncio.Timeout | None = None
         try:
             execution = self._begin(work)
-            async with asyncio.timeout(work.job.timeout) as limit:
+            if work.job.timeout is None:
+                # Nothing here needs asyncio then, so a simulator can drive the function itself.
                 await work.plan.call(execution)
+            else:
+                async with asyncio.timeout(work.job.timeout) as limit:
+                    await work.plan.call(execution)
         except SignatureMismatch as error:
             return self._preparer.defer(work.delivery, work.job, error)
         except BaseException as error:  # noqa: BLE001
-            if isinstance(error, TimeoutError) and limit.expired():
+            if isinstance(error, TimeoutError) and limit is not None and limit.expired():
                 error = JobTimeout().with_traceback(error.__traceback__)
             retry = retry_of(work.job)
             if retry.on_error or retry.on_death:
