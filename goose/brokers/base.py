@@ -232,6 +232,17 @@ class Sessions(Protocol):
         """
         ...
 
+    def held(self, session: Session) -> Sequence[Delivery]:
+        """Return every loan of *session*, with its receipt; changes nothing.
+
+        For a worker that did not hear the reply to a `dequeue` or `recover`: only the broker
+        knows what it lent then, and what the worker never saw it gives back.
+
+        Raises:
+            SessionLost: The broker holds *session* for dead (or never saw it).
+        """
+        ...
+
     def audit(self, session: Session, *, limit: int) -> Sequence[Delivery]:
         """Transfer up to *limit* loans whose session does not exist at all, as `recover`.
 

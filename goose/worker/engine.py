@@ -105,12 +105,18 @@ class Engine:
         preparer = Preparer(offer, config, middleware, clock)
         self.executor = Executor(offer, preparer, resources=resources, clock=clock, random=random)
         self.settler = Settler(broker, self._on_settled)
+        self.heartbeat = (
+            Heartbeat(broker, config.ttl, session=lambda: self.session, renew=self.renew)
+            if isinstance(broker, Sessions)
+            else None
+        )
         self.fetcher = Fetcher(
             broker,
             self.buffer,
             preparer,
             config.queues,
             session=lambda: self.session,
+            in_touch=lambda now: self.heartbeat is None or self.heartbeat.in_touch(now),
             settle=self.settle,
             on_work=self._on_work,
             clock=clock,
@@ -122,15 +128,11 @@ class Engine:
             config.ttl,
             session=lambda: self.session,
             on_recovered=self._on_recovered,
+            on_doubt=self.fetcher.doubt,
             clock=clock,
             random=random,
         )
         self.gauge = Gauge(broker, config.queues, self.report.metrics)
-        self.heartbeat = (
-            Heartbeat(broker, config.ttl, session=lambda: self.session, renew=self.renew)
-            if isinstance(broker, Sessions)
-            else None
-        )
         self._notes = notes
         self._clock = clock
 
@@ -196,6 +198,7 @@ class Engine:
         self.kicks.settle()
 
     def _on_settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
+        self.fetcher.forget([outcome.delivery for outcome in batch])
         self.buffer.settled(len(batch), self._clock.mono())
         self.report.settled(batch, lost)
         if self.buffer.suspect_waits:
@@ -213,7 +216,7 @@ class Engine:
         refused by the broker, unless it comes before anybody has taken the job over.
         """
         self.session = session
-        self.buffer.clear()
+        self.fetcher.forget([work.delivery for work in self.buffer.clear()])
         self.ask_to_stop()
         self.report.session_lost()
 

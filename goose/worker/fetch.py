@@ -1,25 +1,42 @@
-"""Takes deliveries from the broker into the buffer, as many as there is room for."""
+"""Takes deliveries from the broker into the buffer, as many as there is room for.
+
+When the broker did not answer, it may all the same have lent something, which only it knows
+of: nobody would run that job while this process lives. So the fetcher knows its loans by their
+receipts, and after such a call gives back what the broker has lent to this process and the
+process never saw. That is safe at any moment, since what it never saw does not run here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 
-from goose.brokers.base import Broker, Session, Share
+from goose.brokers.base import Broker, Delivery, Session, Sessions, Share
+from goose.errors import BrokerUnavailable
 from goose.worker.buffer import Buffer
 from goose.worker.clock import Clock
 from goose.worker.outcomes import Ending, Outcome, Verb
 from goose.worker.prepare import Preparer
 from goose.worker.work import Work
 
+logger = logging.getLogger("goose.worker")
+
+OUT_OF_TOUCH = 0.05
+"""Seconds until a process that has to beat first looks again whether it has."""
 ASK_AGAIN = 0.25
 """Seconds until a full buffer is asked again, should nobody have said that it has room."""
 
 
+COMPARE_AGAIN = 60.0
+"""Seconds until loans are compared once more: a call that got no answer may arrive late."""
+
+
 class Fetcher:
-    """Fetches. `step` is called by one thread.
+    """Fetches. `step` is called by one thread; `forget` and `doubt` may be by others.
 
     Args:
         session: Returns the session to take jobs for.
+        in_touch: Says whether that session is certain to live, by the monotonic time.
         settle: Takes outcomes of deliveries that cannot be run here.
         on_work: Told that jobs wait for a slot.
         wait: Seconds to block in the broker when there is nothing to do.
@@ -33,6 +50,7 @@ class Fetcher:
         queues: Sequence[Share],
         *,
         session: Callable[[], Session],
+        in_touch: Callable[[float], bool],
         settle: Callable[[Sequence[Outcome]], None],
         on_work: Callable[[], None],
         clock: Clock,
@@ -43,12 +61,16 @@ class Fetcher:
         self._preparer = preparer
         self._queues = tuple(queues)
         self._session = session
+        self._in_touch = in_touch
         self._settle = settle
         self._on_work = on_work
         self._clock = clock
         self._wait = wait
         self.found_nothing = False
         """Whether the last look at the broker found no ready job."""
+        self._known: set[object] = set()
+        self._doubts = 0
+        self._compare_at = 0.0
 
     def step(self, now: float) -> float:
         """Take what there is room for.
@@ -60,11 +82,19 @@ class Fetcher:
             SessionLost: The session is dead; nothing was taken.
             BrokerError: Nothing was taken, as far as is known.
         """
+        if not self._in_touch(now):
+            return OUT_OF_TOUCH
+        if self._doubts and now >= self._compare_at:
+            self._compare(now)
         room = self._buffer.room(now)
         if not room:
             return ASK_AGAIN
         session = self._session()
-        deliveries = self._broker.dequeue(session, self._queues, limit=room, wait=self._wait)
+        try:
+            deliveries = self._broker.dequeue(session, self._queues, limit=room, wait=self._wait)
+        except BrokerUnavailable:
+            self.doubt()
+            raise
         self.found_nothing = not deliveries
         if not deliveries:
             return 0.0
@@ -78,12 +108,35 @@ class Fetcher:
                 outcomes.append(prepared)
         if session is not self._session():
             return 0.0  # lost while we waited: others have these jobs by now
+        self._known.update([delivery.receipt for delivery in deliveries])
         outcomes += [given_back(work) for work in self._buffer.put(works)]
         if outcomes:
             self._settle(outcomes)
         if works:
             self._on_work()
         return 0.0
+
+    def forget(self, deliveries: Iterable[Delivery]) -> None:
+        """Note that these loans are over."""
+        self._known.difference_update([delivery.receipt for delivery in deliveries])
+
+    def doubt(self) -> None:
+        """Note that the broker may have lent something to this process that it never saw."""
+        self._compare_at = 0.0
+        self._doubts = 2
+
+    def _compare(self, now: float) -> None:
+        """Give back what the broker has lent to this session and the process never saw."""
+        if isinstance(self._broker, Sessions):
+            held = self._broker.held(self._session())
+            unseen = [delivery for delivery in held if delivery.receipt not in self._known]
+            if unseen:
+                # An orphan that the checker is about to settle may be among them; then its
+                # settle is refused, and the job runs again unblamed.
+                self._broker.release(unseen)
+                logger.warning("gave back %d jobs whose loan was never heard of", len(unseen))
+        self._doubts -= 1
+        self._compare_at = now + COMPARE_AGAIN
 
 
 def given_back(work: Work) -> Outcome:

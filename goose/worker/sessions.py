@@ -51,8 +51,19 @@ class Heartbeat:
         self._ttl = ttl
         self._session = session
         self._renew = renew
+        self._epoch = 0
+        self._heard_mono: float | None = None
 
-    def step(self, _now: float) -> float:
+    def in_touch(self, now: float) -> bool:
+        """Say whether the last beat is recent enough for nobody to hold the session for dead.
+
+        A process that was paused wakes up with a session that lapses at any moment; a job it
+        took then would run here and, recovered, elsewhere. True before the first beat, and so
+        always where somebody else beats.
+        """
+        return self._heard_mono is None or now - self._heard_mono < self._ttl / 2
+
+    def step(self, now: float) -> float:
         """Beat once; return the seconds until the next beat.
 
         Raises:
@@ -62,7 +73,9 @@ class Heartbeat:
         try:
             self._broker.heartbeat(session, ttl=self._ttl)
         except SessionLost:
-            fresh = Session(session.id, session.epoch + 1)
+            # An epoch is opened once; if only the reply to that is lost, the next one is tried.
+            self._epoch = max(self._epoch, session.epoch) + 1
+            fresh = Session(session.id, self._epoch)
             logger.error(
                 "session %s was given up by the broker: it was silent for %g s; going on as %s",
                 session.key,
@@ -71,6 +84,7 @@ class Heartbeat:
             )
             self._broker.open(fresh, ttl=self._ttl)
             self._renew(fresh)
+        self._heard_mono = now  # when it was sent, which the broker's instant is not before
         return self._ttl / BEATS_PER_TTL
 
 
@@ -79,6 +93,7 @@ class OrphanChecker:
 
     Args:
         on_recovered: Told what each round did, and whether by the audit.
+        on_doubt: Told when orphans may have been taken over that are not settled.
     """
 
     def __init__(
@@ -88,6 +103,7 @@ class OrphanChecker:
         *,
         session: Callable[[], Session],
         on_recovered: Callable[[Sequence[Delivery], Recovered, bool], None],
+        on_doubt: Callable[[], None],
         clock: Clock,
         random: random.Random,
     ) -> None:
@@ -95,6 +111,7 @@ class OrphanChecker:
         self._ttl = ttl
         self._session = session
         self._on_recovered = on_recovered
+        self._on_doubt = on_doubt
         self._clock = clock
         self._random = random
         self._in_touch_since: float | None = None
@@ -105,20 +122,23 @@ class OrphanChecker:
         """Look for orphans once; return the seconds until the next look.
 
         Raises:
-            BrokerError: Some orphans may have been taken over and not settled; they are found
-                again when this session ends or dies.
+            BrokerError: Some orphans may have been taken over and not settled.
         """
+        try:
+            return self._look(now)
+        except BrokerError:
+            self._in_touch_since = None
+            self._on_doubt()
+            raise
+
+    def _look(self, now: float) -> float:
         broker = self._broker
         every = self._ttl / BEATS_PER_TTL
         if not isinstance(broker, Sessions):
             return self._ttl
         session = self._session()
         patient = self._is_patient(now)
-        try:
-            orphans = broker.recover(session, limit=BATCH, proven=not patient)
-        except BrokerError:
-            self._in_touch_since = None
-            raise
+        orphans = broker.recover(session, limit=BATCH, proven=not patient)
         self._touch(now)
         if orphans:
             self._take_over(orphans, complete=len(orphans) < BATCH, audit=False)
