@@ -44,6 +44,7 @@ class Loan:
 
     receipt: object
     place: Place
+    session: Session
     recovered: bool
     run_at: float | None = None
     ending: str | None = None
@@ -84,11 +85,13 @@ class Ledger:
         """Jobs in flight at some fault: as many may run twice."""
         self.open = len(script.parts)
         """Jobs that are neither done nor dead, or whose client does not know that they are stored."""
+        self.waits: list[tuple[Place, float]] = []
+        """Places of which a thread stands still in a call, and until when it should."""
         self._script = script
         self._clock = clock
         self._places: dict[Session, Place] = {}
         self._disturbed: dict[Place, float] = {}
-        self._beaten: dict[Place, float] = {}
+        self._beaten: dict[Session, float] = {}
         self._held: dict[Place, dict[object, Entry]] = {}
 
     def say(self, text: str) -> None:
@@ -107,9 +110,9 @@ class Ledger:
         """Note whose session that is."""
         self._places[session] = place
 
-    def beaten(self, place: Place) -> None:
-        """Note that a heartbeat of *place* was heard."""
-        self._beaten[place] = self._clock()
+    def beaten(self, session: Session) -> None:
+        """Note that a heartbeat was heard."""
+        self._beaten[session] = self._clock()
 
     def held(self, place: Place) -> int:
         """Return how many jobs are lent to *place* now."""
@@ -162,10 +165,13 @@ class Ledger:
     def _numbers(self, entries: Any) -> str:
         return ", ".join(str(entry.part.number) for entry in entries) or "nothing"
 
-    def given_up(self, place: Place) -> None:
+    def given_up(self, place: Place, session: Session) -> None:
         """Check that the broker had a reason to hold a session of *place* for dead."""
+        # A wait that began inside of another one makes that one longer than it should be.
+        if any(each is place and end < self._clock() for each, end in self.waits):
+            return
         # That it alone was silent is one; an outage that all suffer is not.
-        if place.alive and self._disturbed.get(place, -1.0) < self._beaten.get(place, 0.0):
+        if place.alive and self._disturbed.get(place, -1.0) < self._beaten.get(session, 0.0):
             self.wrong(f"{place.name} lives and was in reach, and its session was given up")
 
     # --- the client -----------------------------------------------------------------------
@@ -231,14 +237,14 @@ class Ledger:
                 self.wrong(f"job {number} was recovered while it was {entry.state}")
             else:
                 if loan.place is not place:  # a supervisor takes over from itself
-                    self.given_up(loan.place)
+                    self.given_up(loan.place, loan.session)
                 entry.owed += loan.run_at is not None
                 del self._held[loan.place][loan.receipt]
             self._lend(entry, delivery, place, recovered=True)
             self.say(f"{place.name}: recovers job {number}")
 
     def _lend(self, entry: Entry, delivery: Delivery, place: Place, *, recovered: bool) -> None:
-        loan = Loan(delivery.receipt, place, recovered)
+        loan = Loan(delivery.receipt, place, delivery.session, recovered)
         entry.state, entry.loan = "lent", loan
         entry.loans.append(loan)
         self._held.setdefault(place, {})[delivery.receipt] = entry
@@ -305,7 +311,8 @@ class Ledger:
         failed = sum(loan.ending == "failed" for loan in entry.loans)
         if reason == "retries" and not MAX_RETRIES + 1 == body["attempt"] <= failed:
             self.wrong(f"job {number} is dead after {body['attempt']} attempts of {failed} runs")
-        if reason == "crashed" and body["crashes"] != MAX_CRASHES:
+        # A fault while it was held and not running looks like one crash more to others.
+        if reason == "crashed" and not 0 <= body["crashes"] - MAX_CRASHES <= entry.hits:
             self.wrong(f"job {number} is dead after {body['crashes']} crashes")
 
     # --- the end --------------------------------------------------------------------------

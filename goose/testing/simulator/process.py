@@ -224,6 +224,9 @@ class Worker(Place):
         if not self._ledger.may_hit(self):
             self._until(lambda: self._ledger.may_hit(self), 1.0, self._end)
             return
+        for actor in self.actors:
+            if isinstance(actor, LoopActor):
+                actor.stopped = True
         try:
             self.wire.end(self.engine.session)
         except BrokerError:

@@ -124,6 +124,7 @@ class Wire:
             "dequeue",
             lambda: self._broker.dequeue(session, queues, limit=limit, wait=0),
             lambda lent: self._ledger.lent(lent, self._place),
+            session=session,
         )
 
     def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
@@ -162,15 +163,21 @@ class Wire:
         """Open, as the contract says."""
         self.opened.append(session)
         self._ledger.belongs(session, self._place)
-        self._call("open", lambda: self._broker.open(session, ttl=ttl), self._beaten)
+        self._call(
+            "open",
+            lambda: self._broker.open(session, ttl=ttl),
+            lambda _: self._ledger.beaten(session),
+            session=session,
+        )
 
     def heartbeat(self, session: Session, *, ttl: float) -> None:
         """Beat, as the contract says."""
-        beat = lambda: self._broker.heartbeat(session, ttl=ttl)  # noqa: E731
-        self._call("heartbeat", beat, self._beaten)
-
-    def _beaten(self, _: None) -> None:
-        self._ledger.beaten(self._place)
+        self._call(
+            "heartbeat",
+            lambda: self._broker.heartbeat(session, ttl=ttl),
+            lambda _: self._ledger.beaten(session),
+            session=session,
+        )
 
     def end(self, session: Session) -> bool:
         """End, as the contract says."""
@@ -189,7 +196,12 @@ class Wire:
             "recover",
             lambda: self._broker.recover(session, limit=limit, proven=proven, dead=dead),
             lambda orphans: self._ledger.transferred(orphans, self._place, audit=False),
+            session=session,
         )
+
+    def held(self, session: Session) -> Sequence[Delivery]:
+        """Look, as the contract says."""
+        return self._call("held", lambda: self._broker.held(session), session=session)
 
     def audit(self, session: Session, *, limit: int) -> Sequence[Delivery]:
         """Audit, as the contract says."""
@@ -197,6 +209,7 @@ class Wire:
             "audit",
             lambda: self._broker.audit(session, limit=limit),
             lambda strays: self._ledger.transferred(strays, self._place, audit=True),
+            session=session,
         )
 
     def promote_due(self, *, limit: int) -> Promotion:
@@ -210,6 +223,7 @@ class Wire:
         verb: str,
         effect: Callable[[], T],
         record: Callable[[T], None] = lambda result: None,
+        session: Session | None = None,
     ) -> T:
         busy = self._about_jobs or self._ledger.held(self._place) > 0
         fault = self._chance(verb, busy=busy)
@@ -221,7 +235,8 @@ class Wire:
         try:
             result = effect()
         except SessionLost:
-            self._ledger.given_up(self._place)
+            if session is not None:
+                self._ledger.given_up(self._place, session)
             self._ledger.say(f"{self._place.name}: {verb}: the session is lost")
             raise
         record(result)
@@ -250,8 +265,12 @@ class Wire:
             raise BrokerUnavailable(f"{what} (injected)")
 
     def _wait(self, seconds: float, actor: Actor, *, pause: bool) -> None:
-        end = self._timeline.now + seconds
-        self._timeline.wait(seconds, actor, pause=pause)
-        if self._timeline.now > end:
-            # Somebody else's wait began inside of this one and has made it longer.
-            self._ledger.disturbed(self._place, until=self._timeline.now)
+        place, timeline = self._place, self._timeline
+        end = timeline.now + seconds
+        self._ledger.waits.append((place, end))
+        try:
+            timeline.wait(seconds, actor, pause=pause)
+        finally:
+            self._ledger.waits.remove((place, end))
+        if timeline.now > end:
+            self._ledger.disturbed(place, until=timeline.now)
