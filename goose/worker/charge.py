@@ -348,6 +348,8 @@ class Charge:
         if self._cause is Cause.TIMED_OUT and code != -signal.SIGKILL:
             self._cause = Cause.DIED  # that was faster
         running, ended = self.process.running(), self.process.ended_last()
+        if running or ended:
+            self.ready_at = self.ready_at or now  # its first job was faster than its word
         if self._cause is Cause.DIED:
             logger.error("%s died (%s), running %d jobs", self.label, _describe(code), len(running))
         else:

@@ -793,6 +793,19 @@ def test_children_that_never_become_ready_end_the_start() -> None:
     assert 3 == len(world.children)
 
 
+def test_poison_that_is_faster_than_the_readiness_is_no_false_start() -> None:
+    """Children whose first job kills them before they said a word are replaced all the same."""
+    world = World()
+    world.born_ready = False
+    world.run(0)
+    for _ in range(5):
+        world.living[0].notes = [Running("poison", math.inf)]
+        world.living[0].code = -11
+        assert world.run(31) is None
+
+    assert 1 == len(world.living)
+
+
 def test_all_empty_is_the_end() -> None:
     """With until-empty each child ends for good, and the supervisor after the last."""
     world = World(processes=2)
