@@ -117,8 +117,8 @@ def settle_orphans(
         random: Source of jitter.
 
     Raises:
-        BrokerError: Some may not be settled; they stay lent to the caller's session and are
-            found again when that ends or dies.
+        BrokerError: Some may not be settled; they stay lent to the caller's session until it
+            gives them back, or are found again when that ends or dies.
     """
     release: list[Delivery] = []
     requeue: list[tuple[Delivery, Envelope]] = []
