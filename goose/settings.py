@@ -97,6 +97,8 @@ class Settings:
     log_format: str = "text"
     log_level: str = "info"
 
+    plain_broker: str | Broker | None = field(default=None, compare=False, repr=False)
+    """`broker` before the namespace was added, so that a nearer namespace can replace it."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each field that is not the default came from."""
 
@@ -280,6 +282,8 @@ def _over(
             visible = redact(value) if isinstance(value, str) else value
             raise ConfigError(f"{where}{shown} = {visible!r}: {error}") from None
         origins[name] = f"{where}{shown}"
+    if "broker" in changes:
+        changes["plain_broker"] = None
     return dataclasses.replace(settings, **changes, origins=origins)
 
 
@@ -291,8 +295,14 @@ def _unknown(name: str, shown: str, where: str, prefix: str) -> str:
 
 
 def _finished(settings: Settings) -> Settings:
-    broker = namespaced(settings.broker, settings.namespace)
-    return dataclasses.replace(settings, broker=broker, origins=MappingProxyType(settings.origins))
+    """Return *settings* with the namespace in the broker's URL."""
+    plain = settings.broker if settings.plain_broker is None else settings.plain_broker
+    return dataclasses.replace(
+        settings,
+        broker=namespaced(plain, settings.namespace),
+        plain_broker=plain,
+        origins=MappingProxyType(settings.origins),
+    )
 
 
 # --- the settings of this process --------------------------------------------------------

@@ -231,6 +231,14 @@ def test_a_namespace_is_added_to_the_broker(tmp_path: Path) -> None:
     assert "redis://h/0?namespace=a" == own.broker
 
 
+def test_a_nearer_namespace_replaces_a_farther_one(tmp_path: Path) -> None:
+    """The namespace follows the order of places too, whatever was added to the URL before."""
+    far = load_with(tmp_path, GOOSE_NAMESPACE="far", GOOSE_BROKER="redis://h/0")
+
+    assert "redis://h/0?namespace=near" == with_given(far, {"namespace": "near"}).broker
+    assert "redis://i?namespace=far" == with_given(far, {"broker": "redis://i"}).broker
+
+
 def test_configure_is_over_everything_and_can_be_taken_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
