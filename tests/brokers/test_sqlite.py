@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,15 @@ def job(
 def take(broker: SQLiteBroker, limit: int = 100, session: Session = SESSION) -> list[Delivery]:
     """Lend what is ready."""
     return list(broker.dequeue(session, SHARES, limit=limit, wait=0))
+
+
+@contextmanager
+def another_program(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the file as a program without Goose; commit and close at the end."""
+    connection = sqlite3.connect(path)
+    with connection:
+        yield connection
+    connection.close()
 
 
 def names(deliveries: list[Delivery]) -> list[str]:
@@ -152,10 +162,12 @@ def test_tables_of_a_later_goose_are_refused(tmp_path: Path) -> None:
     first = SQLiteBroker(path)
     first.migrate()
     first.close()
-    with sqlite3.connect(path) as connection:
+    with another_program(path) as connection:
         connection.execute("UPDATE goose_meta SET version = 99")
+    broker = SQLiteBroker(path)
     with pytest.raises(BrokerError, match="upgrade"):
-        SQLiteBroker(path).enqueue([job("one")])
+        broker.enqueue([job("one")])
+    broker.close()
 
 
 def test_a_closed_broker_says_so(broker: SQLiteBroker) -> None:
@@ -185,7 +197,7 @@ def test_a_replaced_file_is_opened_anew(tmp_path: Path) -> None:
         file.unlink()
     broker.enqueue([job("new")])
     broker.close()
-    with sqlite3.connect(path) as connection:
+    with another_program(path) as connection:
         assert [("new",)] == connection.execute("SELECT id FROM goose_jobs").fetchall()
 
 
@@ -214,7 +226,7 @@ def test_the_full_setting_syncs_what_must_last(
 
 def test_strange_rows_do_not_stop_a_queue(broker: SQLiteBroker, tmp_path: Path) -> None:
     """What another program stored badly, as text or in bad UTF-8, is lent like any other job."""
-    with sqlite3.connect(tmp_path / "jobs.db") as connection:
+    with another_program(tmp_path / "jobs.db") as connection:
         for name in ("X'6964'", "CAST(X'FF6964' AS TEXT)"):
             connection.execute(
                 "INSERT INTO goose_jobs (id, queue, state, rank, at, grp, body) "
@@ -369,7 +381,7 @@ def test_a_stray_loan_is_found_by_the_audit(broker: SQLiteBroker, tmp_path: Path
     """A loan whose session does not exist at all is given to who audits."""
     broker.enqueue([job("one")])
     lent = take(broker)
-    with sqlite3.connect(tmp_path / "jobs.db") as connection:
+    with another_program(tmp_path / "jobs.db") as connection:
         connection.execute("DELETE FROM goose_sessions")
     other = Session("other")
     broker.open(other, ttl=30)

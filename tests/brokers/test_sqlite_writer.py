@@ -315,6 +315,14 @@ def test_one_process_checkpoints_at_a_time(broker: SQLiteBroker, path: Path) -> 
     assert broker._writer.checkpoint()
 
 
+def test_no_connection_checkpoints_by_itself(broker: SQLiteBroker) -> None:
+    """Neither of our connections copies the log behind the others' backs."""
+    assert 0 == broker.count(State.READY)
+    connections = broker._writer._connections
+    for connection in (connections.writer(True), connections.reader()):
+        assert (0,) == connection.execute("PRAGMA wal_autocheckpoint").fetchone()
+
+
 def test_checkpoints_hold_the_write_lock(broker: SQLiteBroker, path: Path) -> None:
     """Nobody can write while the log is copied, which old SQLite versions do not survive."""
     copy = broker._writer._copy_log
