@@ -318,8 +318,10 @@ def _alone(path: str) -> Iterator[bool]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
-        else:
+            return
+        try:
             yield True
+        finally:
             # A child forked meanwhile has the descriptor too; closing ours would not unlock.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
