@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -118,6 +118,8 @@ def compose(middleware: Sequence[Middleware], fn: Callable[..., Any]) -> Run:
     def bare(execution: Execution) -> None:
         _current.set(execution)
         execution.result = fn(*execution.args, **execution.kwargs)
+        if execution.result is not None:
+            _refuse_awaitable(execution)
         execution.returned = True
 
     def wrapped(execution: Execution) -> None:
@@ -127,6 +129,8 @@ def compose(middleware: Sequence[Middleware], fn: Callable[..., Any]) -> Run:
             for enter in middleware:
                 stack.enter_context(_sync(enter(execution), enter))
             execution.result = fn(*execution.args, **execution.kwargs)
+            if execution.result is not None:
+                _refuse_awaitable(execution)
             execution.returned = True
 
     run = wrapped if middleware else bare
@@ -173,6 +177,24 @@ def _sync(manager: object, enter: Middleware) -> AbstractContextManager[Any]:
     raise ConfigError(
         f"middleware {enter!r} returned a {type(manager).__name__}, not a context manager: "
         "decorate it with @contextlib.contextmanager, or return one"
+    )
+
+
+def _refuse_awaitable(execution: Execution) -> None:
+    """Raise if a sync function returned what has still to be awaited: it has done nothing yet.
+
+    Raises:
+        TypeError: It did; the result is dropped.
+    """
+    result = execution.result
+    if not hasattr(type(result), "__await__"):
+        return
+    execution.result = None
+    if isinstance(result, Coroutine):
+        result.close()  # so that Python does not complain as well that nobody awaited it
+    raise TypeError(
+        f"{execution.job.fn} is not async, but returned a {type(result).__name__}, which nobody "
+        "awaits: declare it with `async def` and await inside it"
     )
 
 

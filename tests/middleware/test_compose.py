@@ -347,3 +347,29 @@ class TestExecution:
         assert (True, False) == (late.should_stop, asked.should_stop)
         asked.stop_requested = True
         assert asked.should_stop
+
+
+class TestAwaitables:
+    def test_a_coroutine_that_nobody_would_await_is_an_error(self) -> None:
+        """A sync function that returns a coroutine fails, by name, with and without middleware."""
+        ran: list[int] = []
+
+        async def later() -> None:
+            ran.append(1)
+
+        for middleware in ([], [nullcontext]):
+            this = execution()
+            with pytest.raises(TypeError, match="app:fn is not async, but returned a coroutine"):
+                compose(middleware, later)(this)
+
+            assert (None, False, []) == (this.result, this.returned, ran)
+
+    def test_another_awaitable_is_an_error_too(self) -> None:
+        """Whatever has to be awaited is not a result."""
+
+        class Promise:
+            def __await__(self) -> Generator[None]:
+                yield
+
+        with pytest.raises(TypeError, match="returned a Promise, which nobody awaits"):
+            compose([], Promise)(execution())
