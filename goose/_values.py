@@ -99,7 +99,7 @@ def _integer(value: Any) -> JSON:
 def _number(value: Any) -> JSON:
     if type(value) is float and value - value == 0.0:  # false for inf and nan only
         return value
-    raise NotPlain
+    return _integer(value)  # which type checkers take for a float, too; it stays an integer
 
 
 def _boolean(value: Any) -> JSON:

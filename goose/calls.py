@@ -280,6 +280,15 @@ class Offer:
         """
         return self._find(name)
 
+    def functions(self) -> list[Function]:
+        """Return every function there is to resolve, once the modules are loaded."""
+        return [
+            self.resolve(f"{module_name}:{attribute}")
+            for module_name, module in self._loaded.items()
+            for attribute, found in list(vars(module).items())
+            if not attribute.startswith("__") and _defined_as(found, module_name, attribute)
+        ]
+
     def _find(self, name: str) -> Callable[..., Any]:
         if not self._loaded:
             raise UnknownFunction("nothing is offered yet: Offer.load() comes first")

@@ -133,6 +133,9 @@ def anything(value: typing.Any) -> None: ...
 def text(value: str) -> None: ...
 def whole(value: int) -> None: ...
 def real(value: float) -> None: ...
+
+
+def reals(values: list[float]) -> None: ...
 def flag(value: bool) -> None: ...
 def maybe(value: str | None) -> None: ...
 def number(value: int | float) -> None: ...  # noqa: PYI041 - here they differ
@@ -283,7 +286,8 @@ REFUSED: list[tuple[Callable[..., object], object, str]] = [
     (whole, "1", "valid integer"),
     (whole, 1.0, "valid integer"),
     (whole, Level.LOW, "(Level) would come back as 1 (int)"),
-    (real, 1, "1 (int) would come back as 1.0 (float)"),
+    (real, True, "True (bool) would come back as 1.0 (float)"),
+    (real, "1", "valid number"),
     (real, math.nan, "nan is not a JSON number"),
     (flag, 1, "valid boolean"),
     (maybe, 1, "valid string"),
@@ -539,11 +543,14 @@ def test_stored_arguments_of_another_version_are_a_mismatch() -> None:
         assert "hunter2" not in str(caught.value)
 
 
-def test_a_number_written_by_another_language_is_read_by_its_annotation() -> None:
-    """JSON of other writers may say 1 for 1.0; the function still gets a float."""
-    (value,), _ = Function("m:real", real).decode((1,), {})
+def test_an_integer_is_a_float_for_type_checkers_and_stays_an_integer() -> None:
+    """Where a float is asked for, 1 and 10**18 + 1 go and come back as they are, in lists too."""
+    function = Function("m:real", real)
+    for value in (1, 10**18 + 1, -0.0):
+        (back,), _ = function.decode(*encode_arguments(real, (value,), {}))
 
-    assert "1.0" == repr(value)
+        assert repr(value) == repr(back)
+    assert "[1, 2.5]" == repr(encode_arguments(reals, ([1, 2.5],), {})[0][0])
 
 
 def test_many_threads_may_make_the_first_call() -> None:
@@ -771,6 +778,17 @@ def test_an_offer_holds_the_functions_of_its_modules(offer: Offer) -> None:
     assert 6 == offer.resolve("app.mail:twice").fn(3)
     assert 6 == offer.resolve_callable("app.mail:twice")(3)
     assert ((3,), {}) == offer.resolve("app.mail:twice").decode((3,), {})
+
+
+def test_an_offer_lists_its_functions(offer: Offer) -> None:
+    """Exactly those that answer to a name, each once."""
+    found = offer.functions()
+    names = [function.name for function in found]
+
+    assert {"app:run", "app.mail:send", "app.mail:later", "app.deep.down:dig"} <= set(names)
+    assert len(set(names)) == len(names)
+    assert not {"app.mail:alias", "app.mail:generate", "app.mail:box", "app:os"} & set(names)
+    assert found == [offer.resolve(name) for name in names]
 
 
 def test_async_functions_are_known_as_such(offer: Offer) -> None:
