@@ -9,6 +9,7 @@ longer than `ttl`.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -24,6 +25,8 @@ from goose.settings import Settings
 from goose.worker.config import WorkerConfig
 from goose.worker.resources import Resource
 from goose.worker.runner import Runner, RunnerStatistics
+
+logger = logging.getLogger("goose.worker")
 
 
 class Worker:
@@ -93,6 +96,8 @@ class Worker:
         self._owns_broker = isinstance(self._settings.broker, str)
         self._broker: Broker | None = None
         self._runner: Runner | None = None
+        self._backends: list[Metrics] = []
+        """What this worker made from names, and so has to close."""
         self._id = str(uuid.uuid4())
         self._epoch = 0
 
@@ -101,7 +106,8 @@ class Worker:
 
         Raises:
             BrokerError: The broker cannot be reached.
-            ConfigError: A middleware, backend or resource cannot be had.
+            ConfigError: A middleware, backend or resource cannot be had, or a middleware is
+                async where no function is.
             RuntimeError: It runs already.
             Unsupported: A `hard_timeout` is set.
         """
@@ -110,17 +116,30 @@ class Worker:
         chosen = self._settings
         self._epoch += 1
         self._broker = broker = brokers.connect(chosen.broker)
-        runner = Runner(
-            broker,
-            self._offer,
-            config_of(chosen),
-            middleware=[middleware.connect(spec) for spec in chosen.middleware],
-            metrics=[metrics.connect(spec) for spec in chosen.metrics],
-            resources=[connect_resource(spec) for spec in chosen.resources],
-            session=Session(self._id, self._epoch),
-        )
-        runner.start()
+        try:
+            runner = Runner(
+                broker,
+                self._offer,
+                config_of(chosen),
+                middleware=[middleware.connect(spec) for spec in chosen.middleware],
+                metrics=[self._backend(spec) for spec in chosen.metrics],
+                resources=[connect_resource(spec) for spec in chosen.resources],
+                session=Session(self._id, self._epoch),
+            )
+            runner.start()
+        except BaseException:
+            self._close()
+            raise
         self._runner = runner
+
+    def _backend(self, spec: str | Metrics) -> Metrics:
+        backend = metrics.connect(spec)
+        if isinstance(spec, str):
+            # What a module holds as an object stays the module's own.
+            held = None if "://" in spec else plugins.load(spec, kind="metrics backend")
+            if held is not backend:
+                self._backends.append(backend)
+        return backend
 
     def stop(self, grace: float | None = None) -> bool:
         """Stop taking jobs, give back what was not started, and wait for what runs.
@@ -136,9 +155,22 @@ class Worker:
         if runner is None:
             return True
         done = runner.stop(self._settings.grace if grace is None else grace)
+        self._close()
+        return done
+
+    def _close(self) -> None:
+        """Close what was made from URLs and names; what was given as an object stays open."""
+        backends, self._backends = self._backends, []
+        for backend in backends:
+            close = getattr(backend, "close", None)
+            if close is None:
+                continue
+            try:
+                close()
+            except Exception:
+                logger.exception("metrics backend %s failed to close", type(backend).__name__)
         if self._owns_broker and self._broker is not None:
             self._broker.close()
-        return done
 
     def statistics(self) -> RunnerStatistics:
         """Return the numbers since the last start.

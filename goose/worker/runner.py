@@ -34,7 +34,7 @@ from goose.brokers.base import Broker, Inspector, Session, Sessions, State
 from goose.calls import Offer
 from goose.errors import BrokerError, SessionLost, Unsupported
 from goose.metrics.base import Metrics
-from goose.middleware.base import Middleware
+from goose.middleware import Middleware, refuse_async
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine, NoNotes, Notes
@@ -93,6 +93,10 @@ class Runner:
         on_tick: Called with the monotonic time about every 0.1 s while the process makes progress.
         on_session_lost: Called when the broker refused the session; under a supervisor only.
         on_death: Called with the error when a thread of the engine has died.
+
+    Raises:
+        ConfigError: A middleware is async, and no function on offer is.
+        Unsupported: A hard timeout is set without a supervisor's notes.
     """
 
     def __init__(
@@ -117,6 +121,10 @@ class Runner:
                 f"hard_timeout={config.hard_timeout:g} needs a supervisor that can kill the process: "
                 "use `goose worker`, or leave it out for an embedded Worker"
             )
+        offered = offer.functions()
+        if not any(function.is_async for function in offered):
+            # Where both kinds are offered, a middleware may be meant for the async ones alone.
+            refuse_async(middleware, [function.fn for function in offered])
         clock = clock or SystemClock()
         chance = random.Random()
         self._broker = broker

@@ -58,6 +58,9 @@ def polite():
 peak = 0
 now = 0
 
+def forgets_to_await():
+    return together()
+
 async def together():
     global peak, now
     now += 1
@@ -321,3 +324,70 @@ def test_deadline_is_known_to_the_job(
         wait_until(running.is_empty)
 
     assert [(True, True)] == app.log
+
+
+def test_a_coroutine_that_nobody_would_await_is_a_failure(
+    app: Any, broker: MemoryBroker, wait_until: WaitUntil
+) -> None:
+    """A sync function that returns a coroutine is not silently done: the job fails, by name."""
+    enqueue(broker, one := job("forgets_to_await"))
+    with worker(broker):
+        wait_until(lambda: broker.count(State.SCHEDULED) == 1)
+        found = broker.find(one.id)
+
+    assert found is not None
+    failure = decode(found.envelope).failure
+    assert failure is not None
+    assert "builtins:TypeError" == failure.type
+    assert "embedded_app:forgets_to_await is not async, but returned" in failure.message
+
+
+BACKENDS = """
+made = []
+
+class Backend:
+    def __init__(self):
+        self.closed = 0
+        made.append(self)
+    def increment(self, name, value, tags): ...
+    gauge = timing = increment
+    def close(self):
+        self.closed += 1
+        raise OSError("the line is cut")
+
+held = Backend()
+"""
+
+
+def test_backends_made_from_names_are_closed(
+    app: Any, importable: Path, broker: MemoryBroker
+) -> None:
+    """What the worker made from a name it closes at the stop; objects of others it does not."""
+    (importable / "embedded_backends.py").write_text(BACKENDS)
+    importlib.invalidate_caches()
+    backends = importlib.import_module("embedded_backends")
+    mine = backends.Backend()
+    names = ["embedded_backends:Backend", "embedded_backends:held"]
+    for _ in range(2):
+        with worker(broker, metrics=[mine, *names]):
+            pass
+
+    held, own, *made = [backend.closed for backend in backends.made]
+    assert (0, 0, [1, 1]) == (held, own, made)
+
+
+def test_async_middleware_without_async_functions_is_refused(
+    app: Any, importable: Path, broker: MemoryBroker
+) -> None:
+    """It could never be entered, so the start says so; beside async functions it may stay."""
+    (importable / "embedded_sync_only.py").write_text("def quick(): ...")
+    importlib.invalidate_caches()
+
+    @asynccontextmanager
+    async def later(execution: Any) -> Any:
+        yield
+
+    with pytest.raises(ConfigError, match="later is async, but embedded_sync_only:quick is not"):
+        Worker(broker, allow=["embedded_sync_only"], middleware=[later]).start()
+    with worker(broker, middleware=[later]):
+        pass
