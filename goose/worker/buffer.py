@@ -6,7 +6,7 @@ The buffer decides how much to take from the broker (`room`) and what runs next 
   `WINDOW_SECONDS` of work, at most `WINDOW_JOBS`: many tiny jobs per round trip, and not one
   slow job more than can start now, so that no job waits here while another worker is idle.
   Sync and async functions have slots of their own; which one a job needs is known only once
-  it is here, so there is room only while both kinds have room.
+  it is here, so there is room only while every kind that has been seen has room.
 * **Suspects run alone.** A job that was in a process that died starts only when this process
   holds nothing else: then its own death names it beyond doubt, even to an orphan checker that
   knows nothing but how many loans the dead session had. It may hold the process to itself for
@@ -47,6 +47,11 @@ class _Lane:
     mean: float | None = None
     """Seconds a job takes, lately; None before the first has ended."""
     last_start: float = 0.0
+
+    @property
+    def seen(self) -> bool:
+        """Whether a job of this kind was ever here."""
+        return self.mean is not None or self.running > 0 or bool(self.held)
 
     def room(self, now: float) -> int:
         free = self.slots - self.running
@@ -105,7 +110,10 @@ class Buffer:
         if self._alone is not None and now < self._alone_until:
             return 0
         held = len(self._sync.held) + len(self._async.held)
-        room = min(self._sync.room(now), self._async.room(now), WINDOW_JOBS)
+        # A kind of job that was never seen here is no reason to take fewer of the other.
+        lanes = [lane for lane in (self._sync, self._async) if lane.seen]
+        room = min([lane.room(now) for lane in lanes or (self._sync, self._async)])
+        room = min(room, WINDOW_JOBS)
         # Refill when half is gone, so that round trips carry many.
         if room <= 0 or held > room:
             return 0

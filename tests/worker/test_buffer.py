@@ -37,9 +37,20 @@ def test_tiny_jobs_are_taken_many_at_a_time() -> None:
     assert one is buffer.take(0.0, is_async=False)
     end(buffer, one, seconds=0.0001)
 
-    # The async lane has seen nothing yet, so its free slots are the limit.
-    assert 40 == buffer.room(0.0)
-    assert WINDOW_JOBS >= buffer.room(0.0)
+    assert WINDOW_JOBS == buffer.room(0.0)
+
+
+def test_both_kinds_must_have_room() -> None:
+    """Slow async jobs that fill their slots keep the intake from taking more of any kind."""
+    buffer = Buffer(4, 2)
+    buffer.put([one := work()])
+    buffer.take(0.0, is_async=False)
+    end(buffer, one, seconds=0.0001)
+    buffer.put([work(is_async=True), work(is_async=True)])
+    for _ in range(2):
+        buffer.take(0.0, is_async=True)
+
+    assert 0 == buffer.room(1.0)
 
 
 def test_slow_jobs_are_never_held_ahead() -> None:
