@@ -169,7 +169,11 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Any:
     """Standard error, with logging put back afterwards."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    yield lambda: capsys.readouterr().err.splitlines()
+
+    def read() -> list[str]:
+        return capsys.readouterr().err.splitlines()
+
+    yield read
     root.handlers[:], root.level = before
 
 

@@ -207,6 +207,32 @@ def test_a_stopped_child_is_replaced_and_its_job_runs_again(shop: Shop) -> None:
     assert ["begin a", "begin a", "end a"] == shop.runs()
 
 
+def test_a_worker_that_was_stopped_whole_comes_back_as_another_session(shop: Shop) -> None:
+    """Supervisor and child stopped past the ttl lose the job, change nothing about it, and go on."""
+    gate = shop.directory / "gate"
+    job = shop.client.enqueue(jobs.until_released, "a", str(gate))
+    zombie = shop.worker("--ttl", "2", "--queues", "default,other")
+    shop.until(lambda: shop.runs() == ["begin a"])
+    frozen = [zombie.pid, *shop.children(zombie)]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    heir = shop.worker("--ttl", "2", "--queues", "default")
+    shop.until(lambda: shop.runs() == ["begin a", "begin a"])
+    for pid in reversed(frozen):
+        os.kill(pid, signal.SIGCONT)
+    shop.until(lambda: "a new one begins" in shop.log)
+    gate.touch()
+    shop.until(lambda: shop.runs().count("end a") == 2)
+    shop.until(lambda: shop.broker.find(job.id) is None)
+    shop.client.using(queue="other").enqueue(jobs.quick, "b")
+    shop.until(lambda: "quick b" in shop.runs())
+    assert shop.children(zombie) == frozen[1:]
+    heir.terminate()
+    zombie.terminate()
+
+    assert (0, 0) == (shop.ended(heir), shop.ended(zombie))
+
+
 def test_terminate_lets_running_jobs_end(shop: Shop) -> None:
     """SIGTERM: what runs ends within the grace, what waits is given back, and the exit code is 0."""
     for n in range(8):
