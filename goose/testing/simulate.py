@@ -7,6 +7,8 @@
 Exits with 1 if a world had a violation, after printing its story and how to replay it.
 """
 
+# ruff: noqa: T201 - a command talks to a terminal
+
 from __future__ import annotations
 
 import argparse

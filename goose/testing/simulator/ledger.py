@@ -30,7 +30,7 @@ MAX_CRASHES = 3
 SLACK = 1e-6
 """Seconds that adding floats may cost."""
 
-_MAY_FOLLOW = {
+_MAY_FOLLOW: dict[str, set[str | None]] = {
     "ack": {"fine", "skipped"},
     "requeue": {"failed", "postponed", None},
     "release": {"interrupted", None},
@@ -147,6 +147,7 @@ class Ledger:
         """Note that a fault separates *place* from the broker.
 
         Args:
+            place: Which process.
             what: The kind of fault.
             until: For how long; infinity if for good.
             innocent: Whether it comes from outside, and not from one of its jobs.
@@ -198,9 +199,9 @@ class Ledger:
             elif entry.state == "done":
                 self.wrong(f"job {entry.part.number} was stored again after it was done")
 
-    def unsure(self, job_id: str, number: int) -> None:
+    def unsure(self, job_id: str, part: Part) -> None:
         """Note that a client does not know whether the job is stored, and will ask again."""
-        self.entries.setdefault(job_id, Entry(self._script.parts[number])).unsure = True
+        self.entries.setdefault(job_id, Entry(part)).unsure = True
 
     def acknowledge(self, job_id: str) -> None:
         """Note that a client was told that the job is stored."""

@@ -295,6 +295,8 @@ class Worker(Place):
             case (Fault.PAUSE, _):
                 ttl = self._network.ttl
                 self.pause("pause between a run and its ack", self._random.uniform(0.8, 2.5) * ttl)
+            case _:
+                pass
         self._timeline.at(self._timeline.now, self._main, self.fill)
 
     def _fetch_step(self, now: float) -> float:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from goose.errors import Bury, Postpone, Skip
+from goose.jobs import Job
 
 MAX_RETRIES = 2
 """Of every job here."""
@@ -39,7 +41,7 @@ REASONS = {
 """Why a job of that kind may be dead; all others must be done."""
 
 
-class Hopeless(Exception):  # noqa: N818 - a job's own error
+class Hopeless(Exception):
     """What `Kind.HOPELESS` raises."""
 
 
@@ -90,6 +92,12 @@ class Script:
     def __init__(self, parts: list[Part]) -> None:
         self.parts = parts
         self.ended = [0] * len(parts)
+
+    def part_of(self, job: Job[Any]) -> Part:
+        """Return the part that *job* plays."""
+        number: Any = job.args[0]
+        part: Part = self.parts[number]
+        return part
 
     def end(self, number: int, attempt: int) -> None:
         """End a run of that part."""

@@ -17,8 +17,9 @@ from goose.middleware.base import Execution
 from goose.testing.simulator.ledger import Ledger, Loan
 from goose.testing.simulator.script import Kind, Part
 from goose.testing.simulator.timeline import Actor, Timeline
-from goose.worker.execution import Interrupted, Work
+from goose.worker.execution import Interrupted
 from goose.worker.notes import Running
+from goose.worker.work import Work
 
 if TYPE_CHECKING:
     from goose.testing.simulator.process import Worker
@@ -81,8 +82,7 @@ class Slot(Actor):
         self._coroutine: Coroutine[Any, Any, None] | None = None
 
     def _part(self, work: Work) -> Part:
-        number: Any = work.job.args[0]
-        return self._worker.script.parts[number]
+        return self._worker.script.part_of(work.job)
 
     def start(self, work: Work) -> None:
         """Begin to run *work*."""

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from goose.brokers.base import State
 from goose.calls import Offer
@@ -133,8 +132,7 @@ class World:
     def _again(self, client: Client, error: EnqueueError) -> None:
         """Submit once more what may not have been stored."""
         [job] = error.jobs
-        number: Any = job.args[0]
-        self.ledger.unsure(job.id, number)
+        self.ledger.unsure(job.id, self.script.part_of(job))
 
         def submit() -> None:
             try:
@@ -203,14 +201,14 @@ class World:
             for _ in range(self.random.randint(*scenario.events)):
                 when = self.random.uniform(0.0, scenario.stormy)
                 timeline.at(when, self.network.outside, self._event)
-        broken = lambda: bool(ledger.violations)  # noqa: E731
-        timeline.run(scenario.stormy, broken)
+        timeline.run(scenario.stormy, self._is_broken)
         end = scenario.stormy + scenario.patience
-        drained = timeline.run(end, lambda: broken() or not ledger.open)
-        if not broken() and drained:
+        drained = timeline.run(end, lambda: not ledger.open or self._is_broken())
+        if drained:
             # What is left of dead sessions is found once they have lapsed.
-            timeline.run(timeline.now + 6 * scenario.ttl, lambda: broken() or self._quiet())
-        if not broken():
+            end = timeline.now + 6 * scenario.ttl
+            timeline.run(end, lambda: self._is_broken() or self._quiet())
+        if not self._is_broken():
             self._close()
         for worker in self._workers:
             worker.drop()
@@ -218,6 +216,9 @@ class World:
             self.seed, ledger.violations, ledger.trace or [], ledger.injected, ledger.overlapped,
             ledger.runs, ledger.duplicates, timeline.now, self.calls,
         )  # fmt: skip
+
+    def _is_broken(self) -> bool:
+        return bool(self.ledger.violations)
 
     def _states(self) -> dict[str, str]:
         states: dict[str, str] = {}
