@@ -153,7 +153,8 @@ class Charge:
 
     def count(self, increments: Sequence[tuple[str, str, int]]) -> bool:
         """Have the child count these numbers; say whether it will."""
-        if self.phase is not Phase.WORKING or self.process is None:
+        # One that leaves has closed what it shows its metrics on.
+        if self.phase is not Phase.WORKING or self.leaving or self.process is None:
             return False
         return self.process.send(Count(increments))
 

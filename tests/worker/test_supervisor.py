@@ -288,14 +288,19 @@ def test_a_job_that_kills_after_its_own_end_is_found_out(world: World) -> None:
 
 
 def test_what_the_supervisor_did_is_counted_by_a_child(world: World) -> None:
-    """Recovered and crashed jobs reach the metrics, through the successor of the dead."""
-    child = world.children[0]
+    """Recovered and crashed jobs reach the metrics, through one that stays."""
+    world.children[0].say(Leaving("max-jobs"))
+    world.run(1)
+    child = world.children[1]
     child.takes("guilty")
     child.takes("waiting", running=False)
     child.code = -11
     world.run(1)
 
-    counts = [message for message in world.living[0].heard if isinstance(message, Count)]
+    assert world.living == [world.children[0], world.children[2]]
+    heard = [message for child in world.living for message in child.heard]
+    counts = [message for message in world.living[1].heard if isinstance(message, Count)]
+    assert counts == heard
     assert [Count([(RECOVERED, "default", 2), (CRASHED, "default", 1)])] == counts
 
 
