@@ -38,8 +38,8 @@ LOOK_SECONDS = 0.25
 """Between two steps when nothing happens; hard timeouts are as precise as that."""
 RELOAD_RESTART_LIMIT = 2.0
 """Seconds between restarts at most while somebody edits the source."""
-REAP_SECONDS = 1.0
-"""Seconds to wait for killed children and for the broker to close, at the end."""
+REAP_SECONDS = 0.5
+"""Seconds to wait for killed children, and then for the broker to close, at the end."""
 
 
 def run(

@@ -35,11 +35,12 @@ OK, FAILURE, BROKER = 0, 1, 4
 """Exit codes that are decided here; children decide on 2 (settings) and 3 (modules)."""
 RESTART_FIRST = 0.5
 """Seconds before the second replacement in a row; doubles with each further one."""
-SETTLED = 30.0
-"""Seconds a child must have worked for its death to count as the first again."""
+SETTLED = 5.0
+"""Seconds a child must have worked for its death to count as the first again. Deaths as rare
+as that are not a loop, and to restart at once costs a few percent of one core."""
 FALSE_STARTS = 3
 """Deaths of one post's children after which the supervisor gives up, if none was ever ready."""
-LAST_SLACK = 4.5
+LAST_SLACK = 4.0
 """Seconds beyond the grace after which the supervisor ends, whatever is left undone."""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -263,6 +265,20 @@ def test_what_outlives_the_grace_is_given_back_unblamed(shop: Shop) -> None:
     assert found.state is State.READY
     stored = decode(found.envelope)
     assert (0, 0, 0) == (stored.attempt, stored.crashes, stored.suspicions)
+
+
+def test_the_end_comes_in_time_without_a_broker(shop: Shop) -> None:
+    """With the database locked away nothing can be given back, and the worker ends all the same."""
+    shop.client.enqueue(jobs.stubborn, "a")
+    worker = shop.worker("--grace", "0.2s")
+    shop.until(lambda: shop.runs() == ["begin a"])
+    with contextlib.closing(sqlite3.connect(shop.directory / "goose.db")) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        worker.terminate()
+
+        assert 1 == shop.ended(worker)
+        assert time.monotonic() - begun < 5.2
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -701,7 +701,7 @@ def test_the_end_comes_in_time_without_a_broker(world: World, hangs: bool) -> No
     begun = world.now
 
     assert 1 == world.run(GRACE + 10)
-    assert world.now - begun <= GRACE + 5
+    assert world.now - begun <= GRACE + 4.5  # the process itself needs a moment to end
     assert not world.living
 
 
