@@ -12,7 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-_INSTALLED = tuple({str(Path(path).resolve()) for path in sysconfig.get_paths().values()})
+_INSTALLED = tuple(
+    f"{Path(path).resolve()}/"
+    for name, path in sysconfig.get_paths().items()
+    if name in {"stdlib", "platstdlib", "purelib", "platlib"}
+)
 
 
 class SourceWatch:
