@@ -36,13 +36,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @click.group("dead")
 def command() -> None:
-    r"""List, show, pop, replay and purge dead jobs.
+    """List, show, pop, replay and purge dead jobs.
 
     \b
     Ends with
       0    done                      1    a job was not there, or is not dead
       2    a setting is wrong        4    the broker cannot be reached, or refuses
-    """
+    """  # noqa: D301 - \b is click's mark for text to keep as it is
 
 
 def _choosing(verb: F) -> F:

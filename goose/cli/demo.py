@@ -35,7 +35,7 @@ LINE_EVERY = 2.0
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def command(*, directory: Path | None, broker: str | None, jobs: int | None, as_json: bool) -> None:
-    r"""Measure every file under DIR by a job: hash, lines, words, compressed size.
+    """Measure every file under DIR by a job: hash, lines, words, compressed size.
 
     DIR is Goose's own source and Python's standard library if not given. Some jobs are
     scheduled, some fail at first. Two worker processes run them, and one is killed twice
@@ -46,7 +46,7 @@ def command(*, directory: Path | None, broker: str | None, jobs: int | None, as_
       0    nothing lost, nothing wrong, both kills hit jobs under way
       1    anything of that is not so
       2    an argument is wrong      4    the broker cannot be reached, or refuses
-    """
+    """  # noqa: D301 - \b is click's mark for text to keep as it is
     found = files.under(directory) if directory else files.installed()
     skipped = ", ".join(f"{count:,} {reason}" for reason, count in found.skipped.items())
     if not found.files:

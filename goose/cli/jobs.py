@@ -51,13 +51,13 @@ Changes = Mapping[State, tuple[str, Callable[[Sequence[str]], Sequence[str]]]]
 
 @click.group("jobs")
 def command() -> None:
-    r"""List, show, retry, delete and prioritise stored jobs.
+    """List, show, retry, delete and prioritise stored jobs.
 
     \b
     Ends with
       0    done                      1    a job was not there, or not to be changed
       2    a setting is wrong        4    the broker cannot be reached, or refuses
-    """
+    """  # noqa: D301 - \b is click's mark for text to keep as it is
 
 
 # --- looking -----------------------------------------------------------------------------

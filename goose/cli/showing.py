@@ -16,7 +16,6 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from typing import Any
 
 import click
 
@@ -41,26 +40,32 @@ def print_table(rows: Sequence[Row]) -> None:
     """Print *rows*, all of the same keys, under their keys; at least one."""
     columns = list(rows[0])
     cells = [[printable(row[column]) for column in columns] for row in rows]
-    if sys.stdout.isatty() and find_spec("rich") is not None:
-        _print_rich(columns, cells)
-    else:
-        for line in aligned([columns, *cells], [column in RIGHT for column in columns]):
-            click.echo(line)
+    if _print_rich(columns, cells):
+        return
+    for line in aligned([columns, *cells], [column in RIGHT for column in columns]):
+        click.echo(line)
 
 
-def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> bool:
+    """Draw the table if rich can, without cutting or folding anything; say whether it has."""
+    if not (sys.stdout.isatty() and find_spec("rich") is not None):
+        return False
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        justify: Any = "right" if column in RIGHT else "left"
-        table.add_column(column, justify=justify, no_wrap=column in {"id", "state", "when"})
+        table.add_column(column, justify="right" if column in RIGHT else "left", no_wrap=True)
     for row in cells:
         table.add_row(*map(Text, row))  # Text: what jobs hold is no markup
-    Console().print(table)
+    console = Console()
+    wide = console.options.update(max_width=100_000)
+    if console.measure(table, options=wide).maximum > console.width:
+        return False
+    console.print(table)
+    return True
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
