@@ -32,6 +32,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -152,12 +153,21 @@ class Postpone(Control):
     """Run the job again after *seconds*, costing no attempt.
 
     Args:
-        seconds: Seconds from now, at least 0, by the broker's clock.
+        seconds: Seconds (or `timedelta`) from now, 0 to a hundred years, by the broker's clock.
+
+    Raises:
+        TypeError: *seconds* is neither a number nor a `timedelta`.
+        ValueError: It is below 0, NaN, or over a hundred years.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float | timedelta) -> None:
+        plain = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        if isinstance(plain, bool) or not isinstance(plain, (int, float)):
+            raise TypeError(f"Postpone({seconds!r}) is neither seconds nor a timedelta")
+        if not 0 <= plain <= 100 * 365.25 * 86_400:
+            raise ValueError(f"Postpone({seconds!r}): give 0 s to 100 years")
         super().__init__(seconds)
-        self.seconds = seconds
+        self.seconds = float(plain)
 
 
 class Bury(Control):
