@@ -127,7 +127,10 @@ def _unfit(fn: Any) -> str | None:
     if isinstance(fn, BuiltinFunctionType) or isinstance(inner, BuiltinFunctionType):
         return "is a builtin; wrap it in a function of your own"
     if not isinstance(inner, FunctionType):
-        return f"is a {type(fn).__name__}, not a function; write a module-level function"
+        return (
+            f"is a {type(fn).__name__}, not a function; pass a module-level function itself, and "
+            "its arguments after it: enqueue(send, 'ada')"
+        )
     if inner.__name__ == "<lambda>":
         return "is a lambda; write a module-level function"
     if "<locals>" in inner.__qualname__:

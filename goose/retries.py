@@ -101,8 +101,9 @@ class Retry:
             last item repeats (seconds or timedelta); or a module-level function
             ``(attempt, error) -> seconds``, with *attempt* the errors so far.
         queue: Queue of the retries; None is the job's own.
-        on_error: Module-level function for the worker to call after each error.
-        on_death: Module-level function for the worker to call when it gives the job up.
+        on_error: Module-level function ``(job, error)`` for the worker to call after each error.
+        on_death: Module-level function ``(job, error)`` for the worker to call when it gives the
+            job up; *error* is None where no exception was caught, as after a crash.
         give_up_on: Exception classes (or their ``module:qualname``) never to retry.
         succeed_on: Exception classes with which the job is done. When both name a class
             of the error, the more specific one counts.

@@ -58,7 +58,7 @@ class Worker:
         self,
         broker: str | Broker | None = None,
         *,
-        allow: Iterable[str] | None = None,
+        allow: str | Iterable[str] | None = None,
         queues: str | Iterable[str | Share] | Mapping[str, int] | None = None,
         concurrency: int | None = None,
         async_concurrency: int | None = None,
@@ -72,7 +72,7 @@ class Worker:
     ) -> None:
         given: dict[str, Any] = {
             "broker": broker,
-            "allow": None if allow is None else list(allow),
+            "allow": allow,
             "queues": queues,
             "concurrency": concurrency,
             "async_concurrency": async_concurrency,

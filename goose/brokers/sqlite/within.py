@@ -24,6 +24,11 @@ def store_within(
     now: int,
 ) -> None:
     """Store *envelopes* through *connection*; see `SQLiteBroker.enqueue_within`."""
+    if not isinstance(connection, sqlite3.Connection):
+        raise ConfigError(
+            f"the connection is a {type(connection).__name__}; give the sqlite3.Connection itself, "
+            "which libraries on top of sqlite3 hold somewhere inside"
+        )
     try:
         cursor = connection.cursor(sqlite3.Cursor)
         cursor.row_factory = None  # the caller's kinds of rows and texts are the caller's
