@@ -223,6 +223,21 @@ def test_no_verb_takes_keywords_of_its_own() -> None:
         goose.enqueue(jobs.say, "x", queue="mail")  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize(
+    ("delay", "seconds"), [(3, 3.0), (0, 0.0), (timedelta(minutes=1), 60.0), (0.5, 0.5)]
+)
+def test_postpone_takes_seconds_or_a_timedelta(delay: float | timedelta, seconds: float) -> None:
+    """Like every duration at the door."""
+    assert repr(seconds) == repr(goose.Postpone(delay).seconds)
+
+
+@pytest.mark.parametrize("delay", [-1, math.nan, math.inf, "5", None, True, timedelta(days=-1)])
+def test_postpone_refuses_what_is_no_delay(delay: Any) -> None:
+    """Where it is raised, so that the job's failure names the line."""
+    with pytest.raises((TypeError, ValueError), match="Postpone"):
+        goose.Postpone(delay)
+
+
 # --- options -----------------------------------------------------------------------------
 
 
@@ -455,6 +470,8 @@ def test_a_job_lives_and_dies_with_the_callers_transaction(project: Path) -> Non
             client.using(connection=elsewhere).enqueue(jobs.say)
         connection.close()
         elsewhere.close()
+        with pytest.raises(goose.ConfigError, match="a object.*sqlite3.Connection"):
+            client.using(connection=object()).enqueue(jobs.say)
     with pytest.raises(goose.Unsupported, match="MemoryBroker.*transaction"):
         goose.using(broker="memory://", connection=object())
 
@@ -475,7 +492,7 @@ def test_a_job_lives_and_dies_with_the_callers_transaction(project: Path) -> Non
         (jobs.generate, "generator"),
         (builtins.print, "builtin"),
         ("app.tasks:send", "'app.tasks:send'"),
-        (None, "None"),
+        (None, r"None is a NoneType.*enqueue\(send"),
     ],
 )
 def test_what_a_worker_could_not_find_is_refused(fn: Any, why: str) -> None:
