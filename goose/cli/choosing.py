@@ -136,7 +136,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not (sys.stdin and sys.stdin.isatty()):  # None where it is closed
         raise click.UsageError(f"{question} Nobody can answer here: pass --yes to go on.")
     if not click.confirm(question, err=True):
         click.echo("nothing was changed", err=True)
