@@ -41,7 +41,15 @@ class Preparer:
         self._max_bytes = config.max_bytes + ENVELOPE_SLACK
 
     def prepare(self, delivery: Delivery) -> Work | Outcome:
-        """Return *delivery* ready to run, or its outcome if it cannot be run here."""
+        """Return *delivery* ready to run, or its outcome if it cannot be run here; never raises."""
+        try:
+            return self._prepare(delivery)
+        except Exception as error:  # a defect of ours must cost this job some time, not its life
+            logger.exception("job %s could not be prepared", delivery.envelope.id)
+            envelope = _delayed(delivery.envelope, self._config.defer_delay)
+            return Outcome(Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, error=error)
+
+    def _prepare(self, delivery: Delivery) -> Work | Outcome:
         job: Job[Any] | None = None
         try:
             job = decode(delivery.envelope, max_bytes=self._max_bytes)
@@ -66,10 +74,6 @@ class Preparer:
         except UnknownFunction as error:
             assert job is not None  # only a decoded job names a function
             return self.defer(delivery, job, error)
-        except Exception as error:  # a defect of ours must cost this job some time, not its life
-            logger.exception("job %s could not be prepared", delivery.envelope.id)
-            envelope = _delayed(delivery.envelope, self._config.defer_delay)
-            return Outcome(Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, error=error)
 
     def _plan(self, name: str) -> Plan:
         function = self._offer.resolve(name)
@@ -115,7 +119,8 @@ class Preparer:
         now = self._clock.wall()
         body = parse(delivery.envelope.body, max_bytes=self._max_bytes)
         since = body.setdefault("deferred_since", now)
-        if not isinstance(since, float | int) or now - since > self._config.defer_limit:
+        # Compared, not subtracted: it may be an integer that no float can hold.
+        if not isinstance(since, float | int) or since < now - self._config.defer_limit:
             logger.error("job %s is dead: %s", delivery.envelope.id, error)
             return Outcome(
                 Ending.DEAD, Verb.BURY, delivery, delivery.envelope, reason="newer_version"

@@ -170,6 +170,18 @@ def test_a_newer_envelope_is_left_for_newer_workers(bench: Bench) -> None:
     assert State.DEAD == bench.broker.find(identity).state
 
 
+@pytest.mark.parametrize("since", [f"1{'0' * 400}", f"-1{'0' * 400}", '"then"', "true", "[]"])
+def test_nonsense_in_a_newer_envelope_harms_no_neighbour(bench: Bench, since: str) -> None:
+    """Whatever a newer envelope says of its wait, what was fetched with it runs."""
+    body = f'{{"v":2,"deferred_since":{since}}}'.encode()
+    bench.broker.enqueue([Envelope("newer", "default", body)])
+    bench.enqueue(fine := job("note"))
+    bench.round()
+
+    assert bench.broker.find(fine.id) is None
+    assert bench.broker.find("newer").state in (State.SCHEDULED, State.DEAD)
+
+
 def test_callbacks_are_told_and_their_errors_survived(bench: Bench, app: Any) -> None:
     """on_error and on_death hear of the job; one that raises costs the job nothing."""
     policy = {"max_retries": 0, "on_error": "engine_app:told", "on_death": "engine_app:told_badly"}
