@@ -122,6 +122,7 @@ class Plan:
                 self._extra_keyword = parameter if not self._typed_extra else Parameter(p.name, Any)
             else:
                 self._add(p, parameter)
+        self._fast = [parameter.fast for parameter in self._positional]
         if all(name in self._place for name in self._required):
             self._least = self._required_positional + len(self._required)
             self._most = len(self._positional)
@@ -146,6 +147,11 @@ class Plan:
         Raises:
             ArgumentError: They do not fit the signature, or one would not come back equal.
         """
+        if not kwargs and self._least <= len(args) <= self._most:
+            try:
+                return tuple([fast(v) for fast, v in zip(self._fast, args, strict=False)]), {}
+            except NotPlain:
+                pass  # one needs its codec, below
         positional, named = self._bind(args, kwargs, ArgumentError)
         try:
             return (
@@ -175,6 +181,11 @@ class Plan:
         Raises:
             SignatureMismatch: They do not fit the function as it is now; values are not named.
         """
+        if not kwargs and self._least <= len(args) <= self._most:
+            try:
+                return tuple([fast(v) for fast, v in zip(self._fast, args, strict=False)]), {}
+            except NotPlain:
+                pass  # one needs its codec, below
         positional, named = self._bind(args, kwargs, SignatureMismatch)
         try:
             return (

@@ -58,7 +58,8 @@ def _refuse_constant(text: str) -> float:
 
 _read = json.JSONDecoder(
     object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse_constant
-).raw_decode
+).scan_once
+"""Reads one value of a text from a place on; what `json.loads` itself calls."""
 
 
 def parse(body: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -71,12 +72,14 @@ def parse(body: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
         raise Undecodable(f"{len(body):,} bytes, over the limit of {max_bytes:,}")
     try:
         text = body.decode().strip(" \t\n\r")
-        fields, end = _read(text)
+        fields, end = _read(text, 0)
         if end != len(text):
             raise ValueError(f"something follows the object, at character {end}")
         # Only an escape can make half of a surrogate pair; UTF-8 cannot carry one.
         if b"\\u" in body:
             _write(fields).encode()
+    except StopIteration:
+        raise Undecodable("not strict JSON: it ends too early") from None
     except (ValueError, RecursionError) as error:
         raise Undecodable(f"not strict JSON: {error}") from None
     if not isinstance(fields, dict):

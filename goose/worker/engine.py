@@ -165,10 +165,12 @@ class Engine:
 
     def _hard_deadline(self, work: Work) -> float:
         timeout = work.job.timeout
+        if timeout is None and self.config.hard_timeout is None:
+            return math.inf
         limit = math.inf if timeout is None else timeout + self.config.hard_margin
         if self.config.hard_timeout is not None:
             limit = min(limit, self.config.hard_timeout)
-        return self._clock.mono() + limit if limit < math.inf else math.inf
+        return self._clock.mono() + limit
 
     def finish(self, work: Work, outcome: Outcome) -> None:
         """Take *work* out of its slot; its outcome goes to the settler."""

@@ -11,7 +11,7 @@ import random
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from goose.brokers.base import Delivery
@@ -27,7 +27,7 @@ UNBOUNDED = 1 << 62
 """Size limit for what is stored already: a job must never become too large to settle."""
 
 
-class Verb(Enum):
+class Verb(StrEnum):
     """The broker's verb that settles an outcome."""
 
     ACK = "ack"
@@ -36,7 +36,7 @@ class Verb(Enum):
     BURY = "bury"
 
 
-class Ending(Enum):
+class Ending(StrEnum):
     """How a delivery ended, as logs and metrics name it."""
 
     DONE = "done"

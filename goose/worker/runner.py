@@ -45,7 +45,6 @@ from goose.worker.outcomes import Ending
 from goose.worker.resources import OpenResources, Resource
 from goose.worker.slots import AsyncSlots, Parking, Slot
 from goose.worker.watch import Watch
-from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
 
@@ -133,28 +132,10 @@ class Runner:
         self._beats = beats and isinstance(broker, Sessions)
         self._on_session_lost = on_session_lost
         self._on_death = on_death
-        self._stopping = False
         self._dead = threading.Event()
-        self._async = AsyncSlots(
-            take=self._take_async,
-            run=self._run_async,
-            first=config.concurrency,
-            count=config.async_slots,
-            on_death=self._died,
-        )
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
         self._parking = Parking()
-        self._slots = [
-            Slot(
-                number,
-                take=self._take,
-                run=self._run,
-                parking=self._parking,
-                on_death=self._died,
-            )
-            for number in range(config.concurrency)
-        ]
         self._engine = engine = Engine(
             broker,
             offer,
@@ -167,6 +148,24 @@ class Runner:
             clock=clock,
             random=chance,
         )
+        self._async = AsyncSlots(
+            take=engine.take_async,
+            run=engine.arun,
+            first=config.concurrency,
+            count=config.async_slots,
+            on_death=self._died,
+        )
+        self._slots = [
+            Slot(
+                number,
+                take=engine.take,
+                more=self._more,
+                run=engine.run,
+                parking=self._parking,
+                on_death=self._died,
+            )
+            for number in range(config.concurrency)
+        ]
         watch = Watch(
             self._slots,
             engine.buffer,
@@ -232,7 +231,6 @@ class Runner:
             supervisor, or the orphan checkers, give back what still ran.
         """
         deadline = self._clock.mono() + grace
-        self._stopping = True
         engine = self._engine
         engine.settle([given_back(work) for work in engine.buffer.close()])
         engine.ask_to_stop()
@@ -323,24 +321,8 @@ class Runner:
         if buffer.waiting(is_async=True):
             self._async.call()
 
-    def _take(self) -> Work | None:
-        work = self._engine.take()
-        if (
-            work is not None
-            and self._parking.can_help
-            and self._engine.buffer.waiting(is_async=False)
-        ):
-            self._parking.unpark()
-        return work
-
-    def _run(self, slot: Slot, work: Work) -> None:
-        self._engine.run(work, slot.call)
-
-    def _take_async(self) -> Work | None:
-        return self._engine.take_async()
-
-    async def _run_async(self, work: Work) -> None:
-        await self._engine.arun(work)
+    def _more(self) -> bool:
+        return self._engine.buffer.waiting(is_async=False) > 0
 
     # --- numbers --------------------------------------------------------------------------
 
@@ -368,12 +350,19 @@ class Runner:
         Raises:
             BrokerError: The broker could not say.
         """
-        if not (self._engine.fetcher.found_nothing and self._engine.buffer.idle):
+        if not self._engine.buffer.idle:
             return False
         if not isinstance(self._broker, Inspector):
-            return True
+            return self._engine.fetcher.found_nothing
+        # The broker's word alone decides: what a fetch has just been lent is running there.
+        # The counts are quick to say no; a job that moves from running to ready between them,
+        # for a retry at once, is only seen for certain in the listing of one moment.
+        states, queues = (State.READY, State.RUNNING), [s.queue for s in self._config.queues]
+        if any(self._broker.count(state, queue) for state in states for queue in queues):
+            return False
         return not any(
-            self._broker.count(state, share.queue)
-            for share in self._config.queues
-            for state in (State.READY, State.RUNNING)
+            stats.counts[state]
+            for stats in self._broker.queues()
+            for state in states
+            if stats.queue in queues
         )

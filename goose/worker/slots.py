@@ -20,7 +20,7 @@ import ctypes
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from goose.middleware.base import Execution
 from goose.worker.work import Work
@@ -32,13 +32,18 @@ _take_back = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
 _take_back.argtypes = (ctypes.c_ulong, ctypes.c_void_p)
 
 
+Guarded: TypeAlias = Callable[[Callable[[Execution], Any], Execution], None]
+"""Calls its first argument with its second, such that a timeout may interrupt it."""
+
+
 class Slot:
     """One thread that runs sync jobs, one at a time.
 
     Args:
         number: Its place in the notes.
         take: Returns the next job, or None when there is none now.
-        run: Runs one job; never raises.
+        more: Says whether others could take a job, too.
+        run: Runs one job, its function through what it is given; never raises.
         parking: Where to wait for work.
     """
 
@@ -47,13 +52,15 @@ class Slot:
         number: int,
         *,
         take: Callable[[], Work | None],
-        run: Callable[[Slot, Work], None],
+        more: Callable[[], bool],
+        run: Callable[[Work, Guarded], None],
         parking: Parking,
         on_death: Callable[[BaseException], None],
     ) -> None:
         self.number = number
         self.work: Work | None = None
         self._take = take
+        self._more = more
         self._run_work = run
         self._parking = parking
         self._on_death = on_death
@@ -70,9 +77,11 @@ class Slot:
                 if work is None:
                     self._parking.park(place)
                     continue
+                if self._parking.can_help and self._more():
+                    self._parking.unpark()
                 work.slot = self.number
                 self.work = work
-                self._run_work(self, work)
+                self._run_work(work, self.call)
                 self.work = None
         except BaseException as error:
             self._on_death(error)
@@ -131,6 +140,8 @@ class Parking:
         self._parked: list[threading.Lock] = []
         self._permits = 0
         self._waking = 0
+        self.can_help = False
+        """Whether a slot is parked and none is on its way; a hint, not a promise."""
         self.closed = False
 
     def park(self, place: threading.Lock) -> None:
@@ -144,10 +155,12 @@ class Parking:
                 return
             place.acquire()
             self._parked.append(place)
+            self.can_help = not self._waking
         place.acquire()
         place.release()
         with self._lock:
             self._waking -= 1
+            self.can_help = bool(self._parked)
 
     def unpark(self) -> None:
         """Let one slot look for work; if none is parked, the next to park looks once more."""
@@ -156,19 +169,16 @@ class Parking:
                 return  # that one has yet to look, and will find this work
             if self._parked:
                 self._waking += 1
+                self.can_help = False
                 self._parked.pop().release()
             else:
                 self._permits = 1
-
-    @property
-    def can_help(self) -> bool:
-        """Whether a slot is parked and none is on its way; a hint, not a promise."""
-        return bool(self._parked) and not self._waking
 
     def close(self) -> None:
         """Let all slots go."""
         with self._lock:
             self.closed = True
+            self.can_help = False
             self._waking += len(self._parked)
             while self._parked:
                 self._parked.pop().release()
