@@ -65,7 +65,8 @@ def _walk(directory: Path, enter: Callable[[str], bool], found: Found) -> Iterat
 
     for folder, folders, names in os.walk(directory, onerror=skip):
         folders[:] = sorted(filter(enter, folders))
-        for name in sorted(names):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in sorted([*names, *links]):
             yield str(Path(folder, name).absolute())
 
 

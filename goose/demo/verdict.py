@@ -97,7 +97,9 @@ def judge(
     undone = len(works) - sum(result is not None for result in found.values())
     latencies = sorted(_good_ends(history, work)[0][0] - work.due for work in done)
     ends = [run.end for run in runs if run.end is not None]
-    compared = [_compare(work, result) for work in done if (result := found[work.number])]
+    compared = [
+        _compare(work, result) for work in done if (result := found[work.number]) is not None
+    ]
     report = Report(
         jobs=len(works),
         done=len(works) - undone,
