@@ -98,8 +98,6 @@ class Worker:
         self._runner: Runner | None = None
         self._backends: list[Metrics] = []
         """What this worker made from names, and so has to close."""
-        self._id = str(uuid.uuid4())
-        self._epoch = 0
 
     def start(self) -> None:
         """Begin to take jobs; returns once the session is open.
@@ -114,7 +112,6 @@ class Worker:
         if self._runner is not None:
             raise RuntimeError("this worker runs already; stop it first")
         chosen = self._settings
-        self._epoch += 1
         self._broker = broker = brokers.connect(chosen.broker)
         try:
             runner = Runner(
@@ -124,7 +121,8 @@ class Worker:
                 middleware=[middleware.connect(spec) for spec in chosen.middleware],
                 metrics=[self._backend(spec) for spec in chosen.metrics],
                 resources=[connect_resource(spec) for spec in chosen.resources],
-                session=Session(self._id, self._epoch),
+                # Another each time: how far the epochs of the last one went is not known here.
+                session=Session(str(uuid.uuid4())),
             )
             runner.start()
         except BaseException:

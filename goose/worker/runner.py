@@ -52,6 +52,8 @@ INTERRUPT_SECONDS = 1.0
 """Seconds interrupted jobs get for their ``finally`` blocks."""
 FLUSH_SECONDS = 2.0
 """Seconds the last outcomes get to be settled, should the broker not answer."""
+FAREWELL_SECONDS = 1.0
+"""Seconds that the end of the session, of the resources and of the event loop may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +245,8 @@ class Runner:
         flushed = self._clock.mono() + FLUSH_SECONDS
         self._loops["fetch"].join(min(1.5, max(0.0, flushed - self._clock.mono())))
         self._loops["settle"].kick()
-        self._wait(lambda: engine.settler.pending == 0, flushed)
+        # Counted with the end of a run in one step, so that no outcome is between two places now.
+        self._wait(lambda: engine.buffer.unsettled == 0, flushed)
         return self._end()
 
     def _wait(self, condition: Callable[[], bool], deadline: float) -> None:
@@ -269,17 +272,24 @@ class Runner:
         for loop in self._loops.values():
             loop.stop()
         self._parking.close()
+        # On threads of their own: a resource or a broker that hangs must not hold up the end.
+        last = [threading.Thread(target=self._end_session, daemon=True)]
         if done and self._resources is not None:
-            closing = threading.Thread(target=self._close_resources, daemon=True)
-            closing.start()
-            closing.join(1.0)
+            last.append(threading.Thread(target=self._close_resources, daemon=True))
+        deadline = self._clock.mono() + FAREWELL_SECONDS
+        for thread in last:
+            thread.start()
+        for thread in last:
+            thread.join(max(0.0, deadline - self._clock.mono()))
+        self._async.close(max(0.1, deadline - self._clock.mono()))
+        return done
+
+    def _end_session(self) -> None:
         if self._beats and isinstance(self._broker, Sessions):
             try:
                 self._broker.end(self._engine.session)
             except BrokerError as error:
                 logger.warning("the session could not be ended (%s); it will expire", error)
-        self._async.close()
-        return done
 
     def _close_resources(self) -> None:
         assert self._resources is not None

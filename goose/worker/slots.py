@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from typing import Any, TypeAlias
 
 from goose.middleware.base import Execution
 from goose.worker.work import Work
+
+logger = logging.getLogger("goose.worker")
 
 # Libraries of our own, since argument types are set on what a library hands out.
 _raise_in_thread = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
@@ -73,9 +76,10 @@ class Slot:
         try:
             place = threading.Lock()
             while not self._parking.closed:
+                seen = self._parking.calls
                 work = self._take()
                 if work is None:
-                    self._parking.park(place)
+                    self._parking.park(place, seen)
                     continue
                 if self._parking.can_help and self._more():
                     self._parking.unpark()
@@ -138,20 +142,23 @@ class Parking:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._parked: list[threading.Lock] = []
-        self._permits = 0
         self._waking = 0
+        self.calls = 0
+        """How often slots were called. A slot that reads it before it looks for work cannot
+        miss a call that comes between its look and `park`."""
         self.can_help = False
         """Whether a slot is parked and none is on its way; a hint, not a promise."""
         self.closed = False
 
-    def park(self, place: threading.Lock) -> None:
-        """Wait until unparked; *place* is a lock of the caller's own, not held."""
+    def park(self, place: threading.Lock, seen: int) -> None:
+        """Wait until unparked, unless somebody called since `calls` was *seen*.
+
+        Args:
+            place: A lock of the caller's own, not held.
+            seen: What `calls` was before the caller looked for work and found none.
+        """
         with self._lock:
-            if self.closed:
-                return
-            if self._permits:
-                # Somebody called while this slot was on its way here.
-                self._permits -= 1
+            if self.closed or self.calls != seen:
                 return
             place.acquire()
             self._parked.append(place)
@@ -163,16 +170,15 @@ class Parking:
             self.can_help = bool(self._parked)
 
     def unpark(self) -> None:
-        """Let one slot look for work; if none is parked, the next to park looks once more."""
+        """Let one slot look for work; all that are on their way to park look once more."""
         with self._lock:
+            self.calls += 1
             if self._waking:
                 return  # that one has yet to look, and will find this work
             if self._parked:
                 self._waking += 1
                 self.can_help = False
                 self._parked.pop().release()
-            else:
-                self._permits = 1
 
     def close(self) -> None:
         """Let all slots go."""
@@ -211,6 +217,7 @@ class AsyncSlots:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._ready = threading.Event()
         self._called = False
+        self._closing = False
         self.thread = threading.Thread(target=self._run, name="goose-async", daemon=True)
 
     def start(self) -> asyncio.AbstractEventLoop:
@@ -225,11 +232,20 @@ class AsyncSlots:
             with asyncio.Runner() as runner:
                 self.loop = runner.get_loop()
                 self.loop.call_soon(self._ready.set)
-                self.loop.run_forever()
+                while not self._closing:
+                    self._run_loop(self.loop)
         except BaseException as error:
             self._ready.set()
             self._on_death(error)
             raise
+
+    def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run until `close`, or until a job stops the loop, which must not end the others."""
+        try:
+            loop.run_forever()
+        except SystemExit as error:
+            # Of a task that a job made; it reaches whoever awaits that task, too.
+            logger.error("a task made by an async job called sys.exit(%s); ignored", error.code)
 
     def call(self) -> None:
         """Have the loop look for work. Cheap when it was called already; from any thread."""
@@ -265,8 +281,9 @@ class AsyncSlots:
             work.interrupted = True
             task.cancel()
 
-    def close(self) -> None:
-        """End the loop and wait a little for its thread."""
+    def close(self, wait: float = 2.0) -> None:
+        """End the loop and give its thread *wait* seconds for that."""
+        self._closing = True
         if self.loop is not None:
             self.loop.call_soon_threadsafe(self.loop.stop)
-            self.thread.join(2.0)
+            self.thread.join(wait)

@@ -18,6 +18,8 @@ from goose.brokers.memory import MemoryBroker
 from goose.errors import ConfigError, Unsupported
 from goose.jobs import Job, decode, new_id, seal
 from goose.worker.embedded import Worker
+from goose.worker.outcomes import Outcome
+from goose.worker.settle import Settler
 
 APP = """
 import asyncio, threading, time
@@ -67,6 +69,14 @@ async def together():
     peak = max(peak, now)
     await asyncio.sleep(0.2)
     now -= 1
+
+async def stops_the_loop():
+    asyncio.get_running_loop().stop()
+
+async def leaves_from_a_task():
+    async def leave():
+        raise SystemExit(3)
+    await asyncio.create_task(leave())
 
 async def async_forever():
     started.set()
@@ -271,10 +281,68 @@ def test_a_lost_session_goes_on_under_a_new_epoch(
         broker.open(other, ttl=1e6)
         enqueue(broker, job("quick", 1))
         wait_until(lambda: app.log == [1])
-        own = Session(running._id, 1)  # the session it began with
+        assert running._runner is not None
+        own = running._runner._engine.session  # the session it began with
         broker.recover(other, limit=10, dead=own)
         enqueue(broker, job("quick", 2))
         wait_until(lambda: 2 in app.log, what="the second job runs")
+    with running:
+        enqueue(broker, job("quick", 3))
+        wait_until(lambda: 3 in app.log, what="it can be started again")
+
+
+@pytest.mark.parametrize("fn", ["stops_the_loop", "leaves_from_a_task"])
+def test_a_job_cannot_end_the_event_loop_of_the_others(
+    app: Any, broker: MemoryBroker, wait_until: WaitUntil, fn: str
+) -> None:
+    """An async job that stops the loop, or whose task calls sys.exit, does not stop later jobs."""
+    with worker(broker) as running:
+        enqueue(broker, job(fn))
+        wait_until(lambda: running.statistics().processed == 1)
+        enqueue(broker, job("together"))
+        wait_until(lambda: running.statistics().succeeded >= 1 and app.peak >= 1)
+        assert running.stop(1.0)
+
+
+def test_an_outcome_on_its_way_to_the_settler_is_waited_for(
+    app: Any, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    """A stop right between the end of a run and its outcome still settles that outcome."""
+    add = Settler.add
+
+    def slowly(settler: Settler, outcome: Outcome) -> None:
+        time.sleep(0.1)
+        add(settler, outcome)
+
+    monkeypatch.setattr(Settler, "add", slowly)
+    enqueue(broker, job("wait_for_release"))
+    running = worker(broker)
+    running.start()
+    assert app.started.wait(5)
+    app.release.set()
+
+    assert running.stop(5.0)
+    assert 0 == broker.count(State.RUNNING)
+
+
+def test_a_broker_that_hangs_does_not_hold_up_the_stop(
+    app: Any, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop takes its grace and a few seconds, however long the session takes to end."""
+    gate = threading.Event()
+
+    def hang(_session: Session) -> bool:
+        return gate.wait(20)
+
+    running = worker(broker)
+    running.start()
+    monkeypatch.setattr(broker, "end", hang)
+    began = time.monotonic()
+    running.stop(0.0)
+    took = time.monotonic() - began
+    gate.set()
+
+    assert took < 4
 
 
 def test_a_worker_that_cannot_kill_says_so(app: Any, broker: MemoryBroker) -> None:
