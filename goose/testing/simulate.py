@@ -17,8 +17,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 
-from goose.testing.simulator import Story, play
+from goose.testing.simulator import Scenario, Story, play
 
 CHUNK = 50
 """Worlds a process plays before it reports."""
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     total = Total()
     seeds = range(given.first, given.first + given.seeds)
-    for story in _stories(seeds, given.processes):
+    for story in play_many(seeds, processes=given.processes):
         total.add(story)
         if story.violations:
             tell(story.seed)
@@ -46,18 +48,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _stories(seeds: range, processes: int) -> Iterator[Story]:
+def play_many(
+    seeds: range, scenario: Scenario | None = None, *, processes: int = 1
+) -> Iterator[Story]:
+    """Play the worlds of *seeds*, in order, on so many cores; yield their stories."""
     if processes <= 1:
-        yield from map(play, seeds)
+        yield from (play(seed, scenario) for seed in seeds)
         return
     chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
-    with ProcessPoolExecutor(processes) as pool:
-        for stories in pool.map(_play_all, chunks):
+    # Fresh processes: a fork would copy whatever threads the caller has.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for stories in pool.map(_play_all, chunks, repeat(scenario)):
             yield from stories
 
 
-def _play_all(seeds: Iterable[int]) -> list[Story]:
-    return [play(seed) for seed in seeds]
+def _play_all(seeds: Iterable[int], scenario: Scenario | None) -> list[Story]:
+    return [play(seed, scenario) for seed in seeds]
 
 
 def tell(seed: int) -> int:

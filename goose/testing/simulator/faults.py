@@ -33,6 +33,16 @@ class Chance(Protocol):
         ...
 
 
+_RARE = {
+    "open": 24.0,
+    "held": 4.0,
+    "end": 3.0,
+    "ack": 1.5,
+    "release": 4.0,
+    "requeue": 1.5,
+    "bury": 3.0,
+}
+"""Calls that are made seldom, and how much more often something goes wrong in them."""
 _OFTEN = [Fault.CRASH] * 2 + [Fault.ERROR] * 3 + [Fault.PAUSE] + [Fault.SLOW] * 3
 
 
@@ -41,7 +51,7 @@ def by_chance(random: random.Random, rate: float, calm: Callable[[], bool]) -> C
 
     def draw(verb: str, *, busy: bool) -> tuple[Fault, bool] | None:
         # One draw for most calls: they are many.
-        if random.random() >= (rate if busy else rate / 8) or calm():
+        if random.random() >= (rate if busy else rate / 8) * _RARE.get(verb, 1.0) or calm():
             return None
         return random.choice(_OFTEN), random.random() < 0.4
 

@@ -45,7 +45,7 @@ class Loan:
     receipt: object
     place: Place
     session: Session
-    recovered: bool
+    lent_at: float
     run_at: float | None = None
     ending: str | None = None
     """How the run ended; None while it has not, or if there was none."""
@@ -168,12 +168,22 @@ class Ledger:
 
     def given_up(self, place: Place, session: Session) -> None:
         """Check that the broker had a reason to hold a session of *place* for dead."""
-        # A wait that began inside of another one makes that one longer than it should be.
-        if any(each is place and end < self._clock() for each, end in self.waits):
-            return
         # That it alone was silent is one; an outage that all suffer is not.
-        if place.alive and self._disturbed.get(place, -1.0) < self._beaten.get(session, 0.0):
+        silent = self._disturbed.get(place, -1.0) >= self._beaten.get(session, 0.0)
+        if not silent and not self._excused(place):
             self.wrong(f"{place.name} lives and was in reach, and its session was given up")
+
+    def _overlaps(self, entry: Entry, loan: Loan) -> None:
+        """Check that a fault came between a loan and its end."""
+        if not self._excused(loan.place) and self._disturbed.get(loan.place, -1.0) < loan.lent_at:
+            self.wrong(
+                f"job {entry.part.number} changes hands, and nothing happened since its loan"
+            )
+
+    def _excused(self, place: Place) -> bool:
+        # A wait that began inside of another one makes that one longer than it should be.
+        late = any(each is place and end < self._clock() for each, end in self.waits)
+        return late or not place.alive
 
     # --- the client -----------------------------------------------------------------------
 
@@ -224,7 +234,7 @@ class Ledger:
                 self.wrong(f"job {number} was lent while it was {entry.state}")
             if self._clock() < entry.due - SLACK:
                 self.wrong(f"job {number} was lent {entry.due - self._clock():.3f} s early")
-            self._lend(entry, delivery, place, recovered=False)
+            self._lend(entry, delivery, place)
             self.say(f"{place.name}: takes job {number}")
 
     def transferred(self, deliveries: Sequence[Delivery], place: Place, *, audit: bool) -> None:
@@ -239,13 +249,14 @@ class Ledger:
             else:
                 if loan.place is not place:  # a supervisor takes over from itself
                     self.given_up(loan.place, loan.session)
+                    self._overlaps(entry, loan)
                 entry.owed += loan.run_at is not None
                 del self._held[loan.place][loan.receipt]
-            self._lend(entry, delivery, place, recovered=True)
+            self._lend(entry, delivery, place)
             self.say(f"{place.name}: recovers job {number}")
 
-    def _lend(self, entry: Entry, delivery: Delivery, place: Place, *, recovered: bool) -> None:
-        loan = Loan(delivery.receipt, place, delivery.session, recovered)
+    def _lend(self, entry: Entry, delivery: Delivery, place: Place) -> None:
+        loan = Loan(delivery.receipt, place, delivery.session, self._clock())
         entry.state, entry.loan = "lent", loan
         entry.loans.append(loan)
         self._held.setdefault(place, {})[delivery.receipt] = entry
@@ -304,10 +315,11 @@ class Ledger:
         self._count(entry)
 
     def _judge(self, entry: Entry, body: dict[str, Any]) -> None:
-        """Check that a dead job deserves it."""
+        """Check that a dead job deserves it, or has met as many faults as are forgiven."""
         number, kind = entry.part.number, entry.part.kind
         reason = body["failure"]["reason"]
-        if REASONS.get(kind) != reason:
+        unlucky = reason == "crashed" and entry.hits >= MAX_CRASHES
+        if REASONS.get(kind) != reason and not unlucky:
             self.wrong(f"job {number} ({kind.value}) is dead: {reason}")
         failed = sum(loan.ending == "failed" for loan in entry.loans)
         if reason == "retries" and not MAX_RETRIES + 1 == body["attempt"] <= failed:

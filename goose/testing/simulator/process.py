@@ -218,12 +218,13 @@ class Worker(Place):
 
     def _flush(self) -> None:
         settled = lambda: not (self._fetch.busy or self.engine.settler.pending)  # noqa: E731
-        self._until(settled, FLUSH_SECONDS, self._end)
+        self._until(settled, FLUSH_SECONDS, self._spare)
+
+    def _spare(self) -> None:
+        # A job that can hardly bear another fault gets some time to end.
+        self._until(lambda: self._ledger.may_hit(self), 5 * self._network.ttl, self._end)
 
     def _end(self) -> None:
-        if not self._ledger.may_hit(self):
-            self._until(lambda: self._ledger.may_hit(self), 1.0, self._end)
-            return
         for actor in self.actors:
             if isinstance(actor, LoopActor):
                 actor.stopped = True

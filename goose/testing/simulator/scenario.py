@@ -30,9 +30,9 @@ class Scenario:
     """For how long things go wrong."""
     patience: float = 1500.0
     """For how long after the faults have ended jobs may take to be done or dead."""
-    rate: float = 0.03
+    rate: float = 0.05
     """How often a call to the broker meets a fault while the calling process holds jobs."""
-    events: tuple[int, int] = (2, 7)
+    events: tuple[int, int] = (3, 9)
     """The fewest and the most faults that come from outside of any call."""
     crash_at: tuple[int, bool] | None = None
     """Instead of all that: one crash, at that call of a worker, before (True) or after it."""

@@ -40,6 +40,8 @@ class Supervisor(Place):
         self._ledger = network.ledger
         self._timeline = network.timeline
         self._actor = Actor(self)
+        # It does not beat: what it holds for longer than a ttl is anybody's.
+        self._ledger.disturbed(self, until=math.inf)
         clock = SimulatedClock(network.timeline)
         self._aftermath = Aftermath(
             Wire(network, self, chance, self._die),

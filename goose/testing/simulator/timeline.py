@@ -12,12 +12,15 @@ real thread. Waits nest: one that began inside of another ends before it.
 from __future__ import annotations
 
 import heapq
+import random
 from collections.abc import Callable
 
 Action = Callable[[], None]
 
 DEEPEST = 4
 """Waits inside of waits; beyond it actions do not wait."""
+LAG = 1.0
+"""Seconds after a pause within which the last thread is on its feet again."""
 
 
 class Died(BaseException):
@@ -50,11 +53,12 @@ class Actor:
 class Timeline:
     """Calls what is due, in order of time and then of request."""
 
-    def __init__(self) -> None:
+    def __init__(self, random: random.Random) -> None:
         self.now = 0.0
         self.current: Actor | None = None
         """Whose action is under way."""
         self._depth = 0
+        self._random = random
         self._order = 0
         self._agenda: list[tuple[float, int, Actor, Action]] = []
 
@@ -104,7 +108,7 @@ class Timeline:
             return
         for actor in place.actors:
             if not actor.busy:
-                self._free(actor)
+                self._free(actor, self._random.uniform(0.0, LAG))
 
     def _next(self) -> None:
         when, _, actor, action = heapq.heappop(self._agenda)
@@ -125,9 +129,9 @@ class Timeline:
             actor.busy = False
             self.current = before
         if actor.waiting:
-            self._free(actor)
+            self._free(actor, 0.0)
 
-    def _free(self, actor: Actor) -> None:
+    def _free(self, actor: Actor, lag: float) -> None:
         waiting, actor.waiting = actor.waiting, []
         for action in waiting:
-            self.at(self.now, actor, action)
+            self.at(self.now + lag, actor, action)

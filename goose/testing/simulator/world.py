@@ -62,7 +62,7 @@ class World:
         self.scenario = scenario
         self.seed = seed
         self.random = chance = random.Random(seed)
-        self.timeline = timeline = Timeline()
+        self.timeline = timeline = Timeline(chance)
         count = chance.randint(*scenario.jobs)
         self.script = draw(chance, count, until=scenario.stormy * 0.8, ttl=scenario.ttl)
         self.ledger = Ledger(self.script, lambda: timeline.now, trace=trace)
