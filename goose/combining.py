@@ -92,22 +92,28 @@ class Combiner:
             BrokerError: Nothing was stored: refused, or too many envelopes wait already.
             Exception: Whatever else the broker raised; what was stored is unknown.
         """
-        with self._lock:
-            parcel = self._join(envelopes, None) if self._busy else None
-            self._busy = True
-        if parcel is None:
-            try:
-                self._send(envelopes)
-            finally:
-                self._hand_on()
-            return
+        parcel: _Parcel | None = None
+        leads = False
+        # An interrupt may come as soon as the lock is let go, so all that follows is inside.
         try:
+            with self._lock:
+                if self._busy:
+                    parcel = self._join(envelopes, None)
+                else:
+                    leads = self._busy = True
+            if parcel is None:
+                self._send(envelopes)
+                return
             parcel.gate.acquire()
             if parcel.leads:
                 self._lead()
         except BaseException:
-            self._leave(parcel)
+            if parcel is not None:
+                self._leave(parcel)
             raise
+        finally:
+            if leads:
+                self._hand_on()
         if parcel.error is not None:
             raise parcel.error
 
@@ -122,12 +128,15 @@ class Combiner:
         Raises:
             BrokerError: Too many envelopes wait already; *notify* is not called.
         """
-        with self._lock:
-            self._join(envelopes, notify)
-            if self._busy:
-                return
-            self._busy = True
-        self._hand_on()
+        leads = False
+        try:
+            with self._lock:
+                self._join(envelopes, notify)
+                if not self._busy:
+                    leads = self._busy = True
+        finally:
+            if leads:
+                self._hand_on()
 
     def close(self) -> None:
         """Let the courier thread end, once it has sent what was posted."""

@@ -203,6 +203,44 @@ def test_an_interrupted_sender_hands_on(
     combiner.send([envelope("after")])
 
 
+class Strikes:
+    """A lock whose holder is interrupted in the moment that it lets go."""
+
+    def __init__(self) -> None:
+        self.armed = True
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+        armed, self.armed = self.armed, False
+        if armed:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_an_interrupt_between_joining_and_sending_stops_nobody(
+    wire: Wire, pool: ThreadPoolExecutor, wait_until: Callable[..., None], busy: bool
+) -> None:
+    """A caller interrupted right after it became the leader, or joined the line, blocks nobody."""
+    combiner = Combiner(wire.send)
+    if busy:
+        gate, first, _ = behind_a_held_call(combiner, wire, pool, wait_until, [])
+    combiner._lock = Strikes()  # type: ignore[assignment]
+
+    with pytest.raises(KeyboardInterrupt):
+        combiner.send([envelope("gone")])
+    if busy:
+        gate.set()
+        first.result(20)
+
+    pool.submit(combiner.send, [envelope("after")]).result(20)
+    assert ["after"] == wire.calls[-1]
+    assert ["gone"] not in wire.calls
+
+
 class Interrupted:
     """A parcel's gate whose waiter is interrupted, before or after it was let through."""
 

@@ -9,6 +9,7 @@ between, nothing is settled and the job is an orphan.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import random
 from collections.abc import Callable, Mapping
@@ -101,7 +102,8 @@ class Executor:
                 error = JobTimeout().with_traceback(error.__traceback__)
             retry = retry_of(work.job)
             if retry.on_error or retry.on_death:
-                return await asyncio.to_thread(self._conclude, work, error)
+                # A callback is the user's own code and may block.
+                return await _on_a_thread(self._conclude, work, error)
             return self._conclude(work, error)
         return self._done(work)
 
@@ -216,6 +218,19 @@ class Executor:
             seconds,
             latency,
         )
+
+
+async def _on_a_thread(conclude: Callable[..., Outcome], *args: Any) -> Outcome:
+    """Return what *conclude* returns, whoever cancels meanwhile: a run that ended has an outcome."""
+    context = contextvars.copy_context()
+    loop = asyncio.get_running_loop()
+    concluding = loop.run_in_executor(None, lambda: context.run(conclude, *args))
+    while not concluding.done():
+        try:
+            await asyncio.shield(concluding)
+        except asyncio.CancelledError:
+            continue
+    return concluding.result()
 
 
 def _log(job: Job[Any], ending: Ending, error: BaseException, decision: Decision) -> None:

@@ -70,6 +70,13 @@ async def together():
     await asyncio.sleep(0.2)
     now -= 1
 
+def slowly_told(job, error):
+    log.append("told")
+
+async def cancels_itself():
+    asyncio.current_task().cancel()  # which the next await will raise
+    raise ValueError("no")
+
 async def stops_the_loop():
     asyncio.get_running_loop().stop()
 
@@ -302,6 +309,19 @@ def test_a_job_cannot_end_the_event_loop_of_the_others(
         enqueue(broker, job("together"))
         wait_until(lambda: running.statistics().succeeded >= 1 and app.peak >= 1)
         assert running.stop(1.0)
+
+
+def test_a_cancelled_async_job_has_an_outcome_all_the_same(
+    app: Any, broker: MemoryBroker, wait_until: WaitUntil
+) -> None:
+    """A cancellation that strikes while on_error is told loses neither the job nor its slot."""
+    policy = {"on_error": "embedded_app:slowly_told"}
+    enqueue(broker, job("cancels_itself", retry=policy))
+    with worker(broker) as running:
+        wait_until(lambda: running.statistics().retried == 1)
+        assert 0 == running.statistics().running
+
+    assert ["told"] == app.log
 
 
 def test_an_outcome_on_its_way_to_the_settler_is_waited_for(

@@ -92,6 +92,9 @@ class Connections:
 
     def open_reader(self) -> sqlite3.Connection:
         """Return the reader as `reader` does, but of whichever file it is of."""
+        if self._reader is not None and self._reader.in_transaction:
+            # Whoever read last was interrupted; everybody after would see that moment for ever.
+            self.drop_reader()
         if self._reader is None:
             self._reader = self._open()
             self._reader_file = self._identity()

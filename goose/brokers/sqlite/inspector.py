@@ -212,11 +212,12 @@ def _at_one_moment(query: Work[T]) -> Work[T]:
     """Return *query* as one that sees all its statements' rows as they were at one moment."""
 
     def look(connection: sqlite3.Connection) -> T:
-        connection.execute("BEGIN")
         try:
+            connection.execute("BEGIN")
             return query(connection)
         finally:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
     return look
 
