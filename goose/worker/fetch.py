@@ -21,7 +21,7 @@ from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
 
-OUT_OF_TOUCH = 0.05
+OUT_OF_TOUCH = 0.2
 """Seconds until a process that has to beat first looks again whether it has."""
 ASK_AGAIN = 0.25
 """Seconds until a full buffer is asked again, should nobody have said that it has room."""
