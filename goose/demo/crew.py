@@ -67,6 +67,7 @@ class Crew:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                process_group=0,  # Ctrl-C is for the demo, which then ends its workers
             )
 
     def exit_code(self) -> int | None:
@@ -109,11 +110,17 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Worker processes die with their supervisor, so one signal ends them all, even if
-        # the user has no patience for what follows.
         children = self._children()
-        self._supervisor.kill()
-        self._supervisor.wait()
+        try:
+            if self.exit_code() is None:  # an error, or somebody has seen enough
+                self._supervisor.terminate()
+                self._supervisor.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            pass  # it had its chance to give back what it held
+        finally:
+            # Worker processes die with their supervisor, so one signal ends them all.
+            self._supervisor.kill()
+            self._supervisor.wait()
         deadline = time.monotonic() + PATIENCE
         while any(map(_lives, children)) and time.monotonic() < deadline:
             time.sleep(0.01)

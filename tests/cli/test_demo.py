@@ -114,10 +114,10 @@ def test_an_end_from_outside_ends_all(
     number: int,
     code: int,
 ) -> None:
-    """After Ctrl-C or SIGTERM in the middle no process and no file is left."""
+    """After Ctrl-C or SIGTERM in the middle no process, no file and no job is left."""
     monkeypatch.setenv("TMPDIR", str(own_folder))
     process = subprocess.Popen(
-        [sys.executable, "-m", "goose", "demo"],
+        [sys.executable, "-m", "goose", "demo", "--broker", "sqlite:///shared.db"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -128,6 +128,9 @@ def test_an_end_from_outside_ends_all(
     assert code == process.wait(20)
     assert [] == list(own_folder.glob("goose-demo-*"))
     assert [] == _living_in_session(process.pid)
+    broker = SQLiteBroker(f"sqlite:///{own_folder}/shared.db")
+    assert 0 == sum(broker.count(state) for state in State)
+    broker.close()
 
 
 def _living_in_session(session: int) -> list[int]:
