@@ -4,6 +4,7 @@ When the broker did not answer, it may all the same have lent something, which o
 of: nobody would run that job while this process lives. So the fetcher knows its loans by their
 receipts, and after such a call gives back what the broker has lent to this process and the
 process never saw. That is safe at any moment, since what it never saw does not run here.
+Source: docs/adr/0004-replies-that-never-came.md.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""One worker process: the engine, its threads as actors, its slots, its supervisor, its end.
+"""One worker process: the engine, its threads as actors, its end, its supervisor.
 
 What `goose.worker.runner` does with threads is done here with actors: a loop for each step,
-and a slot for each job that runs. A job's run takes virtual time. An async function is
-driven by hand through the real `Engine.arun`, from one `Nap` to the next; a sync one is called
-when its time is over, under a clock that first shows the instant of its start.
+and a slot for each job that runs.
 
 A supervised process writes notes of what runs. When it dies its supervisor, a place of its
-own, settles what it held with the real `Aftermath`. Others are found by the orphan checkers.
+own, settles what it held. The jobs of others are found by the orphan checkers.
 """
 
 from __future__ import annotations
