@@ -87,12 +87,17 @@ def _missing(entry: EntryPoint, url: str, error: ModuleNotFoundError) -> ConfigE
 
 def redact(url: str) -> str:
     """Return *url* fit to be shown: without its password or other secrets of its query."""
+    if "://" not in url:
+        return f"***@{url.rpartition('@')[2]}" if "@" in url else url
     try:
         parts = urlsplit(url)
         netloc = parts.netloc
         user, at, host = netloc.rpartition("@")
         if at and ":" in user:
             netloc = f"{user.partition(':')[0]}:***@{host}"
+        elif not at and netloc and "@" in url:
+            # A password with a / ? or # that was not quoted: the rest of it looks like a path.
+            return f"{parts.scheme}://***@{url.rpartition('@')[2]}"
         query = "&".join(
             f"{name}=***" if _secret(name) else f"{name}={quote(value, safe='/:,')}"
             for name, value in parse_qsl(parts.query, keep_blank_values=True)
@@ -100,11 +105,11 @@ def redact(url: str) -> str:
         shown = urlunsplit(("", "", parts.path, query, parts.fragment))
     except ValueError:
         return url.partition("://")[0] + "://***"
-    return f"{parts.scheme}://{netloc}{shown}" if "://" in url else url
+    return f"{parts.scheme}://{netloc}{shown}"
 
 
 def _secret(name: str) -> bool:
-    return any(word in name.lower() for word in ("password", "secret", "token"))
+    return any(word in name.lower() for word in ("pass", "pwd", "secret", "token", "auth", "key"))
 
 
 def namespaced(url: Any, namespace: str | None) -> Any:

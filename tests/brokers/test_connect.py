@@ -117,6 +117,15 @@ def test_what_a_factory_makes_is_checked(
         ("sqlite:////var/goose.db?synchronous=full", "sqlite:////var/goose.db?synchronous=full"),
         ("memory://", "memory://"),
         ("redis://[broken:hunter2@x", "redis://***"),
+        ("redis://:hun/ter2@host:6379/0", "redis://***@host:6379/0"),
+        ("redis://user:hun#ter2@host", "redis://***@host"),
+        ("redis://user:hun?ter2@host/0", "redis://***@host/0"),
+        (
+            "redis://host/0?passwd=hunter2&auth=x&api_key=y",
+            "redis://host/0?passwd=***&auth=***&api_key=***",
+        ),
+        ("user:hunter2@host:6379", "***@host:6379"),
+        ("sqlite:////home/me@work/goose.db", "sqlite:////home/me@work/goose.db"),
     ],
 )
 def test_secrets_are_not_shown(url: str, shown: str) -> None:
