@@ -1,0 +1,42 @@
+"""Finds the server programs that tests start, and installs Debian's packages of them where it may."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+_PLACES = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
+
+
+def find(program: str, *, package: str) -> str:
+    """Return the path of *program*; as root on Debian, *package* is installed if it is missing.
+
+    Raises:
+        RuntimeError: It is missing and cannot be installed; the message names what to install.
+    """
+    found = _which(program)
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        _install(package)
+        found = _which(program)
+    if found is None:
+        raise RuntimeError(
+            f"these tests start {program}, which is not installed: "
+            f"sudo apt-get install -y {package}"
+        )
+    return found
+
+
+def _which(program: str) -> str | None:
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{_PLACES}")
+
+
+def _install(package: str) -> None:
+    # Debian starts what it installs; a server of the machine is none of the tests' business.
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", package]
+    for command in (install, ["apt-get", "update", "-qq"], install):
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        if command is install and done.returncode == 0:
+            return
+    raise RuntimeError(f"{' '.join(install)} failed; install {package} by hand: {done.stderr}")
