@@ -173,22 +173,57 @@ def test_an_interrupted_leader_leaves_the_others_unharmed(writer: Writer, path: 
     assert [1, 2] == values(path)
 
 
+@pytest.mark.parametrize("company", [False, True])
 def test_an_interrupt_leaves_no_transaction_open(
-    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch, company: bool
 ) -> None:
     """Wherever a KeyboardInterrupt hits, the file is free for others, and the writer goes on."""
+    begin = writer._begin
 
-    def interrupted(*_: object) -> object:
+    def interrupted(durable: bool = False) -> sqlite3.Connection:
+        begin(durable)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "_run_all", interrupted)
+        patch.setattr(writer, "_begin", interrupted)
+        if company:
+            writer._waiting.append(_Turn(insert(3), "", 5, durable=True))
         with pytest.raises(KeyboardInterrupt):
             writer.run(insert(1), "", 5)
     with locked(path):
         pass
     assert 2 == writer.run(insert(2), "", 5)
-    assert [2] == values(path)
+    assert [2, 3][: 1 + company] == values(path)
+
+
+def test_a_lone_caller_that_fails_leaves_nothing(writer: Writer, path: Path) -> None:
+    """What a lone work did before it raised is undone, and its error comes in Goose's words."""
+
+    def fails(connection: sqlite3.Connection) -> object:
+        connection.execute("INSERT INTO t VALUES (1)")
+        return connection.execute("INSERT INTO t VALUES (1)")
+
+    with pytest.raises(BrokerError, match="UNIQUE"):
+        writer.run(fails, "", 5)
+    assert [] == values(path)
+    assert 2 == writer.run(insert(2), "", 5)
+
+
+def test_an_interrupted_reader_freezes_nothing(writer: Writer) -> None:
+    """A read transaction that an interrupt left open is not what later readers see."""
+
+    def interrupted(connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM t").fetchall()
+        raise KeyboardInterrupt
+
+    writer.run(lambda c: c.execute("CREATE TABLE IF NOT EXISTS t (x)"), "", 5)
+    with pytest.raises(KeyboardInterrupt):
+        writer.read(interrupted, "", 5)
+    writer.run(lambda c: c.execute("INSERT INTO t VALUES ('later')"), "", 5)
+
+    later = "SELECT count(*) FROM t WHERE x = 'later'"
+    assert (1,) == writer.read(lambda c: c.execute(later).fetchone(), "", 5)
 
 
 def test_an_interrupt_after_the_commit_repeats_nothing(

@@ -59,6 +59,11 @@ def store(
     cursor: sqlite3.Cursor, statements: Statements, envelopes: Sequence[Envelope], now: int
 ) -> None:
     """Insert *envelopes*, leaving out those whose id is stored; *now* in microseconds."""
+    if len(envelopes) == 1 and due(envelopes[0], now) <= now:
+        # The usual call by far, in one statement.
+        (job,) = envelopes
+        cursor.execute(statements.store_ready, (job.id, job.queue, now, job.group, job.body))
+        return
     line = Line(cursor, statements, now)
     values: list[Any] = []
     for envelope in envelopes:

@@ -29,6 +29,12 @@ class Statements:
 
     # In. Parameters of `store`, repeated for each row: id, queue, state, rank, at, grp, body.
     store: str = "INSERT INTO {p}jobs (id, queue, state, rank, at, grp, body) VALUES "
+    # One ready job, as `Line.back` places it. Parameters: id, queue, now, group, body.
+    store_ready: str = (
+        "INSERT INTO {p}jobs (id, queue, state, rank, at, grp, body) VALUES (?1, ?2, 1, "
+        "max(?3, coalesce((SELECT max(rank) + 1 FROM {p}jobs WHERE state = 1 AND queue = ?2), ?3)), "
+        "?3, ?4, ?5) ON CONFLICT (id) DO NOTHING"
+    )
     last_rank: str = "SELECT max(rank) FROM {p}jobs WHERE state = 1 AND queue = ?"
     first_rank: str = "SELECT min(rank) FROM {p}jobs WHERE state = 1 AND queue = ?"
 
