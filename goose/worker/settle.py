@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from goose.brokers.base import Broker, Delivery
-from goose.errors import BrokerError, BrokerUnavailable
+from goose.errors import BrokerUnavailable
 from goose.jobs import Envelope
 from goose.worker.outcomes import Outcome, Verb
 
@@ -65,7 +65,8 @@ class Settler:
             Seconds until it wants to be called again.
 
         Raises:
-            BrokerError: What could not be settled is kept for the next call.
+            Exception: What the broker raised, a `BrokerError` if it keeps its contract; what
+                could not be settled is kept for the next call.
         """
         self._gather()
         while self._batches:
@@ -75,7 +76,7 @@ class Settler:
             except BrokerUnavailable:
                 self._batches[0] = (batch, True)
                 raise
-            except BrokerError:
+            except Exception:  # a broker's defect is one outcome's misfortune, like a refusal
                 if len(batch) > 1:
                     # One bad outcome must not hold up the others: each by itself from now on.
                     self._batches.popleft()

@@ -23,6 +23,7 @@ class Recorder:
         self.calls: list[tuple[str, list[str]]] = []
         self.errors: list[BaseException | None] = []
         self.refuse: set[str] = set()
+        self.refusal: BaseException = BrokerError("refused")
         self.lost: set[str] = set()
 
     def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -45,7 +46,7 @@ class Recorder:
         ids = [delivery.envelope.id for delivery in deliveries]
         error = self.errors.pop(0) if self.errors else None
         if error is None and self.refuse.intersection(ids):
-            error = BrokerError("refused")
+            error = self.refusal
         if error is not None:
             raise error
         self.calls.append((verb, ids))
@@ -137,15 +138,16 @@ def test_a_repeat_after_a_lost_reply_is_no_zombie(
     assert (["a"], []) == (told.settled, told.lost)
 
 
+@pytest.mark.parametrize("refusal", [BrokerError("refused"), OverflowError("a defect")])
 def test_one_refused_outcome_does_not_hold_up_the_others(
-    settler: Settler, broker: Recorder, told: Told
+    settler: Settler, broker: Recorder, told: Told, refusal: Exception
 ) -> None:
-    """After a refusal each outcome goes by itself; only the bad one stays pending."""
-    broker.refuse = {"bad"}
+    """After a refusal, or a defect of the broker, only the bad outcome stays pending."""
+    broker.refuse, broker.refusal = {"bad"}, refusal
     for identity in ("a", "bad", "b"):
         settler.add(outcome(identity))
     for _ in range(4):
-        with pytest.raises(BrokerError):
+        with pytest.raises(type(refusal)):
             settler.step(0.0)
 
     assert {"a", "b"} == set(told.settled)
