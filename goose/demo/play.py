@@ -6,6 +6,7 @@ there. Its files are in a temporary folder, which stays only if something went w
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -24,10 +25,11 @@ from goose.demo.crew import Crew
 from goose.demo.files import File
 from goose.demo.history import History
 from goose.demo.verdict import Ending, Report, Work, judge
-from goose.errors import BrokerError, ConfigError, EnqueueError
+from goose.errors import BrokerError, ConfigError, EnqueueError, Unsupported
 from goose.jobs import new_id
 from goose.retries import Retry
 from goose.settings import Settings
+from goose.worker.process import read_stat
 
 KILLS = (0.25, 0.6)
 """How much of the work is done when a worker process is killed, for each kill."""
@@ -77,7 +79,13 @@ def play(plan: Plan, show: Show) -> Report:
     Raises:
         ConfigError: The broker's URL is wrong, or worker processes cannot share the broker.
         BrokerError: The broker cannot be reached, or refuses.
+        Unsupported: This system does not show which processes are the demo's own.
     """
+    if not read_stat(os.getpid()):
+        raise Unsupported(
+            "the demo makes sure by /proc that it kills no process but its own, and this system "
+            "has no /proc; run it on Linux, or in a container"
+        )
     with _folder() as folder:
         url = anywhere(plan.broker) if plan.broker else f"sqlite:///{folder}/demo.db"
         with _client(url) as client:
@@ -232,11 +240,11 @@ class _Stage:
         while time.monotonic() < deadline and crew.exit_code() is None and self._stored()[0]:
             time.sleep(LOOK)
 
-    def _stored(self) -> tuple[int, int]:
-        """Return how many jobs of the demo are yet to be done, and dead; 0 where nobody can tell."""
+    def _stored(self) -> tuple[int | None, int]:
+        """Return how many jobs of the demo are yet to be done (None: nobody can tell), and dead."""
         broker = self._client.broker
         if not isinstance(broker, Inspector):
-            return 0, 0
+            return None, 0
         left = (State.SCHEDULED, State.READY, State.RUNNING)
         return (
             sum(broker.count(state, self._queue) for state in left),

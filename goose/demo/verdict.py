@@ -40,8 +40,8 @@ class Ending:
 
     exit_code: int | None
     """Of the supervisor; None if it had to be ended."""
-    stored: int = 0
-    """Jobs that were still scheduled, ready or running."""
+    stored: int | None = 0
+    """Jobs that were still scheduled, ready or running; None where nobody can tell."""
     dead: int = 0
 
 
@@ -111,7 +111,8 @@ def judge(
         unexplained=sum(
             any(pid not in killed for _, pid in _good_ends(history, work)[:-1]) for work in again
         ),
-        lost=max(0, undone - ending.stored - ending.dead),
+        # Where nobody can tell what is still stored, what was not done counts as just that.
+        lost=0 if ending.stored is None else max(0, undone - ending.stored - ending.dead),
         dead=ending.dead,
         wrong=compared.count("wrong"),
         changed=compared.count("changed"),

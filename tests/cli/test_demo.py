@@ -82,8 +82,8 @@ def test_the_demo_loses_nothing_while_workers_are_killed(
     assert 2 == len(report["kills"]) == len({kill["pid"] for kill in report["kills"]})
     assert all(kill["jobs"] > 0 for kill in report["kills"])
     assert sum(kill["jobs"] for kill in report["kills"]) >= report["recovered"] > 0
-    assert 0 < report["retried"] <= 60
-    assert 60 == report["scheduled"]
+    assert 0 < report["retried"] <= report["jobs"] // 10
+    assert report["scheduled"] >= 60
     assert {"some", "shared.db"} <= {path.name for path in own_folder.iterdir()}
     assert [] == list(own_folder.glob("goose-demo-*"))
     broker = SQLiteBroker(f"sqlite:///{own_folder}/shared.db")
@@ -299,6 +299,13 @@ def test_a_lost_job_is_seen(stage: Path) -> None:
     assert ["2 jobs were lost"] == list(verdict(stage, works).problems)
     stored = verdict(stage, works, ending=Ending(0, stored=1, dead=1))
     assert ["1 jobs are dead", "1 jobs were not done in time"] == list(stored.problems)
+
+
+def test_a_broker_that_cannot_tell_is_not_blamed(stage: Path) -> None:
+    """What was not done may still be stored there, so it is not called lost; it fails all the same."""
+    report = verdict(stage, works_of(stage), ending=Ending(0, stored=None))
+
+    assert (0, ["1 jobs were not done in time"]) == (report.lost, list(report.problems))
 
 
 def test_an_end_without_a_result_is_a_loss(stage: Path) -> None:

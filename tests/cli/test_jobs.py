@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from goose.brokers.base import State
+from goose.demo.verdict import Report
 
 SECRET = "canary-4711"
 ALWAYS = [
@@ -60,6 +62,14 @@ def test_list_as_json_has_the_documented_keys(shop: Any, cli: Any) -> None:
     [dead] = [job for job in found if job["state"] == "dead"]
     assert "retries" == dead["failure"]["reason"]
     assert "2023-11-14T22:13:20+00:00" == dead["failure"]["died_at"]
+
+
+def test_every_key_is_documented(root: Path) -> None:
+    """The page on the command line names each key of each command."""
+    page = (root / "docs/cli.md").read_text()
+    demo = {field.name for field in dataclasses.fields(Report)} | {"jobs_per_second", "ok"}
+
+    assert set() == {key for key in {*FULL, *demo} if f"`{key}`" not in page}
 
 
 def test_arguments_are_shown_only_where_asked_for(shop: Any, cli: Any) -> None:
