@@ -11,9 +11,10 @@ from typing import TypeVar
 
 from goose.brokers.sqlite import host
 from goose.brokers.sqlite.options import read
+from goose.brokers.sqlite.registry import leave, share
 from goose.brokers.sqlite.rows import micros
 from goose.brokers.sqlite.statements import Statements
-from goose.brokers.sqlite.writer import Work, leave, share
+from goose.brokers.sqlite.writer import Work
 from goose.errors import BrokerError
 
 T = TypeVar("T")
