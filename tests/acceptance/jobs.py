@@ -55,7 +55,8 @@ def fail(text: str = "no") -> None:
     raise ValueError(text)
 
 
-def process() -> None:
+def process(seconds: float) -> None:
+    time.sleep(seconds)
     note(str(os.getpid()))
 
 

@@ -157,7 +157,9 @@ def moment(when: datetime) -> None:
     received(when)
 
 
-@sent(datetime(2031, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin")), got=("2031-07-01T12:00:00+02:00",))
+@sent(
+    datetime(2031, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin")), got=("2031-07-01T12:00:00+02:00",)
+)
 def zoned(when: datetime) -> None:
     received(when.isoformat())
 
@@ -167,7 +169,7 @@ def calendar(day: date, at: time, span: timedelta) -> None:
     received(day, at, span)
 
 
-@sent(IDENTITY, Decimal("1.10"), Colour.BLUE, Flags.B, Path("/tmp/x"))  # noqa: S108
+@sent(IDENTITY, Decimal("1.10"), Colour.BLUE, Flags.B, Path("/tmp/x"))
 def scalars(a: uuid.UUID, b: Decimal, c: Colour, d: Flags, e: Path) -> None:
     received(a, b, c, d, e)
 

@@ -30,7 +30,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pictures]:
             name: client.enqueue(fn, *args, **kwargs)
             for name, (fn, args, kwargs, _) in matrix.CASES.items()
         }
-    command = [GOOSE, "worker", "tests.acceptance.matrix", "--broker", f"sqlite:///{folder}/jobs.db"]
+    command = [
+        GOOSE,
+        "worker",
+        "tests.acceptance.matrix",
+        "--broker",
+        f"sqlite:///{folder}/jobs.db",
+    ]
     done = run(*command, "--until-empty", at=folder, env=environment(PICTURES=str(noted)))
     assert 0 == done.returncode, done.stderr
 

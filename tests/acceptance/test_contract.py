@@ -11,6 +11,7 @@ import logging
 import math
 import pickle
 import sqlite3
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,14 +26,18 @@ import goose
 from tests.acceptance import jobs, matrix
 from tests.acceptance.command import environment, run
 
-NAMES = """
-    enqueue enqueue_in enqueue_at enqueue_many call using configure job submit current aio
-    Client Worker Retry Job Call Execution register_type
-    Postpone Bury Skip Control JobTimeout
-    GooseError ConfigError MissingDriver CallError FunctionError ArgumentError PayloadTooLarge
-    EnqueueError BrokerError BrokerUnavailable SessionLost Unsupported Undecodable NewerVersion
-    UnknownFunction
-""".split()
+NAIVE = datetime(2031, 1, 1)  # noqa: DTZ001 - what is refused
+
+# fmt: off
+NAMES = [
+    "enqueue", "enqueue_in", "enqueue_at", "enqueue_many", "call", "using", "configure",
+    "job", "submit", "current", "aio", "Client", "Worker", "Retry", "Job", "Call",
+    "Execution", "register_type", "Postpone", "Bury", "Skip", "Control", "JobTimeout",
+    "GooseError", "ConfigError", "MissingDriver", "CallError", "FunctionError",
+    "ArgumentError", "PayloadTooLarge", "EnqueueError", "BrokerError", "BrokerUnavailable",
+    "SessionLost", "Unsupported", "Undecodable", "NewerVersion", "UnknownFunction",
+]
+# fmt: on
 
 
 @pytest.fixture(autouse=True)
@@ -82,13 +87,7 @@ def test_no_submodule_hides_a_public_name() -> None:
         "    if not m.name.endswith(('__main__', '.child')): importlib.import_module(m.name)\n"
         "print([n for n, v in before.items() if getattr(goose, n) is not v])\n"
     )
-    assert "[]\n" == run(sys_python(), "-c", program, at=Path.cwd()).stdout
-
-
-def sys_python() -> str:
-    import sys
-
-    return sys.executable
+    assert "[]\n" == run(sys.executable, "-c", program, at=Path.cwd()).stdout
 
 
 def test_import_goose_is_light() -> None:
@@ -98,7 +97,7 @@ def test_import_goose_is_light() -> None:
         "heavy = {'pydantic', 'asyncio', 'sqlite3', 'click', 'rich', 'prometheus_client'}\n"
         "print(sorted(heavy & set(sys.modules)), time.process_time() - began)"
     )
-    loaded, _, seconds = run(sys_python(), "-c", program, at=Path.cwd()).stdout.rpartition(" ")
+    loaded, _, seconds = run(sys.executable, "-c", program, at=Path.cwd()).stdout.rpartition(" ")
 
     assert "[]" == loaded
     assert float(seconds) < 0.5
@@ -144,7 +143,7 @@ def test_delays_and_instants() -> None:
 @pytest.mark.parametrize(
     ("call", "why"),
     [
-        (lambda: goose.enqueue_at(datetime(2031, 1, 1), jobs.say), "no time zone"),
+        (lambda: goose.enqueue_at(NAIVE, jobs.say), "no time zone"),
         (lambda: goose.enqueue_at(5, jobs.say), "enqueue_in"),
         (lambda: goose.enqueue_at(date(2031, 1, 1), jobs.say), "datetime"),
         (lambda: goose.enqueue_at(datetime(9999, 1, 1, tzinfo=UTC), jobs.say), "hundred years"),
@@ -250,7 +249,9 @@ def test_using_is_immutable_and_adds_up() -> None:
     assert ("mail", None, None) == facts(mail.enqueue(jobs.say))
     assert ("mail", 9.0, "g") == facts(both.enqueue(jobs.say))
     assert {"max_retries": 5} == both.enqueue(jobs.say).retry
-    assert {"max_retries": 1} == both.using(retry=goose.Retry(max_retries=1)).enqueue(jobs.say).retry
+    assert {"max_retries": 1} == both.using(retry=goose.Retry(max_retries=1)).enqueue(
+        jobs.say
+    ).retry
 
 
 def facts(job: goose.Job[Any]) -> tuple[str, float | None, str | None]:
@@ -470,9 +471,9 @@ def test_a_job_lives_and_dies_with_the_callers_transaction(project: Path) -> Non
             client.using(connection=elsewhere).enqueue(jobs.say)
         connection.close()
         elsewhere.close()
-        with pytest.raises(goose.ConfigError, match="a object.*sqlite3.Connection"):
+        with pytest.raises(goose.ConfigError, match=r"a object.*sqlite3.Connection"):
             client.using(connection=object()).enqueue(jobs.say)
-    with pytest.raises(goose.Unsupported, match="MemoryBroker.*transaction"):
+    with pytest.raises(goose.Unsupported, match=r"MemoryBroker.*transaction"):
         goose.using(broker="memory://", connection=object())
 
 
@@ -521,7 +522,7 @@ def test_a_decorated_function_is_itself() -> None:
         (lambda: goose.enqueue(matrix.untyped, (1,)), ["'value'", "(1,)", "list", "annotate"]),
         (lambda: goose.enqueue(matrix.untyped, object()), ["'value'", "<object object"]),
         (
-            lambda: goose.enqueue(matrix.moment, datetime(2031, 1, 1)),
+            lambda: goose.enqueue(matrix.moment, NAIVE),
             ["matrix:moment", "'when'", "2031", "time zone", "datetime.now(UTC)"],
         ),
         (lambda: goose.enqueue(matrix.moment, "2031-01-01T00:00:00Z"), ["'when'", "datetime"]),
@@ -566,8 +567,8 @@ def test_a_script_has_no_name_for_its_functions(project: Path) -> None:
     (project / "app" / "script.py").write_text(SCRIPT)
     env = environment(GOOSE_BROKER="memory://")
 
-    as_script = run(sys_python(), "app/script.py", at=project, env=env)
-    as_module = run(sys_python(), "-m", "app.script", at=project, env=env)
+    as_script = run(sys.executable, "app/script.py", at=project, env=env)
+    as_module = run(sys.executable, "-m", "app.script", at=project, env=env)
 
     assert 1 == as_script.returncode
     assert "python -m package.module" in as_script.stderr.splitlines()[-1]
@@ -603,7 +604,9 @@ def test_a_policy_can_be_looked_at() -> None:
     assert 25 == len(goose.Retry().preview())
     assert sorted(goose.Retry().preview()) == goose.Retry().preview()
     assert [] == goose.Retry(max_retries=0).preview()
-    assert [1.0, 5.0, 5.0] == goose.Retry(max_retries=3, backoff=(1, timedelta(seconds=5))).preview()
+    assert [1.0, 5.0, 5.0] == goose.Retry(
+        max_retries=3, backoff=(1, timedelta(seconds=5))
+    ).preview()
     assert [0.01, 0.02] == goose.Retry(max_retries=2, backoff=jobs.constant).preview()
     assert [3.0] == goose.Retry(max_retries=1, backoff=3).preview()
 

@@ -1,0 +1,60 @@
+"""The example program runs on every broker by a change of its configuration alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import goose
+from tests.acceptance.command import GOOSE, run
+
+PRINTED = """\
+Ada: Ada owes 9.90 by 31 January 2030
+Ada-reminder: Dear Ada, please pay.
+Alan-reminder: Dear Alan, please pay.
+Edsger: Edsger owes 7.00 by 28 February 2030
+Grace-reminder: Dear Grace, please pay.
+"""
+
+
+@pytest.fixture
+def example(root: Path, own_folder: Path) -> Path:
+    """A copy of the example."""
+    return Path(shutil.copytree(root / "examples" / "first_steps", own_folder / "example"))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("broker", [None, "memory://", "sqlite:///deep/other.db"])
+def test_only_the_configuration_names_the_broker(example: Path, broker: str | None) -> None:
+    """As it is, in memory and in another file: the same output, and nothing left to do."""
+    configuration = example / "goose.toml"
+    if broker:
+        (example / "deep").mkdir()
+        written = re.sub(r'(?m)^broker = ".*"', f'broker = "{broker}"', configuration.read_text())
+        configuration.write_text(written)
+    done = run(sys.executable, "program.py", at=example)
+
+    assert (0, PRINTED) == (done.returncode, done.stdout), done.stderr
+    databases = [path.name for path in example.rglob("*.db")]
+    assert {None: ["first_steps.db"], "memory://": []}.get(broker, ["other.db"]) == databases
+    for path in example.rglob("*.db"):
+        with goose.Client(f"sqlite:///{path}") as client:
+            assert [] == list(client.inspector.find())
+
+
+@pytest.mark.processes
+def test_a_worker_process_runs_the_examples_jobs(example: Path) -> None:
+    """`goose worker` without arguments does what goose.toml says."""
+    enqueue = (
+        "from pathlib import Path; import goose; from first_jobs import remind\n"
+        "goose.enqueue(remind, 'Barbara', Path.cwd())"
+    )
+    assert 0 == run(sys.executable, "-c", enqueue, at=example).returncode
+    done = run(GOOSE, "worker", "--until-empty", at=example)
+
+    assert 0 == done.returncode, done.stderr
+    assert "Dear Barbara, please pay.\n" == (example / "Barbara-reminder.txt").read_text()
