@@ -101,7 +101,7 @@ def report_fields(report: Report) -> dict[str, object]:
 
 def _rows(report: Report) -> list[tuple[str, str, str]]:
     hit = " and ".join(str(kill.jobs) for kill in report.kills)
-    twice = "killed between their end and its note" if report.run_twice else ""
+    twice = "had ended, but a kill came before that was noted" if report.run_twice else ""
     return [
         ("jobs", f"{report.jobs:,}", ""),
         ("done", f"{report.done:,}", ""),
