@@ -204,7 +204,8 @@ class Charge:
             self.open_error = error
             self._next_at = now + OPEN_RETRY
             # Perhaps it was opened and only the reply was lost; an epoch is never opened twice.
-            self._sessions.append(_next_epoch(self._sessions[-1]))
+            # Nobody ever worked under it, so it holds nothing and need not be remembered.
+            self._sessions = [_next_epoch(self._sessions[-1])]
             return
         self.open_error = None
         self._start(now)

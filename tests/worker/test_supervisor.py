@@ -573,6 +573,27 @@ def test_a_session_whose_opening_was_not_confirmed_is_not_opened_again() -> None
     assert world.lives(world.children[0].sessions[0])
 
 
+def test_a_long_outage_leaves_no_more_to_take_over_than_a_short_one(world: World) -> None:
+    """Sessions that could not be opened are not asked for jobs when their child has died."""
+    world.broker.down = True
+    world.living[0].code = -9
+    world.run(600)
+    world.broker.down = False
+    world.run(60)
+    asked: list[Session] = []
+    recover = world.broker.recover
+
+    def count(session: Session, **how: Any) -> Any:
+        asked.append(how["dead"])
+        return recover(session, **how)
+
+    world.broker.recover = count  # type: ignore[method-assign]
+    world.living[0].code = -9
+    world.run(10)
+
+    assert 1 == len(asked)
+
+
 def test_a_broker_that_stays_absent_ends_the_start() -> None:
     """Exit code 4 after the time given."""
     world = World(wait_broker=30)
