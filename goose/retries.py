@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import cached_property
+from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias, cast
 
 from goose.calls import name_of, real_module
@@ -250,11 +251,11 @@ class Retry:
 
 def _check_backoff(backoff: Any) -> Exponential | float | tuple[float, ...] | CustomBackoff | str:
     """Return *backoff* with its times in seconds."""
-    if isinstance(backoff, Exponential) or (callable(backoff) and not isinstance(backoff, type)):
-        return cast("Exponential | CustomBackoff", backoff)
-    if isinstance(backoff, str):
-        _check_callback(backoff, "backoff")
+    if isinstance(backoff, Exponential):
         return backoff
+    if isinstance(backoff, str) or (callable(backoff) and not isinstance(backoff, type)):
+        _check_callback(backoff, "backoff")
+        return cast("CustomBackoff | str", backoff)
     if isinstance(backoff, (list, tuple)):
         if not backoff:
             raise ConfigError("backoff is an empty sequence: give at least one number of seconds")
@@ -267,6 +268,10 @@ def _check_callback(function: object, field: str) -> None:
         module, _, name = function.partition(":")
         if name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
             return
+    elif iscoroutinefunction(function):
+        raise ConfigError(
+            f"{field}={function!r:.80} is async, and nothing would await it: give a plain function"
+        )
     elif function is None or (callable(function) and not isinstance(function, type)):
         return
     raise ConfigError(f"{field}={function!r:.80}: give a module-level function, or 'module:name'")

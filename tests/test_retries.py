@@ -24,6 +24,10 @@ class Temporary(OSError):
     """An error of this module."""
 
 
+async def never_awaited(*_: object) -> None:
+    """A callback that nobody would await."""
+
+
 def linear(attempt: int, error: BaseException) -> float:
     """A back-off of its own."""
     return 2.0 * attempt
@@ -308,6 +312,8 @@ def test_whatever_is_on_the_wire_a_decision_follows(wire: dict[str, Any]) -> Non
         (lambda: Retry(backoff=Exponential), "backoff is <class"),
         (lambda: Retry(queue="no spaces"), "'no spaces' cannot name a queue"),
         (lambda: Retry(on_error=5), "on_error=5: give a module-level function"),
+        (lambda: Retry(on_death=never_awaited), "is async, and nothing would await it"),
+        (lambda: Retry(backoff=never_awaited), "is async, and nothing would await it"),
         (lambda: Retry(give_up_on=ValueError), "give a sequence of exception classes"),
         (lambda: Retry(give_up_on=(int,)), "give_up_on holds <class 'int'>"),
         (lambda: Retry(keep_dead="no"), "keep_dead='no': give True or False"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 from goose.brokers.base import Delivery
@@ -24,7 +25,10 @@ def tell(offer: Offer, name: object, role: str, job: Job[Any], error: BaseExcept
     if not name:
         return
     try:
-        offer.resolve_callable(str(name))(job, error)
+        result = offer.resolve_callable(str(name))(job, error)
+        if isinstance(result, Coroutine):
+            result.close()
+            raise TypeError(f"{name} is async, and nothing awaits it; make it a plain function")
     except BaseException:
         logger.exception("%s %s of job %s failed", role, name, job.id, extra=fields(job))
 
