@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from goose.brokers.base import Broker, Delivery, Session, Sessions, Share
-from goose.errors import BrokerUnavailable
+from goose.errors import SessionLost
 from goose.worker.buffer import Buffer
 from goose.worker.clock import Clock
 from goose.worker.outcomes import Ending, Outcome, Verb
@@ -93,7 +93,9 @@ class Fetcher:
         session = self._session()
         try:
             deliveries = self._broker.dequeue(session, self._queues, limit=room, wait=self._wait)
-        except BrokerUnavailable:
+        except SessionLost:
+            raise  # it took nothing
+        except Exception:  # also a defect of the broker, which may have struck after it lent
             self.doubt()
             raise
         self.found_nothing = not deliveries

@@ -17,7 +17,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from goose.brokers.base import Broker, Delivery, Session, Sessions
-from goose.errors import BrokerError, SessionLost
+from goose.errors import SessionLost
 from goose.worker.clock import Clock
 from goose.worker.recovery import Recovered, judge_by_absence, settle_orphans
 
@@ -126,7 +126,7 @@ class OrphanChecker:
         """
         try:
             return self._look(now)
-        except BrokerError:
+        except Exception:  # also a defect: what was taken over must not stay lent to this process
             self._in_touch_since = None
             self._on_doubt()
             raise

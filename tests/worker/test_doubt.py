@@ -51,6 +51,27 @@ def test_jobs_lent_unheard_are_given_back(bench: Bench, app: Any) -> None:
     assert 0 == bench.broker.count(State.RUNNING)
 
 
+def test_a_defect_after_the_loan_is_doubted_too(
+    bench: Bench, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a broker lent before it raised something it should not is given back, and runs."""
+    dequeue = bench.broker.dequeue
+
+    def lends_and_fails(*args: Any, **options: Any) -> None:
+        dequeue(*args, **options)
+        raise OverflowError("a defect")
+
+    bench.enqueue(job("note", 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.broker, "dequeue", lends_and_fails)
+        with pytest.raises(OverflowError):
+            bench.fetch()
+
+    bench.round()
+    assert [((1,), {})] == app.calls
+    assert 0 == bench.broker.count(State.RUNNING)
+
+
 def test_what_runs_is_not_given_back(bench: Bench, app: Any) -> None:
     """Jobs that are held, running or not settled yet stay this process's."""
     bench.enqueue(job("note", 1), job("note", 2))
