@@ -52,7 +52,7 @@ def command(
     until_empty: bool,
     **flags: str | tuple[str, ...] | None,
 ) -> None:
-    r"""Run jobs whose functions are defined in MODULES (packages with their submodules).
+    """Run jobs whose functions are defined in MODULES (packages with their submodules).
 
     What no flag says comes from GOOSE_* variables, goose.toml or [tool.goose] in
     pyproject.toml.
@@ -63,7 +63,7 @@ def command(
       2    a setting is wrong          3    a module cannot be imported
       4    no broker for --wait-broker, or refused
       130, 143   a second INT or TERM  1    anything else
-    """
+    """  # noqa: D301 - click wants the backspace itself
     chosen = _choose(modules, flags)
     if not chosen.allow:
         raise click.UsageError(

@@ -15,6 +15,10 @@ from datetime import UTC, datetime
 from goose.middleware.log_context import ContextFilter
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_CONTROL = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+}
+"""A job's error text may hold anything; none of it may steer the terminal that shows the log."""
 _OUTSIDE = {"job_id": "-", "function": "-", "queue": "-", "attempt": 0}
 
 
@@ -23,6 +27,10 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self, process: str) -> None:
         super().__init__(f"%(asctime)s %(levelname)-7s {process} %(name)s: %(message)s%(job)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the whole record, a traceback included, with control characters escaped."""
+        return super().format(record).translate(_CONTROL)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line for *record*."""
