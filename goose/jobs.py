@@ -112,6 +112,17 @@ class Envelope:
     group: str | None = None
 
 
+def job_of(fields: Mapping[str, Any]) -> Job[Any]:
+    """Return the job of these fields, which must be right; a quick ``Job(**fields)``.
+
+    The generated ``__init__`` of a frozen class would cost as much as all the rest of a job.
+    """
+    # What is not in *fields* is read from the class, where a dataclass keeps its defaults.
+    job: Job[Any] = object.__new__(Job)
+    job.__dict__.update({"meta": {}, "extra": {}, **fields})
+    return job
+
+
 def check_queue(name: str) -> str:
     """Return *name*, or raise `ConfigError` if it cannot name a queue."""
     if not isinstance(name, str) or not _QUEUE.fullmatch(name):
@@ -257,16 +268,10 @@ def decode(envelope: Envelope, *, max_bytes: int = MAX_BYTES) -> Job[Any]:
         "kwargs": kwargs,
         "queue": queue,
         "enqueued_at": _instant("enqueued_at", enqueued_at),
-        "meta": {},
-        "extra": {},
     }
     if len(fields) > len(_REQUIRED):
         found.update(_optional(fields))
-    # What is not in `found` is read from the class, where a dataclass keeps its defaults.
-    # The generated __init__ of a frozen class would cost as much as all of the above.
-    job: Job[Any] = object.__new__(Job)
-    job.__dict__.update(found)
-    return job
+    return job_of(found)
 
 
 _REQUIRED = ("id", "fn", "args", "kwargs", "queue", "enqueued_at")

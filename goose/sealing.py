@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeAlias
 
 from goose.calls import Call, encode_arguments, name_of
 from goose.errors import ArgumentError, CallError, Stored
-from goose.jobs import JSON, Envelope, Job, R_co, check_queue, new_id, seal
+from goose.jobs import JSON, Envelope, Job, R_co, check_queue, job_of, new_id, seal
 from goose.options import Options, options_of
 from goose.settings import Settings
 from goose.values import MAX_SECONDS, seconds
@@ -102,16 +102,18 @@ class Sealer:
         """
         plan = self._plan(fn)
         values, named = encode_arguments(fn, args, kwargs)
-        job: Job[Any] = Job(
-            new_id(),
-            plan.name,
-            values,
-            named,
-            plan.queue,
-            plan.group,
-            time.time(),
-            retry=plan.retry,
-            timeout=plan.timeout,
+        job = job_of(
+            {
+                "id": new_id(),
+                "fn": plan.name,
+                "args": values,
+                "kwargs": named,
+                "queue": plan.queue,
+                "group": plan.group,
+                "enqueued_at": time.time(),
+                "retry": plan.retry,
+                "timeout": plan.timeout,
+            }
         )
         return job, seal(job, delay=delay, due_at=due_at, max_bytes=plan.max_bytes)
 

@@ -175,6 +175,9 @@ def storing(
 
 
 def _by_time(sealed: Sequence[Sealed]) -> list[tuple[bool, Sequence[Sealed]]]:
+    if len(sealed) == 1:  # a call of `enqueue`, which should cost little
+        envelope = sealed[0][1]
+        return [(envelope.delay is not None or envelope.due_at is not None, sealed)]
     later = [each for each in sealed if not (each[1].delay is None and each[1].due_at is None)]
     if not later:
         return [(False, sealed)]
