@@ -171,19 +171,19 @@ class Postpone(Control):
 
 
 class Bury(Control):
-    """Give up on the job now: it goes to the dead jobs with *reason*."""
+    """Give up on the job now: it goes to the dead jobs with *reason*, a text or an error."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: object) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)
 
 
 class Skip(Control):
     """End the job as done without running (the rest of) its function; *reason* is logged."""
 
-    def __init__(self, reason: str = "") -> None:
+    def __init__(self, reason: object = "") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)
 
 
 class JobTimeout(Control):

@@ -100,11 +100,9 @@ def failed(job: Job[Any], error: BaseException, now: float, reason: str = "") ->
         reason: Why it is dead, if it is; else empty.
     """
     try:
-        message = str(error)[:MAX_MESSAGE]
+        message = _storable(str(error)[:MAX_MESSAGE])
         text = "".join(traceback.format_exception(error, limit=-30))[-MAX_TRACEBACK:]
-        # A lone surrogate in a message could not be stored; show it escaped instead.
-        message = message.encode(errors="backslashreplace").decode()
-        text = text.encode(errors="backslashreplace").decode()
+        text = _storable(text)
     except Exception as unprintable:  # noqa: BLE001 - an error's own __str__ may do anything
         message, text = f"(its text cannot be had: {type(unprintable).__name__})", ""
     failure = Failure(
@@ -120,12 +118,17 @@ def failed(job: Job[Any], error: BaseException, now: float, reason: str = "") ->
     return job.evolve(attempt=job.attempt + 1, suspicions=0, deferred_since=None, failure=failure)
 
 
+def _storable(text: str) -> str:
+    """Return *text* with lone surrogates, which could not be stored, shown escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def dead(job: Job[Any], now: float, reason: str, message: str = "") -> Job[Any]:
     """Return *job* as it is stored among the dead, its failure history kept."""
     past = job.failure
     failure = Failure(
         type=past.type if past else "",
-        message=message or (past.message if past else ""),
+        message=_storable(message[:MAX_MESSAGE]) or (past.message if past else ""),
         first_at=past.first_at if past else now,
         last_at=past.last_at if past else now,
         traceback=past.traceback if past else "",

@@ -226,6 +226,40 @@ def test_bury_is_dead_with_its_reason(client: goose.Client, wait_until: Until, f
     assert ("buried", "no such user") == (job.failure.reason, job.failure.message)
 
 
+REASONS = {
+    "error": ValueError("of another kind"),
+    "number": 5,
+    "surrogate": "half a \ud800",
+    "long": "x" * 5000,
+}
+
+
+def bury(why: str) -> None:
+    raise goose.Bury(REASONS[why])
+
+
+@pytest.mark.parametrize(
+    ("why", "message"),
+    [
+        ("error", "of another kind"),
+        ("number", "5"),
+        ("surrogate", "half a \\ud800"),
+        ("long", "x" * 2000),
+    ],
+)
+def test_any_reason_can_be_stored(
+    client: goose.Client, wait_until: Until, why: str, message: str
+) -> None:
+    """An error as the reason, or text that cannot be written: the dead job stays readable."""
+    client.enqueue(bury, why)
+    work_off(client, wait_until)
+
+    _, job = the_job(client)
+    assert job.failure is not None
+    assert message == job.failure.message
+    assert 1 == len(client.inspector.replay([job.id]))
+
+
 # --- retries -----------------------------------------------------------------------------
 
 
