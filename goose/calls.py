@@ -347,6 +347,9 @@ def _load(name: str, loaded: dict[str, ModuleType]) -> None:
 def _why_not_imported(name: str, error: BaseException) -> str:
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing is not None and (name == missing or name.startswith(missing + ".")):
+        holder = missing.rpartition(".")[0]
+        if holder in sys.modules and not hasattr(sys.modules[holder], "__path__"):
+            return f"cannot import {name}: {holder} is a module; it is offered whole, so give {holder!r}"
         return (
             f"cannot import {name}: there is no module {missing} here; check the spelling, and "
             "start in the directory that holds it or set PYTHONPATH"

@@ -894,6 +894,7 @@ def test_an_offer_of_no_modules_is_refused(modules: typing.Any, why: str) -> Non
     [
         ("nowhere", None, "there is no module nowhere here; check the spelling"),
         ("nowhere.deep", None, "there is no module nowhere here"),
+        ("json.decoder.JSONDecoder", None, "json.decoder is a module; it is offered whole, so give"),
         ("broken", "import nothing_like_it", "No module named 'nothing_like_it'"),
         ("broken", "1 / 0", "ZeroDivisionError"),
         ("broken", "def f(:", "SyntaxError"),
