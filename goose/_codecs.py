@@ -44,7 +44,8 @@ class Codec:
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(kind, config=config)
         except Exception as error:
-            problem = str(error).partition("\n")[0]
+            # What pydantic advises after that is about models, not about calls.
+            problem = str(error).partition("\n")[0].partition(". Set `")[0]
             raise Refused(
                 f"its annotation {show_type(annotation)} has no JSON form ({problem}); use another "
                 "type, goose.register_type or pydantic's Annotated serializers"
