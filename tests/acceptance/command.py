@@ -42,6 +42,7 @@ class Worker:
         self.process = subprocess.Popen(
             [GOOSE, "worker", *arguments],
             cwd=at, env=environment(**env), stdout=self._out, stderr=subprocess.STDOUT,
+            start_new_session=True,
         )  # fmt: skip
 
     @property

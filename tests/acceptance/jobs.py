@@ -96,6 +96,13 @@ def on_death(job: goose.Job[Any], error: BaseException) -> None:
     note(f"on_death {job.attempt} {type(error).__name__}")
 
 
+def take_lock(lock: Lock) -> None: ...
+
+
+class Lock:
+    """What has no JSON form."""
+
+
 class Box:
     def method(self) -> None: ...
 

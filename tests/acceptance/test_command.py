@@ -78,17 +78,17 @@ def test_terminated_gently_is_0_and_again_is_143(start: Start, client: goose.Cli
 
 
 def test_interrupted_gently_is_0_and_again_is_130(start: Start, client: goose.Client) -> None:
-    """INT is the same, with its own code; an idle worker ends at once."""
-    idle = start(JOBS)
-    client.enqueue(jobs.say, "ready")
-    idle.until(notes, "it works")
-    began = time.monotonic()
-    assert 0 == idle.end(signal.SIGINT)
-    assert time.monotonic() - began < 5
+    """INT is the same, with its own code, also when a terminal sends it to every process."""
+    drained = start(JOBS, "--processes", "2")
+    client.enqueue(jobs.linger, 0.6)
+    drained.until(notes, "a job runs")
+    os.killpg(drained.process.pid, signal.SIGINT)
+    assert 0 == drained.exit_code()
+    assert ["lingering", "lingered"] == notes()
 
     client.enqueue(jobs.linger, 40)
     hasty = start(JOBS)
-    hasty.until(lambda: len(notes()) == 2, "a job runs")
+    hasty.until(lambda: len(notes()) == 3, "a job runs")
     hasty.process.send_signal(signal.SIGINT)
     hasty.says("stopping")
     assert 130 == hasty.end(signal.SIGINT)

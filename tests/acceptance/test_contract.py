@@ -429,6 +429,21 @@ def test_a_wrong_url_is_told_with_the_fix(url: str, why: str) -> None:
     assert url.partition("?")[0] in str(caught.value) or url in str(caught.value)
 
 
+def test_a_missing_driver_names_what_to_install() -> None:
+    """The exact line for pip, for the environment that lacks it."""
+    program = (
+        "import sys; sys.modules['prometheus_client'] = None\n"
+        "import goose\n"
+        "goose.Worker('memory://', allow=['json'], metrics=['prometheus://:0']).start()"
+    )
+    done = run(sys.executable, "-c", program, at=Path.cwd())
+
+    assert 1 == done.returncode
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("goose.errors.MissingDriver: ")
+    assert 'pip install "goose-jobs[prometheus]"' in last
+
+
 def test_secrets_in_urls_are_not_shown() -> None:
     """A password never reaches a message."""
     with pytest.raises(goose.ConfigError) as caught:
@@ -529,6 +544,10 @@ def test_a_decorated_function_is_itself() -> None:
         (
             lambda: goose.enqueue(matrix.scalars, "x", Decimal(1), 1, 1, 1),
             ["matrix:scalars", "'a'", "'x'", "UUID"],
+        ),
+        (
+            lambda: goose.enqueue(jobs.take_lock, jobs.Lock()),
+            ["jobs:take_lock", "'lock'", "no JSON form", "goose.register_type"],
         ),
         (lambda: goose.enqueue(matrix.untyped, math.nan), ["'value'", "nan"]),
         (lambda: goose.enqueue(matrix.untyped, {1: "a"}), ["'value'", "key 1"]),
