@@ -42,13 +42,17 @@ def death(
     error: BaseException | None = None,
     seconds: float | None = None,
     latency: float | None = None,
+    *,
+    heard: bool = False,
 ) -> Outcome:
     """Return the outcome of *job*, which is stored as *buried* if its policy keeps dead jobs.
 
-    Its ``on_death`` is told first, so that it is told at least once whatever happens next.
+    Its ``on_death`` is told first, so that it is told at least once whatever happens next,
+    unless it has *heard* of this already.
     """
     retry = retry_of(job)
-    tell(offer, retry.on_death, "on_death", buried, error)
+    if not heard:
+        tell(offer, retry.on_death, "on_death", buried, error)
     verb = Verb.BURY if retry.keep_dead else Verb.ACK
     return Outcome(
         Ending.DEAD, verb, delivery, stored(buried), job, error, reason, 0.0, seconds, latency

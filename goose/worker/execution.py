@@ -23,7 +23,7 @@ from goose.retries import Retry
 from goose.worker.clock import Clock
 from goose.worker.deaths import death, fields, tell
 from goose.worker.outcomes import Decision, Ending, Outcome, Verb, decide, name_of_error, stored
-from goose.worker.prepare import Preparer
+from goose.worker.prepare import Preparer, UsedUp
 from goose.worker.recovery import retry_of
 from goose.worker.work import Work
 
@@ -149,6 +149,8 @@ class Executor:
         ):
             return Outcome(Ending.RELEASED, Verb.RELEASE, work.delivery, None, job)
         try:
+            if isinstance(error, UsedUp):
+                return self._preparer.used_up(work.delivery, job, error.reason)
             error = self._explained(work, error)
             retry = retry_of(job)
             decision = decide(

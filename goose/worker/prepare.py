@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from goose.brokers.base import Delivery
 from goose.calls import Offer
-from goose.errors import NewerVersion, Undecodable, UnknownFunction
+from goose.errors import Control, NewerVersion, Undecodable, UnknownFunction
 from goose.jobs import Envelope, Job, decode, dump, parse
 from goose.middleware.base import Execution, Middleware, compose, compose_async
 from goose.worker.clock import Clock
@@ -54,10 +55,9 @@ class Preparer:
         try:
             job = decode(delivery.envelope, max_bytes=self._max_bytes)
             if job.crashes >= self._config.max_crashes:
-                return self._used_up(delivery, job, "crashed")
+                return self._end(delivery, job, "crashed")
             if job.attempt and retry_of(job).exhausted(job.attempt):
-                reason = "timeout" if _timed_out(job) else "retries"
-                return self._used_up(delivery, job, reason)
+                return self._end(delivery, job, "timeout" if _timed_out(job) else "retries")
             plan = self._plans.get(job.fn) or self._plan(job.fn)
             return Work(delivery, job, plan, self._clock.mono())
         except NewerVersion as error:
@@ -86,7 +86,22 @@ class Preparer:
         plan = self._plans[name] = Plan(function.is_async, function.decode, call)
         return plan
 
-    def _used_up(self, delivery: Delivery, job: Job[Any], reason: str) -> Outcome:
+    def _end(self, delivery: Delivery, job: Job[Any], reason: str) -> Work | Outcome:
+        """Return the end of *job*, which has used up its chances.
+
+        Its ``on_death`` is told in a slot, like any code that is not ours: there it blocks nobody,
+        and if it ends the process, this job is to blame and no neighbour. It is told once more
+        than the job may crash, and not again after that.
+        """
+        if not retry_of(job).on_death or job.crashes > self._config.max_crashes:
+            return self.used_up(delivery, job, reason, heard=True)
+        plan = Plan(False, _no_arguments, partial(_give_up, reason))
+        return Work(delivery, job, plan, self._clock.mono())
+
+    def used_up(
+        self, delivery: Delivery, job: Job[Any], reason: str, *, heard: bool = False
+    ) -> Outcome:
+        """Return the outcome of *job*, which is dead; tells its ``on_death`` unless that has *heard*."""
         message = (
             f"its process died {job.crashes} times while it ran alone"
             if reason == "crashed"
@@ -94,7 +109,7 @@ class Preparer:
         )
         buried = dead(job, self._clock.wall(), reason, message)
         logger.error("job %s of %s is dead: %s", job.id, job.fn, reason, extra=fields(job))
-        return death(self._offer, delivery, job, buried, reason)
+        return death(self._offer, delivery, job, buried, reason, heard=heard)
 
     def defer(self, delivery: Delivery, job: Job[Any], error: Exception) -> Outcome:
         """Leave *job* for a worker with other code, or bury it after days without one."""
@@ -130,6 +145,22 @@ class Preparer:
         return Outcome(
             Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, delay=self._config.defer_delay
         )
+
+
+class UsedUp(Control):
+    """Raised in place of the function of a job that has used up its chances."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _give_up(reason: str, _execution: Execution) -> None:
+    raise UsedUp(reason)
+
+
+def _no_arguments(_args: object, _kwargs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return (), {}
 
 
 def _timed_out(job: Job[Any]) -> bool:

@@ -209,6 +209,28 @@ def test_too_many_crashes_are_not_run_again(bench: Bench, app: Any) -> None:
     assert "crashed" == stored(bench, one.id).failure.reason
 
 
+@pytest.mark.parametrize("fields", [{"crashes": 3}, {"attempt": 26}])
+def test_on_death_is_told_in_a_slot(bench: Bench, app: Any, fields: dict[str, int]) -> None:
+    """Fetching calls nothing of the user's: there on_death could block the worker or end it."""
+    bench.enqueue(one := job("note", retry={"on_death": "engine_app:told"}, **fields))
+    bench.fetch()
+    assert [] == app.calls
+
+    assert 1 == bench.run_all()
+    bench.settle()
+    assert [("told", one.id, "NoneType", fields.get("attempt", 0))] == [c[0] for c in app.calls]
+    assert State.DEAD == bench.broker.find(one.id).state
+
+
+def test_an_on_death_that_ended_its_process_is_not_told_again(bench: Bench, app: Any) -> None:
+    """A job with one crash more than it may have is buried in silence, so that it ends at all."""
+    bench.enqueue(one := job("note", retry={"on_death": "engine_app:told"}, crashes=4))
+    bench.round()
+
+    assert [] == app.calls
+    assert "crashed" == stored(bench, one.id).failure.reason
+
+
 def test_a_session_lost_drops_and_signals(bench: Bench, app: Any) -> None:
     """After a lost session nothing held is started, and what runs is asked to stop."""
     bench.enqueue(*(job("note", n) for n in range(3)))
