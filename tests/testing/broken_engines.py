@@ -111,13 +111,3 @@ class StubbornHeartbeat(Heartbeat):
 def opens_one_epoch_for_ever(engine):
     """An epoch whose opening had no reply is tried again, though it exists."""
     engine.heartbeat.__class__ = StubbornHeartbeat
-
-
-class CarelessHeartbeat(Heartbeat):
-    def in_touch(self, now):
-        return True
-
-
-def takes_before_it_beats(engine):
-    """A process that wakes up takes jobs under a session that is about to lapse."""
-    engine.heartbeat.__class__ = CarelessHeartbeat

@@ -9,12 +9,13 @@ import pytest
 
 from goose.testing import simulate
 from goose.testing.simulator import Scenario, Story, play
+from goose.worker.recovery import Verdict
 
 sys.path.insert(0, str(Path(__file__).parent))
 import broken_engines
 
 SEEDS = 2000
-STORMY = {"rate": 0.08, "events": (6, 12)}
+STORMY = {"rate": 0.15, "events": (6, 12)}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,6 @@ BROKEN = {
     "no patience after an outage": Scenario(change=broken_engines.gives_nobody_time),
     "lost replies not doubted": Scenario(change=broken_engines.doubts_nothing, **STORMY),
     "one epoch for ever": Scenario(change=broken_engines.opens_one_epoch_for_ever, **STORMY),
-    "jobs before the first beat": Scenario(change=broken_engines.takes_before_it_beats, **STORMY),
 }
 
 
@@ -110,6 +110,18 @@ def test_a_broken_rule_is_found_out(name: str) -> None:
     stories = (play(seed, BROKEN[name]) for seed in range(1000))
 
     assert any(story.violations for story in stories)
+
+
+@pytest.mark.timeout(300)
+def test_blame_without_proof_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every orphan is blamed, some innocent job is dead in one world of 1,000."""
+    blamed = lambda *_, **__: lambda delivery: Verdict.ALONE  # noqa: E731
+    monkeypatch.setattr("goose.worker.sessions.judge_by_absence", blamed)
+    monkeypatch.setattr("goose.testing.simulator.supervisor.blame", blamed)
+
+    stories = (play(seed, Scenario(jobs=(14, 20))) for seed in range(1000))
+
+    assert any("is dead: crashed" in text for story in stories for text in story.violations)
 
 
 @pytest.mark.timeout(300)

@@ -131,6 +131,11 @@ class Ledger:
         self.overlapped[what] += busy
         self.say(f"{who}: {what}")
 
+    def overran(self, place: Place) -> None:
+        """Note that a thread of *place* stood still for longer than it should have."""
+        self.disturbed(place, until=self._clock())
+        self.exposed += self.held(place)
+
     def disturbed(self, place: Place, *, until: float) -> None:
         """Note that *place* may be out of touch with the broker until then."""
         self._disturbed[place] = max(until, self._disturbed.get(place, 0.0))
@@ -175,15 +180,19 @@ class Ledger:
 
     def _overlaps(self, entry: Entry, loan: Loan) -> None:
         """Check that a fault came between a loan and its end."""
+        if self._is_late(loan.place):
+            self.exposed += 1
         if not self._excused(loan.place) and self._disturbed.get(loan.place, -1.0) < loan.lent_at:
             self.wrong(
                 f"job {entry.part.number} changes hands, and nothing happened since its loan"
             )
 
     def _excused(self, place: Place) -> bool:
+        return not place.alive or self._is_late(place)
+
+    def _is_late(self, place: Place) -> bool:
         # A wait that began inside of another one makes that one longer than it should be.
-        late = any(each is place and end < self._clock() for each, end in self.waits)
-        return late or not place.alive
+        return any(each is place and end < self._clock() for each, end in self.waits)
 
     # --- the client -----------------------------------------------------------------------
 

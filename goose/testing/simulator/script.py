@@ -117,11 +117,11 @@ _KINDS = [
 
 
 def draw(random: random.Random, count: int, *, until: float, ttl: float) -> Script:
-    """Return *count* parts, enqueued before *until*; at most one of them is poison."""
-    poison = random.randrange(count * 2)
+    """Return *count* parts, enqueued before *until*; up to two of them are poison."""
+    poison = {random.randrange(count * 2) for _ in range(2)}
     parts: list[Part] = []
     for number in range(count):
-        kind = Kind.POISON if number == poison else random.choice(_KINDS)
+        kind = Kind.POISON if number in poison else random.choice(_KINDS)
         slow = random.random() < 0.15
         parts.append(
             Part(

@@ -19,7 +19,7 @@ Action = Callable[[], None]
 
 DEEPEST = 4
 """Waits inside of waits; beyond it actions do not wait."""
-LAG = 1.0
+LAG = 3.0
 """Seconds after a pause within which the last thread is on its feet again."""
 
 
@@ -93,6 +93,9 @@ class Timeline:
         self._depth -= 1
         if pause:
             self.resume(place)
+        # Paused meanwhile from outside, and that will end from outside.
+        while place.pauses and place.alive:
+            self._next()
         if not place.alive:
             raise Died
 

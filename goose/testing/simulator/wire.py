@@ -273,4 +273,4 @@ class Wire:
         finally:
             self._ledger.waits.remove((place, end))
         if timeline.now > end:
-            self._ledger.disturbed(place, until=timeline.now)
+            self._ledger.overran(place)
