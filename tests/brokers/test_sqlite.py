@@ -208,14 +208,15 @@ def test_the_full_setting_syncs_what_must_last(
     broker = SQLiteBroker(tmp_path / "jobs.db")
     broker.open(SESSION, ttl=30)
     levels: list[int] = []
-    begin = broker._writer._begin
+    connections = broker._writer._connections
+    writer = connections.writer
 
-    def spy(durable: bool = False) -> sqlite3.Connection:
-        connection = begin(durable)
+    def spy(durable: bool) -> sqlite3.Connection:
+        connection = writer(durable)
         levels.append(connection.execute("PRAGMA synchronous").fetchone()[0])
         return connection
 
-    monkeypatch.setattr(broker._writer, "_begin", spy)
+    monkeypatch.setattr(connections, "writer", spy)
     broker.enqueue([job("one")])
     lent = take(broker)
     broker.ack(lent)

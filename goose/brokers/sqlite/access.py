@@ -58,11 +58,13 @@ class Access:
         if self._closed:
             raise BrokerError(f"the broker of {self.options.path} is closed; make another")
 
-    def _write(self, work: Work[T], *, durable: bool = True) -> T:
+    def _write(self, work: Work[T], *, durable: bool = True, single: bool = False) -> T:
         """See `Writer.run`."""
         self._check_open()
         options = self.options
-        return self._writer.run(work, options.namespace, options.timeout, durable=durable)
+        return self._writer.run(
+            work, options.namespace, options.timeout, durable=durable, single=single
+        )
 
     def _read(self, query: Work[T]) -> T:
         self._check_open()

@@ -24,7 +24,16 @@ from typing import Any
 from goose.brokers.base import Capability, Delivery, Session, Share, order
 from goose.brokers.sqlite import host
 from goose.brokers.sqlite.inspector import Inspecting
-from goose.brokers.sqlite.rows import Line, deliver, due, loans, numbers, receipt_of, store
+from goose.brokers.sqlite.rows import (
+    Line,
+    deliver,
+    due,
+    loans,
+    numbers,
+    receipt_of,
+    store,
+    store_ready,
+)
 from goose.brokers.sqlite.schema import DEAD, READY, SCHEDULED
 from goose.brokers.sqlite.sessions import Sessioned, check_session
 from goose.brokers.sqlite.upkeep import Upkept
@@ -81,12 +90,16 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
 
     def enqueue(self, envelopes: Sequence[Envelope]) -> None:
         """See `Broker.enqueue`; all in one transaction."""
-        if envelopes:
-            self._write(lambda c: store(c.cursor(), self._statements, envelopes, self._now()))
+        job = envelopes[0] if len(envelopes) == 1 else None
+        if job and job.delay is None and job.due_at is None:
+            self._write(lambda c: store_ready(c, self._statements, job, self._now()), single=True)
+        else:
+            self.schedule(envelopes)
 
     def schedule(self, envelopes: Sequence[Envelope]) -> None:
         """See `Broker.schedule`; due instants to the microsecond."""
-        self.enqueue(envelopes)
+        if envelopes:
+            self._write(lambda c: store(c.cursor(), self._statements, envelopes, self._now()))
 
     def enqueue_within(self, connection: sqlite3.Connection, envelopes: Sequence[Envelope]) -> None:
         """See `Transactional.enqueue_within`; *connection* is one of `sqlite3`.

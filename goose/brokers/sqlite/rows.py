@@ -59,11 +59,6 @@ def store(
     cursor: sqlite3.Cursor, statements: Statements, envelopes: Sequence[Envelope], now: int
 ) -> None:
     """Insert *envelopes*, leaving out those whose id is stored; *now* in microseconds."""
-    if len(envelopes) == 1 and due(envelopes[0], now) <= now:
-        # The usual call by far, in one statement.
-        (job,) = envelopes
-        cursor.execute(statements.store_ready, (job.id, job.queue, now, job.group, job.body))
-        return
     line = Line(cursor, statements, now)
     values: list[Any] = []
     for envelope in envelopes:
@@ -83,6 +78,13 @@ def store(
             cursor.execute(statement, values[position : position + 7 * size])
             position += 7 * size
             left -= size
+
+
+def store_ready(
+    connection: sqlite3.Connection, statements: Statements, job: Envelope, now: int
+) -> None:
+    """Insert one job that is ready, as `store` does: the usual call by far, in one statement."""
+    connection.execute(statements.store_ready, (job.id, job.queue, now, job.group, job.body))
 
 
 def deliver(

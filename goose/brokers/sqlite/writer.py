@@ -91,7 +91,15 @@ class Writer:
         self._lead = threading.Lock()
         self._next_look = 0.0
 
-    def run(self, work: Work[T], namespace: str, timeout: float, *, durable: bool = True) -> T:
+    def run(
+        self,
+        work: Work[T],
+        namespace: str,
+        timeout: float,
+        *,
+        durable: bool = True,
+        single: bool = False,
+    ) -> T:
         """Return what *work* returns, once what it wrote is committed.
 
         Args:
@@ -101,6 +109,7 @@ class Writer:
             timeout: Seconds to wait for other writers of the file.
             durable: Whether it must survive a power cut, as far as the file's ``synchronous``
                 goes; else it survives the end of every process, and saves a sync of the disk.
+            single: Whether *work* is one statement, which needs no BEGIN and COMMIT around it.
 
         Raises:
             BrokerUnavailable: Others wrote all that time, or the disk failed.
@@ -111,7 +120,7 @@ class Writer:
             result: T = self._run_together(_Turn(work, namespace, timeout, durable))
         else:
             with self._lead:
-                done = self._run_alone(work, namespace, durable)
+                done = self._run_alone(work, namespace, durable, single)
                 if done is None:
                     turn = _Turn(work, namespace, timeout, durable)
                     self._transact([turn])
@@ -156,29 +165,41 @@ class Writer:
 
     # --- a lone caller -------------------------------------------------------------------
 
-    def _run_alone(self, work: Work[T], namespace: str, durable: bool) -> tuple[T] | None:
+    def _run_alone(
+        self, work: Work[T], namespace: str, durable: bool, single: bool
+    ) -> tuple[T] | None:
         """Run *work* in a transaction of its own, holding the lead; None if none can begin now.
 
         The usual case made short: nobody to share with, nobody to wait for, all tables there.
         """
         with self._connections.writing:
             try:
-                try:
-                    connection = self._begin(durable)
-                except (sqlite3.Error, GooseError):
-                    return None  # nothing was done; waiting in line tries again, or tells why not
-                if namespace not in self._connections.present:
+                connection = self._prepare_alone(namespace, durable, single)
+                if connection is None:
                     return None
                 result = work(connection)
-                connection.execute("COMMIT")
+                if not single:
+                    connection.execute("COMMIT")
                 return (result,)
             except sqlite3.Error as error:
+                if single and is_busy(error):
+                    return None  # a statement that could not begin did nothing
                 if spoils(error):
                     self._connections.drop_writer()
                 raise translate(error, self.path) from error
             finally:
                 # An interrupt may come right after the transaction began.
                 self._connections.roll_back()
+
+    def _prepare_alone(
+        self, namespace: str, durable: bool, single: bool
+    ) -> sqlite3.Connection | None:
+        """Return the writer, in a transaction unless *single*; None if something is in the way."""
+        try:
+            connection = self._connections.writer(durable) if single else self._begin(durable)
+        except (sqlite3.Error, GooseError):
+            return None  # nothing was done; `_transact` tries again, or tells why not
+        return connection if namespace in self._connections.present else None
 
     # --- group commit --------------------------------------------------------------------
 
