@@ -147,22 +147,7 @@ class Plan:
         Raises:
             ArgumentError: They do not fit the signature, or one would not come back equal.
         """
-        if not kwargs and self._least <= len(args) <= self._most:
-            try:
-                return tuple([fast(v) for fast, v in zip(self._fast, args, strict=False)]), {}
-            except NotPlain:
-                pass  # one needs its codec, below
-        positional, named = self._bind(args, kwargs, ArgumentError)
-        try:
-            return (
-                tuple([p.fast(value) for p, value in zip(positional, args, strict=True)]),
-                {key: named[key].fast(value) for key, value in kwargs.items()},
-            )
-        except NotPlain:
-            return (
-                tuple(self._encode_one(p, v) for p, v in zip(positional, args, strict=True)),
-                {key: self._encode_one(named[key], value) for key, value in kwargs.items()},
-            )
+        return self._convert(args, kwargs, self._encode_one, ArgumentError)
 
     def _encode_one(self, parameter: Parameter, value: Any) -> JSON:
         try:
@@ -181,12 +166,22 @@ class Plan:
         Raises:
             SignatureMismatch: They do not fit the function as it is now; values are not named.
         """
+        return self._convert(args, kwargs, self._decode_one, SignatureMismatch)
+
+    def _convert(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        one: Callable[[Parameter, Any], Any],
+        wrong: type[ArgumentError | SignatureMismatch],
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return every argument converted: on the short road if all are plain, else by *one*."""
         if not kwargs and self._least <= len(args) <= self._most:
             try:
                 return tuple([fast(v) for fast, v in zip(self._fast, args, strict=False)]), {}
             except NotPlain:
                 pass  # one needs its codec, below
-        positional, named = self._bind(args, kwargs, SignatureMismatch)
+        positional, named = self._bind(args, kwargs, wrong)
         try:
             return (
                 tuple([p.fast(value) for p, value in zip(positional, args, strict=True)]),
@@ -194,8 +189,8 @@ class Plan:
             )
         except NotPlain:
             return (
-                tuple(self._decode_one(p, v) for p, v in zip(positional, args, strict=True)),
-                {key: self._decode_one(named[key], value) for key, value in kwargs.items()},
+                tuple(one(p, value) for p, value in zip(positional, args, strict=True)),
+                {key: one(named[key], value) for key, value in kwargs.items()},
             )
 
     def _decode_one(self, parameter: Parameter, value: JSON) -> Any:
