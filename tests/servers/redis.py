@@ -116,8 +116,8 @@ class RedisServer:
             self.port = free_port()  # somebody was quicker
         raise RuntimeError(f"{self._program} did not start:\n{self.log.read_text()[-2000:]}")
 
-    def _spawn(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def _command(self) -> list[str]:
+        """Return the command line without `arguments`."""
         settings = {
             "port": str(self.port),
             "bind": "127.0.0.1",
@@ -130,9 +130,13 @@ class RedisServer:
         command = [self._program]
         for name, value in settings.items():
             command += [f"--{name}", *(value.split() or [""])]
+        return command
+
+    def _spawn(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *self._arguments],
+                [*self._command(), *self._arguments],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
