@@ -30,7 +30,7 @@ from goose.jobs import Job
 from goose.options import Options, options
 from goose.retries import Retry
 from goose.sealing import Sealed, Sealer, delay_of, instant_of, item_arguments
-from goose.sending import Door, Root, storing
+from goose.sending import Door, Root, store_one, storing
 from goose.settings import Settings
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Client:
             ConfigError: A setting is wrong, or the broker's driver is missing.
         """
         sealed = self.sealer.seal(fn, args, kwargs)
-        self._store([sealed])
+        store_one(sealed, self.door, later=False)
         return sealed[0]
 
     @overload
@@ -160,7 +160,7 @@ class Client:
             CallError: Also if *delay* is negative, NaN, too long or no duration at all.
         """
         sealed = self.sealer.seal(fn, args, kwargs, delay=delay_of(delay))
-        self._store([sealed])
+        store_one(sealed, self.door, later=True)
         return sealed[0]
 
     @overload
@@ -191,7 +191,7 @@ class Client:
             CallError: Also if *instant* is naive, too far ahead or no `datetime` at all.
         """
         sealed = self.sealer.seal(fn, args, kwargs, due_at=instant_of(instant))
-        self._store([sealed])
+        store_one(sealed, self.door, later=True)
         return sealed[0]
 
     @overload

@@ -113,13 +113,13 @@ class Envelope:
 
 
 def job_of(fields: Mapping[str, Any]) -> Job[Any]:
-    """Return the job of these fields, which must be right; a quick ``Job(**fields)``.
+    """Return the job of these fields, which must be right and have ``meta`` and ``extra``.
 
     The generated ``__init__`` of a frozen class would cost as much as all the rest of a job.
     """
     # What is not in *fields* is read from the class, where a dataclass keeps its defaults.
     job: Job[Any] = object.__new__(Job)
-    job.__dict__.update({"meta": {}, "extra": {}, **fields})
+    job.__dict__.update(fields)
     return job
 
 
@@ -268,6 +268,8 @@ def decode(envelope: Envelope, *, max_bytes: int = MAX_BYTES) -> Job[Any]:
         "kwargs": kwargs,
         "queue": queue,
         "enqueued_at": _instant("enqueued_at", enqueued_at),
+        "meta": {},
+        "extra": {},
     }
     if len(fields) > len(_REQUIRED):
         found.update(_optional(fields))

@@ -113,6 +113,8 @@ class Sealer:
                 "enqueued_at": time.time(),
                 "retry": plan.retry,
                 "timeout": plan.timeout,
+                "meta": {},
+                "extra": {},
             }
         )
         return job, seal(job, delay=delay, due_at=due_at, max_bytes=plan.max_bytes)

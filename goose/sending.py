@@ -147,6 +147,24 @@ def _unlock_after_fork() -> None:
 os.register_at_fork(after_in_child=_unlock_after_fork)
 
 
+_PASSED_ON = (ConfigError, Unsupported, JobFailed)
+"""The caller's mistakes, or a job's that a test ran instead of sending it."""
+
+
+def store_one(sealed: Sealed, door: Callable[[bool], Door], *, later: bool) -> None:
+    """Send a single job and wait: the usual call, which should cost little.
+
+    Raises:
+        EnqueueError: As in `storing`, like the rest.
+    """
+    try:
+        door(later).send([sealed[1]])
+    except _PASSED_ON:
+        raise
+    except Exception as error:
+        raise _failed([(later, [sealed])], 0, error) from error
+
+
 def storing(
     sealed: Sequence[Sealed], door: Callable[[bool], Door]
 ) -> Generator[tuple[Door, list[Envelope]], None, None]:
@@ -168,16 +186,13 @@ def storing(
     for place, (later, chunk) in enumerate(chunks):
         try:
             yield door(later), [envelope for _, envelope in chunk]
-        except (ConfigError, Unsupported, JobFailed):
-            raise  # the caller's mistake, or a job's that a test ran instead of sending it
+        except _PASSED_ON:
+            raise
         except Exception as error:
             raise _failed(chunks, place, error) from error
 
 
 def _by_time(sealed: Sequence[Sealed]) -> list[tuple[bool, Sequence[Sealed]]]:
-    if len(sealed) == 1:  # a call of `enqueue`, which should cost little
-        envelope = sealed[0][1]
-        return [(envelope.delay is not None or envelope.due_at is not None, sealed)]
     later = [each for each in sealed if not (each[1].delay is None and each[1].due_at is None)]
     if not later:
         return [(False, sealed)]
