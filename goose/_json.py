@@ -69,9 +69,10 @@ def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
 
 
-_read = json.JSONDecoder(
+_decoder: Any = json.JSONDecoder(
     object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse_constant
-).scan_once
+)
+_read = _decoder.scan_once
 """Reads one value of a text from a place on; what `json.loads` itself calls."""
 
 

@@ -83,7 +83,7 @@ class Job(Generic[R_co]):
     meta: Mapping[str, JSON] = field(default_factory=dict)
     """Free for middleware and integrations: trace context, tenant, …"""
     deferred_since: float | None = None
-    """Epoch seconds since when it waits for a worker that knows its function."""
+    """Epoch seconds since when it waits for a worker that knows its function, or that is empty."""
     extra: Mapping[str, JSON] = field(default_factory=dict)
     """Keys of the body this version does not know, kept as they came."""
 

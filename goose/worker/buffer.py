@@ -21,7 +21,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from goose.jobs import Job
 from goose.worker.recovery import isolated
 from goose.worker.work import Work
 
@@ -33,6 +35,8 @@ MAX_UNSETTLED = 1000
 """Ended but unsettled jobs beyond which nothing more is taken: the broker is not answering."""
 HELD_LIMIT = 2.0
 """Seconds a job may wait here for a slot before it is given back to others."""
+PATIENCE_LIMIT = 3600.0
+"""Seconds a suspect may keep a process from taking other jobs while those that run end."""
 PROBATION = 30.0
 """Seconds a job suspected once has its process to itself; four times as long each time more."""
 
@@ -69,6 +73,16 @@ class _Lane:
     def ended(self, seconds: float) -> None:
         self.running -= 1
         self.mean = seconds if self.mean is None else 0.8 * self.mean + 0.2 * seconds
+
+
+def patience(job: Job[Any], wall: float) -> float:
+    """Return the seconds a suspect may wait for its process to become empty.
+
+    The longer it has been sent away for want of an empty process, the longer the next one is
+    kept from taking other jobs: however long the jobs around it run, its turn comes.
+    """
+    age = 0.0 if job.deferred_since is None else wall - job.deferred_since
+    return min(max(PROBATION, age / 2), PATIENCE_LIMIT)
 
 
 class Buffer:
@@ -204,8 +218,12 @@ class Buffer:
 
     # --- giving back ----------------------------------------------------------------------
 
-    def give_up(self, now: float) -> tuple[list[Work], Work | None]:
+    def give_up(self, now: float, wall: float) -> tuple[list[Work], Work | None]:
         """Return, and no longer hold, jobs that waited too long for a slot here.
+
+        Args:
+            now: Monotonic seconds.
+            wall: Epoch seconds.
 
         Returns:
             Those any other worker may start at once, and a suspect that did not find this
@@ -223,7 +241,7 @@ class Buffer:
                     back += lane.held
                     lane.held.clear()
             suspect = self._suspect
-            if suspect is None or now - suspect.held_mono <= PROBATION:
+            if suspect is None or now - suspect.held_mono <= patience(suspect.job, wall):
                 return back, None
             self._suspect = None
             return back, suspect

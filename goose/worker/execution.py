@@ -237,28 +237,45 @@ async def _on_a_thread(conclude: Callable[..., Outcome], *args: Any) -> Outcome:
 
 def _log(job: Job[Any], ending: Ending, error: BaseException, decision: Decision) -> None:
     extra = fields(job)
-    what = name_of_error(error)
+    failure = decision.next.failure  # its text can be had, whatever the error's own does
+    what = name_of_error(error).removeprefix("builtins:")
+    if failure is not None and not isinstance(error, Bury):
+        what = f"{what}: {failure.message}"
     if ending is Ending.DEAD:
         logger.error(
-            "job %s of %s is dead: %s after %s",
+            "job %s of %s is dead: %s",
             job.id,
             job.fn,
-            decision.reason,
-            what,
+            decision.reason if isinstance(error, Bury) else f"{decision.reason} after {what}",
             extra=extra,
             exc_info=error if isinstance(error, Exception) else None,
         )
     elif ending is Ending.RETRIED:
         logger.warning(
-            "job %s of %s failed (attempt %d) with %s: %s; again in %.1f s",
+            "job %s of %s failed (attempt %d) with %s%s; again in %.1f s",
             job.id,
             job.fn,
             decision.next.attempt,
             what,
-            error,
+            _place(error),
             decision.delay,
             extra=extra,
             exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
         )
     else:
+        if isinstance(error, Postpone):
+            what = f"again in {decision.delay:.1f} s"
+        elif isinstance(error, Skip):
+            what = error.reason or "no reason given"
         logger.info("job %s of %s is %s (%s)", job.id, job.fn, ending.value, what, extra=extra)
+
+
+def _place(error: BaseException) -> str:
+    """Return where *error* was raised, which costs no line each like a traceback."""
+    trace = error.__traceback__
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    return f" ({code.co_filename}:{trace.tb_lineno} in {code.co_name})"

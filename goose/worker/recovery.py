@@ -169,6 +169,8 @@ def _next(
         return job, policy.delay(job.attempt, late, random, _resolve_nothing)
     blamed = verdict is Verdict.ALONE
     job = job.evolve(crashes=job.crashes + blamed, suspicions=job.suspicions + (not blamed))
+    if blamed:  # it did find an empty process
+        job = job.evolve(deferred_since=None)
     ceiling = BACKOFF * 2.0 ** min(job.crashes + job.suspicions - 1, 20)
     return job, random.uniform(0.0, min(ceiling, BACKOFF_LIMIT))
 

@@ -174,6 +174,8 @@ class Runner:
             slow_after=config.slow_after,
             settle=engine.settle,
             tick=on_tick,
+            clock=clock,
+            async_slots=self._async,
         )
         steps: dict[str, Step] = {
             "fetch": self._fetch,

@@ -271,6 +271,10 @@ class AsyncSlots:
             del self.running[work]
             self._start_all()
 
+    def tasks(self) -> list[tuple[Work, asyncio.Task[None]]]:
+        """Return what runs; from any thread."""
+        return list(self.running.items())
+
     def interrupt(self) -> None:
         """Cancel everything that runs; from any thread."""
         if self.loop is not None:

@@ -131,7 +131,10 @@ class Supervisor:
                 logger.warning("%s again: ending at once", name)
                 self.kill(now)
                 return 128 + signum
-            logger.info("%s: stopping, up to %g s for what runs", name, self._plan.grace)
+            logger.info(
+                "%s: stopping, up to %g s for what runs; once more ends it at once",
+                name, self._plan.grace,
+            )  # fmt: skip
             self._stop(now, self._plan.grace)
         return None
 

@@ -7,16 +7,18 @@ back to the interpreter is ended only by the supervisor, with its process.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
 from goose.errors import JobTimeout
-from goose.worker.buffer import Buffer
+from goose.worker.buffer import Buffer, patience
+from goose.worker.clock import Clock
 from goose.worker.fetch import given_back
 from goose.worker.outcomes import Ending, Outcome, Verb, stored
-from goose.worker.slots import Slot
+from goose.worker.slots import AsyncSlots, Slot
 from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
@@ -24,7 +26,7 @@ logger = logging.getLogger("goose.worker")
 EVERY = 0.1
 """Seconds between looks: how late a soft timeout may be."""
 SUSPECT_DELAY = 60.0
-"""Seconds a suspect stays away after it did not find this process empty."""
+"""Seconds a suspect stays away at least after it did not find this process empty."""
 
 
 class Watch:
@@ -38,9 +40,13 @@ class Watch:
         slow_after: float,
         settle: Callable[[Sequence[Outcome]], None],
         tick: Callable[[float], None],
+        clock: Clock,
+        async_slots: AsyncSlots | None = None,
     ) -> None:
         self._slots = slots
+        self._async = async_slots
         self._buffer = buffer
+        self._clock = clock
         self._slow_after = slow_after
         self._settle = settle
         self._tick = tick
@@ -52,10 +58,16 @@ class Watch:
             work = slot.work
             if work is not None and work.started_mono:
                 self._look(slot, work, now - work.started_mono)
-        back, suspect = self._buffer.give_up(now)
+        for work, task in self._async.tasks() if self._async else ():
+            if self._is_slow(work, now - work.started_mono):
+                lines = io.StringIO()
+                task.print_stack(file=lines)
+                _tell(work, now - work.started_mono, lines.getvalue())
+        wall = self._clock.wall()
+        back, suspect = self._buffer.give_up(now, wall)
         outcomes = [given_back(work) for work in back]
         if suspect is not None:
-            outcomes.append(_postponed(suspect))
+            outcomes.append(_postponed(suspect, wall))
         if outcomes:
             logger.info("gave back %d jobs that waited too long for a slot", len(outcomes))
             self._settle(outcomes)
@@ -65,22 +77,34 @@ class Watch:
         timeout = work.job.timeout
         if timeout is not None and ran > timeout and not work.doing:
             slot.interrupt(work, JobTimeout)
-        if ran > self._slow_after and not work.reported_slow:
-            work.reported_slow = True
+        if self._is_slow(work, ran):
             frame = sys._current_frames().get(slot.thread.ident or 0)  # noqa: SLF001
-            stack = "".join(traceback.format_stack(frame)) if frame else ""
-            logger.warning(
-                "job %s of %s has been running for %.0f s; it is at\n%s",
-                work.job.id,
-                work.job.fn,
-                ran,
-                stack,
-                extra={"job_id": work.job.id, "function": work.job.fn},
-            )
+            _tell(work, ran, "".join(traceback.format_stack(frame)) if frame else "")
+
+    def _is_slow(self, work: Work, ran: float) -> bool:
+        """Say whether *work* is to be told about now: once, when it has run for long."""
+        if work.reported_slow or not work.started_mono or ran <= self._slow_after:
+            return False
+        work.reported_slow = True
+        return True
 
 
-def _postponed(work: Work) -> Outcome:
-    envelope = stored(work.job, SUSPECT_DELAY)
+def _tell(work: Work, ran: float, stack: str) -> None:
+    logger.warning(
+        "job %s of %s has been running for %.0f s; it is at\n%s",
+        work.job.id,
+        work.job.fn,
+        ran,
+        stack,
+        extra={"job_id": work.job.id, "function": work.job.fn},
+    )
+
+
+def _postponed(work: Work, wall: float) -> Outcome:
+    """Return the outcome of a suspect that comes back later, by when it will be waited for longer."""
+    job = work.job
+    delay = max(SUSPECT_DELAY, patience(job, wall))
+    next_state = job if job.deferred_since is not None else job.evolve(deferred_since=wall)
     return Outcome(
-        Ending.POSTPONED, Verb.REQUEUE, work.delivery, envelope, work.job, delay=SUSPECT_DELAY
+        Ending.POSTPONED, Verb.REQUEUE, work.delivery, stored(next_state, delay), job, delay=delay
     )

@@ -95,8 +95,8 @@ def test_jobs_held_for_long_are_given_back() -> None:
     buffer.put([work(), waiting := work()])
     assert buffer.take(0.0, is_async=False) is not None
 
-    assert ([], None) == buffer.give_up(HELD_LIMIT / 2)
-    assert ([waiting], None) == buffer.give_up(HELD_LIMIT + 0.1)
+    assert ([], None) == buffer.give_up(HELD_LIMIT / 2, 0.0)
+    assert ([waiting], None) == buffer.give_up(HELD_LIMIT + 0.1, 0.0)
     assert 0 == buffer.held
 
 
@@ -158,8 +158,21 @@ def test_a_suspect_that_never_finds_the_process_empty_goes_elsewhere() -> None:
     buffer.take(0.0, is_async=False)
     buffer.put([suspect := work(suspicions=1)])
 
-    assert ([], suspect) == buffer.give_up(PROBATION + 1)
+    assert ([], suspect) == buffer.give_up(PROBATION + 1, 0.0)
     assert buffer.room(PROBATION + 1) > 0
+
+
+def test_a_suspect_that_was_sent_away_is_waited_for_longer() -> None:
+    """The longer a suspect has found no empty process, the longer the next one waits for it."""
+    buffer = Buffer(4, 40)
+    buffer.put([work()])
+    buffer.take(0.0, is_async=False)
+    buffer.put([suspect := work(suspicions=1, deferred_since=1_000.0)])
+    sent_away_for = 600.0
+    wall = 1_000.0 + sent_away_for
+
+    assert ([], None) == buffer.give_up(sent_away_for / 2 - 1, wall)
+    assert ([], suspect) == buffer.give_up(sent_away_for / 2 + 1, wall)
 
 
 def test_nothing_is_taken_after_close() -> None:

@@ -391,6 +391,19 @@ def test_a_slow_job_is_told_about_once(
     assert 1 == caplog.text.count("has been running for")
 
 
+def test_a_slow_async_job_is_told_about_too(
+    app: Any, broker: MemoryBroker, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An async job that runs for long is logged with the place it waits at."""
+    caplog.set_level(logging.WARNING, logger="goose.worker")
+    enqueue(broker, job("async_forever"))
+    with worker(broker, slow_after=0.2, grace=0.1):
+        wait_until(lambda: "has been running for" in caplog.text)
+
+    assert "async_forever" in caplog.text
+    assert "embedded_app.py" in caplog.text
+
+
 def test_an_idle_worker_starts_a_job_soon(
     app: Any, broker: MemoryBroker, wait_until: WaitUntil
 ) -> None:

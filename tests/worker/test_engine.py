@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,29 @@ def test_a_failure_is_remembered(bench: Bench) -> None:
     assert "builtins:ValueError" == again.failure.type
     assert "the reason" == again.failure.message
     assert "engine_app.py" in again.failure.traceback
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (
+            ("fail", "the reason"),
+            r"with ValueError: the reason \(.*engine_app.py:\d+ in fail\); again",
+        ),
+        (("skip",), r"is skipped \(nothing to do\)"),
+        (("postpone", 5), r"is postponed \(again in 5.0 s\)"),
+        (("bury", "no such user"), r"is dead: buried: no such user$"),
+    ],
+)
+def test_the_log_says_how_a_job_ended(
+    bench: Bench, caplog: pytest.LogCaptureFixture, one: tuple[Any, ...], said: str
+) -> None:
+    """An error has its place and what follows, and what steers a job its reason or delay."""
+    caplog.set_level("INFO", "goose.worker")
+    bench.enqueue(job(*one))
+    bench.round()
+
+    assert [re.search(said, record.getMessage()) for record in caplog.records][-1]
 
 
 def test_the_last_attempt_kills(bench: Bench) -> None:

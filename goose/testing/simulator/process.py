@@ -134,7 +134,12 @@ class Worker(Place):
             for number in range(concurrency + async_slots)
         ]
         watch = Watch(
-            [], engine.buffer, slow_after=1e9, settle=engine.settle, tick=lambda now: None
+            [],
+            engine.buffer,
+            slow_after=1e9,
+            settle=engine.settle,
+            tick=lambda now: None,
+            clock=self.clock,
         )
         assert engine.heartbeat is not None
         self._fetch = self._loop(self._fetch_step, self._fetch_delay)
