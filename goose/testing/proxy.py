@@ -7,10 +7,10 @@ Two kinds of trouble can be made, from any thread and at any moment:
   (`throttle`), nothing arrives though everything stays connected (`blackhole`), or nobody
   listens (`refuse`). What a blackhole holds back arrives once it is healed, as TCP sends it
   again: a request may reach the server long after its client gave up.
-* a *cut*, which happens once: every connection now (`reset`), or the one that carries the
-  n-th byte or k-th request from now on (`cut_after`, `cut_before_request`,
-  `cut_before_reply`). After the latter the server has carried the request out and the client
-  cannot know.
+* a *cut*, which happens once: every connection now (`reset`, or `strand`, of which nobody is
+  told), or the one that carries the n-th byte or k-th request from now on (`cut_after`,
+  `cut_before_request`, `cut_before_reply`). After the latter the server has carried the
+  request out and the client cannot know.
 
 A proxy does not speak the server's protocol. It takes what arrives in one piece for one
 request, or finds where requests end by the function it is given. `hits` counts what trouble
@@ -64,6 +64,8 @@ class _Link:
         """Whether a request is under way."""
         self.muted = False
         """Whether what the server says is thrown away."""
+        self.stranded = False
+        """Whether nothing passes any more, for ever."""
         self.ended = asyncio.Event()
         """Set when the server has ended its side."""
 
@@ -139,6 +141,17 @@ class Proxy:
     def reset(self) -> int:
         """Cut all connections; return how many had a request under way."""
         return self._do(self._reset_all("reset"))
+
+    def strand(self) -> int:
+        """Pass nothing on any more over the connections there are, and tell nobody.
+
+        So it looks when the other host, or a firewall between, has forgotten a connection: new
+        ones work, and the old ones never end by themselves.
+
+        Returns:
+            How many had a request under way.
+        """
+        return self._do(self._strand_all())
 
     def cut_after(self, n: int, *, direction: Direction = "up", then: After = "pass") -> None:
         """Cut the connection that carries the *n*-th byte from now on, right behind it.
@@ -224,6 +237,13 @@ class Proxy:
             link.reset()
         return sum(link.asked for link in links)
 
+    async def _strand_all(self) -> int:
+        asked = sum(link.asked for link in self._links)
+        for link in self._links:
+            link.stranded = True
+        self.hits["strand"] += asked
+        return asked
+
     # --- connections ---------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -232,7 +252,7 @@ class Proxy:
         self._tasks.add(task)
         self.connections += 1
         try:
-            await self._flow()
+            await self._flow(None)
             server = await asyncio.open_connection(*self._server, limit=PIECE)
             link = _Link((reader, writer), server)
             self._links.add(link)
@@ -260,7 +280,7 @@ class Proxy:
         async for request in self._requests(link):
             self.requests += 1
             link.asked = True
-            await self._flow(len(request))
+            await self._flow(link, len(request))
             cut = self._due("cut_before_request", 1) or self._due("cut_before_reply", 1)
             if cut is not None:
                 if cut.kind == "cut_before_reply":
@@ -279,7 +299,7 @@ class Proxy:
         while piece := await link.from_server.read(PIECE):
             if link.muted:
                 continue
-            await self._flow(len(piece))
+            await self._flow(link, len(piece))
             part = self._until("cut_after_down", piece)
             link.to_client.write(part)
             await link.to_client.drain()
@@ -303,7 +323,7 @@ class Proxy:
                 request, rest = rest[:size], rest[size:]
                 yield request
 
-    async def _flow(self, size: int = 0) -> None:
+    async def _flow(self, link: _Link | None, size: int = 0) -> None:
         """Wait as long as the state says for a piece of *size* bytes."""
         if self._state in ("delay", "throttle", "blackhole"):
             self.hits[self._state] += 1
@@ -312,6 +332,8 @@ class Proxy:
         if self._rate:
             await asyncio.sleep(size / self._rate)
         await self._flowing.wait()
+        if link is not None and link.stranded:
+            await asyncio.Event().wait()  # until the proxy ends
 
     # --- cuts ------------------------------------------------------------------------------
 

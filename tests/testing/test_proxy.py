@@ -149,6 +149,28 @@ def test_a_blackhole_says_nothing_and_delivers_late(
     assert proxy.hits["blackhole"] >= 1
 
 
+def test_stranded_connections_stay_silent_while_new_ones_work(
+    proxy: Proxy, server: Echo, wait_until: Callable[..., None]
+) -> None:
+    """An old connection hangs for ever, also one that waits for its reply; a fresh one does not."""
+    with connected(proxy) as idle, connected(proxy) as busy:
+        ask(idle)
+        proxy.delay(0.1)
+        busy.sendall(b"question\n")
+        wait_until(lambda: proxy.requests == 2)
+        under_way = proxy.strand()
+        proxy.heal()
+        for client in (idle, busy):
+            client.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                ask(client, b"lost\n")
+        with connected(proxy) as fresh:
+            assert ask(fresh) == b"hello\n"
+
+    assert (1, 1) == (under_way, proxy.hits["strand"])
+    assert b"lost\n" not in server.got
+
+
 def test_refuse_is_a_server_that_is_down(proxy: Proxy) -> None:
     """Connections end, new ones are refused at once, and the port is the same after it."""
     port = proxy.port
