@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from goose._codecs import Codec, hints
@@ -213,7 +214,8 @@ class Plan:
         if not kwargs and self._least <= given <= self._most:
             return self._positional[:given], self._keyword
         if not self._fits(given, kwargs):
-            raise wrong(f"{self.name}: {self._complaint(args, kwargs)}")
+            hint = self._hint(kwargs) if wrong is ArgumentError else ""
+            raise wrong(f"{self.name}: {self._complaint(args, kwargs)}{hint}")
         positional = self._positional[:given]
         if self._extra_positional is not None:
             positional += [self._extra_positional] * (given - len(positional))
@@ -243,6 +245,18 @@ class Plan:
         except TypeError as error:
             return f"{error}; its signature is {self._signature}"
         return "a keyword holds a lone surrogate, which UTF-8 cannot carry"
+
+    def _hint(self, kwargs: Mapping[str, Any]) -> str:
+        """Return what was likely meant by the first keyword that the function does not have."""
+        unknown = [name for name in kwargs if name not in self._keyword]
+        if not unknown or self._extra_keyword is not None:
+            return ""
+        near = get_close_matches(unknown[0], self._keyword, n=1)
+        if near:
+            return f"; for {unknown[0]!r}, did you mean {near[0]!r}?"
+        if unknown[0] in {"queue", "retry", "timeout", "group"}:
+            return f"; an option is bound before: goose.using({unknown[0]}=…).enqueue(…)"
+        return ""
 
 
 def _members(annotation: Any, namespace: Mapping[str, Any]) -> dict[str, Parameter]:

@@ -303,7 +303,10 @@ class Offer:
         # From the module's own dictionary: no attribute chains, no module __getattr__.
         found: Any = None if attribute.startswith("__") else vars(module).get(attribute)
         if not _defined_as(found, module_name, attribute):
-            raise UnknownFunction(f"{show(name)} is not a function defined in {module_name}")
+            raise UnknownFunction(
+                f"{show(name)} is not a function defined in {module_name}; if it was renamed or "
+                "moved, leave one of the old name that calls it"
+            )
         function: Callable[..., Any] = found
         return function
 

@@ -115,6 +115,8 @@ def options(
 
 
 def job(
+    bare: None = None,
+    /,
     *,
     queue: str | None = None,
     retry: Retry | None = None,
@@ -127,14 +129,20 @@ def job(
     over them. A function needs no decorator to be enqueued.
 
     Args:
+        bare: What a decorator without parentheses is given, which is refused.
         queue: The line its jobs wait in.
         retry: What happens after an error.
         timeout: Seconds (or `timedelta`) a single run may take, above 0; `math.inf` for no limit.
         group: Jobs of one group take turns with those of others in the same queue.
 
     Raises:
-        ConfigError: A value cannot be meant.
+        ConfigError: A value cannot be meant, or the parentheses are missing.
     """
+    if bare is not None:
+        raise ConfigError(
+            f"@goose.job stands on {bare!r:.80} without options: write @goose.job(queue=…), or leave "
+            "it out, since a plain function needs no decorator"
+        )
     given = options(queue=queue, retry=retry, timeout=timeout, group=group)
 
     def attach(fn: F) -> F:

@@ -177,6 +177,9 @@ def unresolvable(value: Unknown) -> None: ...
 def unresolvable_result(value: int) -> Unknown: ...
 
 
+def subjects(to: str = "", *, subject: str = "") -> None: ...
+
+
 class Extras(typing.TypedDict, total=False):
     when: date
     size: typing.Required[int]
@@ -467,6 +470,21 @@ def test_wrong_arguments_are_named(
 
     assert f"{ME}:optional: " in str(caught.value)
     assert "signature is (a: 'int', b: 'str' = ''" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fn", "kwargs", "hint"),
+    [
+        (subjects, {"subjct": 1}, "for 'subjct', did you mean 'subject'?"),
+        (subjects, {"subject": 1, "queue": "x"}, r"goose.using\(queue=…\).enqueue"),
+    ],
+)
+def test_a_keyword_that_was_meant_otherwise(
+    fn: typing.Any, kwargs: dict[str, typing.Any], hint: str
+) -> None:
+    """A misspelt keyword gets the nearest there is, an option the place where options go."""
+    with pytest.raises(ArgumentError, match=hint):
+        encode_arguments(fn, (), kwargs)
 
 
 def test_an_annotation_that_cannot_be_resolved_is_refused() -> None:
@@ -894,7 +912,11 @@ def test_an_offer_of_no_modules_is_refused(modules: typing.Any, why: str) -> Non
     [
         ("nowhere", None, "there is no module nowhere here; check the spelling"),
         ("nowhere.deep", None, "there is no module nowhere here"),
-        ("json.decoder.JSONDecoder", None, "json.decoder is a module; it is offered whole, so give"),
+        (
+            "json.decoder.JSONDecoder",
+            None,
+            "json.decoder is a module; it is offered whole, so give",
+        ),
         ("broken", "import nothing_like_it", "No module named 'nothing_like_it'"),
         ("broken", "1 / 0", "ZeroDivisionError"),
         ("broken", "def f(:", "SyntaxError"),

@@ -21,6 +21,12 @@ def test_the_decorator_returns_the_same_function() -> None:
     assert Options(queue="mail", timeout=30.0) == options_of(send)
 
 
+def test_a_decorator_without_parentheses_is_refused() -> None:
+    """`@goose.job` alone names the function and says what to write instead."""
+    with pytest.raises(ConfigError, match=r"job stands on <built-in .*write @goose.job\(queue=…\)"):
+        job(len)  # type: ignore[arg-type]
+
+
 def test_a_plain_function_has_open_options() -> None:
     """A function nobody decorated says nothing about its jobs."""
     assert Options() == options_of(len)

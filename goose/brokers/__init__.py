@@ -44,8 +44,8 @@ def connect(url: str | Broker) -> Broker:
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise ConfigError(
-            f"broker {redact(url)!r} is not a URL; write for example redis://localhost:6379/0 "
-            "or sqlite:///goose.db"
+            f"broker {redact(url)!r} is not a URL; write for example sqlite:///goose.db "
+            "or redis://localhost:6379/0"
         )
     entry = _entry(scheme.lower(), url)
     try:

@@ -173,10 +173,12 @@ def _error(stored: StoredJob) -> str:
     job = stored.job
     if job is None:
         return stored.problem
+    if job.deferred_since is not None and stored.state is State.SCHEDULED:
+        return "left for other workers: this function was unknown, or had other parameters"
     if job.failure is None:
         return ""
-    reason = f"{job.failure.reason}: " if job.failure.reason else ""
-    return f"{reason}{job.failure.type.removeprefix('builtins:')}: {job.failure.message}"
+    parts = [job.failure.reason, job.failure.type.removeprefix("builtins:"), job.failure.message]
+    return ": ".join(filter(None, parts))
 
 
 def _short(text: str) -> str:

@@ -43,7 +43,7 @@ class Asserter:
                 return job
         stored = "\n".join(f"  {job.fn} {list(job.args)} {dict(job.kwargs)}" for job in jobs)
         raise AssertionError(
-            f"{_shown(fn, wanted)} was not enqueued; there is\n{stored or '  nothing'}"
+            f"{_shown(fn, wanted)} was enqueued; there is\n{stored or '  nothing'}"
         )
 
     def refute_enqueued(
@@ -103,7 +103,7 @@ def _shown(fn: Callable[..., Any], wanted: dict[str, Any] | None) -> str:
     if wanted is None:
         return f"no call of {name_of(fn)}"
     shown = ", ".join(f"{name}={value!r}" for name, value in wanted.items())
-    return f"{name_of(fn)}({shown})"
+    return f"no {name_of(fn)}({shown})"
 
 
 _default = Asserter()

@@ -271,7 +271,7 @@ def _log(job: Job[Any], ending: Ending, error: BaseException, decision: Decision
 
 
 def _place(error: BaseException) -> str:
-    """Return where *error* was raised, which costs no line each like a traceback."""
+    """Return where *error* was raised: enough to find it, in a line, however many jobs fail."""
     trace = error.__traceback__
     if trace is None:
         return ""

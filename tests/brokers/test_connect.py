@@ -45,7 +45,7 @@ def test_an_unknown_scheme_lists_the_known_ones() -> None:
 @pytest.mark.parametrize("url", ["localhost:6379", "", "sqlite"])
 def test_what_is_no_url_is_refused_with_an_example(url: str) -> None:
     """Something without a scheme gets an example of a URL."""
-    with pytest.raises(ConfigError, match="is not a URL; write for example redis://"):
+    with pytest.raises(ConfigError, match=r"is not a URL; write for example sqlite:///goose\.db"):
         connect(url)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from goose.brokers.base import State
+from goose.brokers.base import Share, State
 from goose.demo.verdict import Report
+from goose.jobs import Failure, decode, seal
 
 SECRET = "canary-4711"
 ALWAYS = [
@@ -44,6 +45,27 @@ def test_list_shows_every_state(shop: Any, cli: Any) -> None:
     assert all(id_ in done.out for id_ in ids)
     assert "in 59 m" in done.out
     assert "retries: app:Oops: no" in done.out
+
+
+def test_list_says_why_a_job_was_left_or_buried(shop: Any, cli: Any) -> None:
+    """What is waiting for another worker says so, and a missing part of an error no colon."""
+    [one, other] = shop.ready(2)
+    for id_, changes in (
+        (one, {"deferred_since": 1.0}),
+        (other, {"failure": Failure("", "no such user", 1.0, 1.0, "", 1.0, "buried")}),
+    ):
+        [delivery] = shop.broker.dequeue(shop.session, [Share("default")], limit=1, wait=0)
+        assert id_ == delivery.envelope.id
+        job = decode(delivery.envelope).evolve(**changes)
+        if id_ == one:
+            shop.broker.requeue([(delivery, seal(job, delay=60))])
+        else:
+            shop.broker.bury([(delivery, seal(job))])
+
+    out = cli("jobs", "list").out
+
+    assert "left for other workers: this function was unknown" in out
+    assert "buried: no such user" in out
 
 
 def test_list_as_json_has_the_documented_keys(shop: Any, cli: Any) -> None:

@@ -35,9 +35,11 @@ def test_what_is_missing_is_told_with_what_there_is(assert_enqueued) -> None:
     """The error names the call that was wanted and lists those that are stored."""
     goose.enqueue(send, "ada")
 
-    with pytest.raises(AssertionError, match=r"send\(to='bob'.*not enqueued") as wrong:
+    with pytest.raises(AssertionError, match=r"^no .*send\(to='bob'.* was enq") as wrong:
         assert_enqueued(send, "bob")
     assert "['ada']" in str(wrong.value)
+    with pytest.raises(AssertionError, match=r"^no call of .*:beat was enqueued; there is"):
+        assert_enqueued(beat)
     with pytest.raises(TypeError, match="subjct"):
         assert_enqueued(send, "ada", subjct="x")
 
