@@ -246,7 +246,7 @@ class Charge:
         late = [job for job in self.process.running() if job.hard_deadline_mono <= now]
         if late and self._killed_at is None:
             logger.error(
-                "%s: job %s ran over its hard timeout; the process is killed and replaced",
+                "%s: job %s ran over its time and did not end; the process is killed and replaced",
                 self.label, ", ".join(job.job_id for job in late),
             )  # fmt: skip
             self.kill(now, Cause.TIMED_OUT)

@@ -161,7 +161,7 @@ def _next(
 ) -> tuple[Job[Any], float]:
     """Return the job's next state and the seconds until it is due."""
     if verdict is Verdict.TIMED_OUT:
-        late = JobTimeout("it ran over its hard timeout, so its process was killed")
+        late = JobTimeout("it ran over its time and did not end, so its process was killed")
         job = failed(job, late, now)
         policy = retry_of(job)
         if policy.exhausted(job.attempt):
