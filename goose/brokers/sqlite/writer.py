@@ -126,7 +126,8 @@ class Writer:
                     self._transact([turn])
                     done = (turn.outcome(),)
             (result,) = done
-        self._checkpoint_if_due()
+        if time.monotonic() >= self._next_look:
+            self._checkpoint_if_due()
         self.sleepers.rouse()
         return result
 
@@ -310,9 +311,8 @@ class Writer:
     # --- checkpoints ---------------------------------------------------------------------
 
     def _checkpoint_if_due(self) -> None:
+        """Look at the size of the log, and checkpoint it if it has outgrown its limit."""
         begun = time.monotonic()
-        if begun < self._next_look:
-            return
         self._next_look = begun + _LOOK_PAUSE
         try:
             size = os.stat(self.path + "-wal").st_size
