@@ -131,6 +131,18 @@ def doing(ident: int) -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
+def awaiting(task: asyncio.Task[None]) -> str:
+    """Return the lines of code that *task* waits at, outermost first, one to a line."""
+    lines: list[str] = []
+    coroutine: Any = task.get_coro()
+    # A suspended task's own stack is one frame; the rest hangs from what each awaits.
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        code = frame.f_code
+        lines.append(f'  File "{code.co_filename}", line {frame.f_lineno}, in {code.co_name}\n')
+        coroutine = coroutine.cr_await
+    return "".join(lines)
+
+
 class Parking:
     """Where idle slots wait. The last to come is the first to go: its caches are warm.
 

@@ -7,7 +7,6 @@ back to the interpreter is ended only by the supervisor, with its process.
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 import traceback
@@ -18,7 +17,7 @@ from goose.worker.buffer import Buffer, patience
 from goose.worker.clock import Clock
 from goose.worker.fetch import given_back
 from goose.worker.outcomes import Ending, Outcome, Verb, stored
-from goose.worker.slots import AsyncSlots, Slot
+from goose.worker.slots import AsyncSlots, Slot, awaiting
 from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
@@ -60,9 +59,7 @@ class Watch:
                 self._look(slot, work, now - work.started_mono)
         for work, task in self._async.tasks() if self._async else ():
             if self._is_slow(work, now - work.started_mono):
-                lines = io.StringIO()
-                task.print_stack(file=lines)
-                _tell(work, now - work.started_mono, lines.getvalue())
+                _tell(work, now - work.started_mono, awaiting(task))
         wall = self._clock.wall()
         back, suspect = self._buffer.give_up(now, wall)
         outcomes = [given_back(work) for work in back]

@@ -403,6 +403,8 @@ def test_a_slow_async_job_is_told_about_too(
     assert "async_forever" in caplog.text
     assert "embedded_app.py" in caplog.text
 
+    assert "embedded_app.py" in caplog.text.partition("async_forever")[2]
+
 
 def test_an_idle_worker_starts_a_job_soon(
     app: Any, broker: MemoryBroker, wait_until: WaitUntil

@@ -92,6 +92,7 @@ class Ledger:
         self._places: dict[Session, Place] = {}
         self._disturbed: dict[Place, float] = {}
         self._beaten: dict[Session, float] = {}
+        self._judged_late_at = -1.0
         self._held: dict[Place, dict[object, Entry]] = {}
 
     def say(self, text: str) -> None:
@@ -171,10 +172,19 @@ class Ledger:
     def _numbers(self, entries: Any) -> str:
         return ", ".join(str(entry.part.number) for entry in entries) or "nothing"
 
+    def judged_late(self) -> None:
+        """Note that a call to judge by silence arrived long after its caller had decided on it.
+
+        Paused in between, the caller did not see the outage that made everybody silent. Its
+        word counts all the same: what that costs is bounded by what the outage met.
+        """
+        self._judged_late_at = self._clock()
+
     def given_up(self, place: Place, session: Session) -> None:
         """Check that the broker had a reason to hold a session of *place* for dead."""
         # That it alone was silent is one; an outage that all suffer is not.
-        silent = self._disturbed.get(place, -1.0) >= self._beaten.get(session, 0.0)
+        beaten = self._beaten.get(session, 0.0)
+        silent = self._disturbed.get(place, -1.0) >= beaten or self._judged_late_at >= beaten
         if not silent and not self._excused(place):
             self.wrong(f"{place.name} lives and was in reach, and its session was given up")
 

@@ -192,9 +192,20 @@ class Wire:
         dead: Session | None = None,
     ) -> Sequence[Delivery]:
         """Recover, as the contract says."""
+        asked_at = self._timeline.now
+
+        def effect() -> Sequence[Delivery]:
+            if (
+                dead is None
+                and not proven
+                and self._timeline.now - asked_at > self._network.ttl / 2
+            ):
+                self._ledger.judged_late()
+            return self._broker.recover(session, limit=limit, proven=proven, dead=dead)
+
         return self._call(
             "recover",
-            lambda: self._broker.recover(session, limit=limit, proven=proven, dead=dead),
+            effect,
             lambda orphans: self._ledger.transferred(orphans, self._place, audit=False),
             session=session,
         )
