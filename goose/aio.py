@@ -40,7 +40,7 @@ class Client:
         queue: The line jobs wait in.
         retry: What happens after an error.
         timeout: Seconds (or `timedelta`) a single run may take.
-        group: Jobs of one group take turns with others of their queue.
+        group: Whose job it is.
         settings: What decides where nothing nearer does.
 
     Raises:

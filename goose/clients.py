@@ -49,7 +49,7 @@ class Client:
         queue: The line jobs wait in, unless the function's own options name one.
         retry: What happens after an error, likewise.
         timeout: Seconds (or `timedelta`) a single run may take, likewise.
-        group: Jobs of one group take turns with others of their queue, likewise.
+        group: Whose job it is, likewise; see `using`.
         settings: What decides where nothing nearer does; None: this process's settings.
 
     Raises:
@@ -90,7 +90,8 @@ class Client:
             queue: The line jobs wait in.
             retry: What happens after an error; replaces the whole policy.
             timeout: Seconds (or `timedelta`) a single run may take; `math.inf` for no limit.
-            group: Jobs of one group take turns with others of their queue.
+            group: Whose job it is, kept with it, for brokers that share a queue among groups
+                (none here).
             broker: URL or `Broker` jobs go to instead.
             connection: An open connection to the broker's own database: jobs exist if and
                 only if its transaction commits. Use the client on that connection's thread.

@@ -48,7 +48,7 @@ class Options:
     timeout: float | None = None
     """Seconds a single run may take; `math.inf` for no limit, over one set elsewhere."""
     group: str | None = None
-    """Jobs of one group take turns with those of others in the same queue."""
+    """Whose job it is, kept with it, for brokers that share a queue among groups (none here)."""
 
     def __post_init__(self) -> None:
         if self.queue is not None:
@@ -133,7 +133,7 @@ def job(
         queue: The line its jobs wait in.
         retry: What happens after an error.
         timeout: Seconds (or `timedelta`) a single run may take, above 0; `math.inf` for no limit.
-        group: Jobs of one group take turns with those of others in the same queue.
+        group: Whose job it is, kept with it, for brokers that share a queue among groups (none here).
 
     Raises:
         ConfigError: A value cannot be meant, or the parentheses are missing.
