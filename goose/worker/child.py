@@ -301,7 +301,8 @@ def _judged(error: Exception) -> _CannotBegin:
     if isinstance(error, GooseError):
         return _CannotBegin(SETTINGS, str(error))
     logger.error("a worker process cannot begin", exc_info=error)
-    return _CannotBegin(OTHER, f"{type(error).__name__}: {error}")
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    return _CannotBegin(OTHER, f"{type(error).__name__}: {error}{notes}")
 
 
 def config_from(fields: Mapping[str, Any]) -> WorkerConfig:

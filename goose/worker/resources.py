@@ -61,7 +61,7 @@ class OpenResources:
         """
         try:
             for resource in self._resources:
-                value = self._enter(resource)
+                value = self._named(resource)
                 if type(value) in self.values:
                     raise ConfigError(
                         f"two resources are of type {type(value).__name__}; jobs find a resource by "
@@ -70,6 +70,13 @@ class OpenResources:
                 self.values[type(value)] = value
         except BaseException:
             self._stack.close()
+            raise
+
+    def _named(self, resource: Resource) -> Any:
+        try:
+            return self._enter(resource)
+        except Exception as error:
+            error.add_note(f"raised when resource {resource!r} was opened")
             raise
 
     def _enter(self, resource: Resource) -> Any:

@@ -279,6 +279,26 @@ def test_resources_are_opened_and_closed(
     assert ["open", "aopen", "aclose", "close"] == life
 
 
+def test_a_resource_that_cannot_be_opened_is_named(app: Any, broker: MemoryBroker) -> None:
+    """The error of a resource says which one it was, and those before it are closed again."""
+    life: list[str] = []
+
+    @contextmanager
+    def first() -> Iterator[Any]:
+        life.append("open")
+        yield app.Pool()
+        life.append("close")
+
+    def database() -> Any:
+        raise OSError("no route to the database")
+
+    with pytest.raises(OSError, match="no route") as caught:
+        worker(broker, resources=[first, database]).start()
+
+    assert ["open", "close"] == life
+    assert "database" in "".join(caught.value.__notes__)
+
+
 def test_a_lost_session_goes_on_under_a_new_epoch(
     app: Any, broker: MemoryBroker, wait_until: WaitUntil
 ) -> None:
