@@ -118,7 +118,10 @@ def _with_registered(annotation: Any) -> Any:
 def difference(sent: Any, back: Any) -> str | None:
     """Return what keeps *back* from being *sent*, or None if they are equal at every level."""
     if type(sent) is not type(back):
-        return f"{show(sent)} ({show_type(type(sent))}) would come back as {show(back)} ({show_type(type(back))})"
+        return (
+            f"{show(sent)} ({show_type(type(sent))}) would come back as {show(back)} "
+            f"({show_type(type(back))}); pass that, or annotate what you pass"
+        )
     if isinstance(sent, datetime):
         return _difference_of_instants(sent, back)
     if isinstance(sent, (list, tuple)):

@@ -54,7 +54,10 @@ class Options:
         if self.queue is not None:
             check_queue(self.queue)
         if self.retry is not None and not isinstance(self.retry, Retry):
-            raise ConfigError(f"retry = {self.retry!r} is not a goose.Retry")
+            raise ConfigError(
+                f"retry = {self.retry!r:.80} is not a goose.Retry; write for example "
+                "goose.Retry(max_retries=5)"
+            )
         if self.timeout is not None:
             object.__setattr__(self, "timeout", _timeout(self.timeout))
         if self.group is not None and not _is_group(self.group):

@@ -285,7 +285,7 @@ REFUSED: list[tuple[Callable[..., object], object, str]] = [
     (text, 1, "valid string"),
     (text, "\udfff", "surrogate"),
     (text, b"a", "b'a' (bytes) would come back as"),
-    (whole, True, "True (bool) would come back as 1 (int)"),
+    (whole, True, "True (bool) would come back as 1 (int); pass that"),
     (whole, "1", "valid integer"),
     (whole, 1.0, "valid integer"),
     (whole, Level.LOW, "(Level) would come back as 1 (int)"),

@@ -58,7 +58,7 @@ def test_a_retry_is_replaced_whole() -> None:
         ({"timeout": math.nan}, "timeout = nan s"),
         ({"timeout": True}, "timeout = True is neither"),
         ({"timeout": "30"}, "timeout = '30' is neither"),
-        ({"retry": 5}, "retry = 5 is not a goose.Retry"),
+        ({"retry": 5}, "retry = 5 is not a goose.Retry; write for example"),
         ({"group": ""}, "group = '' is not a text"),
         ({"group": "g" * 201}, "1 to 200 printable characters"),
         ({"group": "a\0b"}, "printable"),
