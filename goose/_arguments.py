@@ -27,6 +27,10 @@ from goose._values import (
 from goose.errors import ArgumentError, SignatureMismatch
 from goose.jobs import JSON
 
+_OTHER_VERSION = (
+    "; arguments stored for another version of the function: while such jobs wait, keep it able "
+    "to take them (new parameters with a default, old ones as they were)"
+)
 _PLAIN_ONLY = (inspect.Parameter.empty, Any, object)
 
 
@@ -199,8 +203,8 @@ class Plan:
             return parameter.decode(value)
         except Refused as error:
             raise SignatureMismatch(
-                f"{self.name}: argument {parameter.name!r} (parameter of {parameter.expects()}): {error}; "
-                "arguments stored for another version of the function"
+                f"{self.name}: argument {parameter.name!r} (parameter of {parameter.expects()}): "
+                f"{error}{_OTHER_VERSION}"
             ) from error
 
     def _bind(
@@ -214,7 +218,7 @@ class Plan:
         if not kwargs and self._least <= given <= self._most:
             return self._positional[:given], self._keyword
         if not self._fits(given, kwargs):
-            hint = self._hint(kwargs) if wrong is ArgumentError else ""
+            hint = self._hint(kwargs) if wrong is ArgumentError else _OTHER_VERSION
             raise wrong(f"{self.name}: {self._complaint(args, kwargs)}{hint}")
         positional = self._positional[:given]
         if self._extra_positional is not None:

@@ -559,6 +559,7 @@ def test_stored_arguments_of_another_version_are_a_mismatch() -> None:
 
         assert "m:ident" in str(caught.value)
         assert "hunter2" not in str(caught.value)
+        assert "new parameters with a default" in str(caught.value)
 
 
 def test_an_integer_is_a_float_for_type_checkers_and_stays_an_integer() -> None:
