@@ -57,6 +57,11 @@ class _Lane:
         """Whether a job of this kind was ever here."""
         return self.mean is not None or self.running > 0 or bool(self.held)
 
+    @property
+    def may_have_room(self) -> bool:
+        """Whether `room` can reach what is held; asked for every job, so it is cheap."""
+        return 2 * len(self.held) <= WINDOW_JOBS + self.slots
+
     def room(self, now: float) -> int:
         free = self.slots - self.running
         return free + self._window(free, now) - len(self.held)
@@ -118,6 +123,12 @@ class Buffer:
             self._hungry = room == 0
             return room
 
+    def _has_room_again(self, now: float) -> bool:
+        if self._room(now) <= 0:
+            return False
+        self._hungry = False
+        return True
+
     def _room(self, now: float) -> int:
         if self._closed or self._suspect is not None or self._unsettled > MAX_UNSETTLED:
             return 0
@@ -171,9 +182,7 @@ class Buffer:
                 return None
             lane.running += 1
             lane.last_start = now
-            hungry = self._hungry and self._room(now) > 0
-            if hungry:
-                self._hungry = False
+            hungry = self._hungry and lane.may_have_room and self._has_room_again(now)
         if hungry:
             self._on_room()
         return work
@@ -188,14 +197,13 @@ class Buffer:
 
     def ended(self, work: Work, seconds: float, now: float) -> None:
         """Note that *work*, which ran for *seconds*, left its slot and is to be settled."""
+        lane = self._lane(work)
         with self._lock:
-            self._lane(work).ended(seconds)
+            lane.ended(seconds)
             self._unsettled += 1
             if self._alone is work:
                 self._alone = None
-            hungry = self._hungry and self._room(now) > 0
-            if hungry:
-                self._hungry = False
+            hungry = self._hungry and lane.may_have_room and self._has_room_again(now)
         if hungry:
             self._on_room()
 
@@ -210,9 +218,7 @@ class Buffer:
         """Note that *count* outcomes are settled."""
         with self._lock:
             self._unsettled -= count
-            hungry = self._hungry and self._room(now) > 0
-            if hungry:
-                self._hungry = False
+            hungry = self._hungry and self._has_room_again(now)
         if hungry:
             self._on_room()
 
@@ -262,11 +268,6 @@ class Buffer:
         with self._lock:
             self._closed = True
         return self.clear()
-
-    def reopen(self) -> None:
-        """Take jobs again after `close`."""
-        with self._lock:
-            self._closed = False
 
     # --- numbers --------------------------------------------------------------------------
 
