@@ -239,7 +239,7 @@ class Charge:
         for message in self.process.receive():
             self._hear(message, now)
         if code is not None:
-            self._bury(now, code)
+            self._after_end(now, code)
             return
         if now >= self._kill_at or (now >= self._abandon_at and self._never_worked()):
             self.kill(now, Cause.LEFT)
@@ -345,7 +345,7 @@ class Charge:
 
     # --- ending --------------------------------------------------------------------------
 
-    def _bury(self, now: float, code: int) -> None:
+    def _after_end(self, now: float, code: int) -> None:
         assert self.process is not None
         if self._cause is Cause.TIMED_OUT and code != -signal.SIGKILL:
             self._cause = Cause.DIED  # that was faster

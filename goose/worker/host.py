@@ -38,7 +38,7 @@ LOOK_SECONDS = 0.25
 """Between two steps when nothing happens; hard timeouts are as precise as that."""
 RELOAD_RESTART_LIMIT = 2.0
 """Seconds between restarts at most while somebody edits the source."""
-REAP_SECONDS = 0.5
+LAST_SECONDS = 0.5
 """Seconds to wait for killed children, and then for the broker to close, at the end."""
 
 
@@ -83,8 +83,8 @@ def run(
         supervisor = Supervisor(plan, tools)
         with _signals(theirs.fileno()):
             code = _loop(supervisor, ours, min(LOOK_SECONDS, chosen.ttl / 24))
-            _reap(supervisor)
-            wait([errands(broker.close)], timeout=REAP_SECONDS)
+            _end_children(supervisor)
+            wait([errands(broker.close)], timeout=LAST_SECONDS)
     return code
 
 
@@ -170,10 +170,10 @@ def _drain(wakeups: socket.socket) -> bytes:
         return b""
 
 
-def _reap(supervisor: Supervisor) -> None:
+def _end_children(supervisor: Supervisor) -> None:
     """See to it that no child outlives this process."""
     supervisor.kill(time.monotonic())
-    deadline = time.monotonic() + REAP_SECONDS
+    deadline = time.monotonic() + LAST_SECONDS
     for charge in supervisor.charges:
         process = charge.process
         while process is not None and process.exit_code() is None and time.monotonic() < deadline:

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from goose.brokers.base import Broker, Delivery, Session, Sessions
-from goose.errors import JobTimeout, Undecodable, Unsupported
+from goose.brokers.base import Broker, Delivery
+from goose.errors import JobTimeout, Undecodable
 from goose.jobs import Envelope, Job, decode
 from goose.retries import Retry
 from goose.worker.outcomes import failed, stored
@@ -192,30 +192,3 @@ def retry_of(job: Job[Any]) -> Retry:
 
 def _resolve_nothing(name: str) -> Callable[..., Any]:
     raise LookupError(f"{name} cannot be called outside a worker process; the default is used")
-
-
-def recover_from(
-    broker: Broker,
-    session: Session,
-    dead: Session,
-    verdict: Callable[[Delivery], Verdict],
-    *,
-    now: float,
-    random: random.Random,
-    limit: int = 100,
-) -> Recovered | None:
-    """Take over one batch of the loans of *dead*, whose end the caller saw, and settle it.
-
-    Returns:
-        What was done, or None when *dead* holds nothing any more. Call again until then.
-
-    Raises:
-        BrokerError: As `settle_orphans`.
-        Unsupported: The broker does not know sessions.
-    """
-    if not isinstance(broker, Sessions):
-        raise Unsupported(f"{type(broker).__name__} does not know sessions; its server recovers")
-    orphans = broker.recover(session, limit=limit, dead=dead)
-    if not orphans:
-        return None
-    return settle_orphans(broker, orphans, verdict, now=now, random=random)

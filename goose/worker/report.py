@@ -48,7 +48,6 @@ class Report:
         self.endings: Counter[Ending] = Counter()
         self.lost = 0
         self.orphans = 0
-        self.sessions_lost = 0
         self._tags: dict[tuple[str, str], dict[str, str]] = {}
 
     def settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
@@ -98,7 +97,6 @@ class Report:
 
     def session_lost(self) -> None:
         """Count a session of our own that the broker gave up."""
-        self.sessions_lost += 1
         self.metrics.increment(names.SESSIONS_LOST, 1, {})
 
     def _tags_of(self, job: Job[Any]) -> dict[str, str]:
