@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from goose.brokers.redis import checks, options
+from goose.brokers.redis.connections import Request
 from goose.brokers.redis.keys import Domain, Keys, Line
-from goose.brokers.redis.links import Call, Link, Request
+from goose.brokers.redis.links import Call, Link
 from goose.brokers.redis.waiting import Alarms
 from goose.errors import BrokerError
 

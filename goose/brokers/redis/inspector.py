@@ -15,7 +15,7 @@ from goose.brokers.base import Page, QueueStats, Session, State, Stored
 from goose.brokers.redis import scripts
 from goose.brokers.redis.access import Access, grouped
 from goose.brokers.redis.keys import Line
-from goose.brokers.redis.links import Call
+from goose.brokers.redis.links import Call, pairs
 from goose.brokers.redis.records import loans, micros, pack, unpack
 from goose.errors import BrokerError
 from goose.jobs import Envelope
@@ -97,7 +97,7 @@ class Inspecting(Access):
         """Return running jobs, by the session that holds them, then in the order they were lent."""
         found: list[tuple[str, bytes, str, str]] = []
         for name, flat in self._holdings():
-            for home, job, receipt in loans(zip(flat[::2], flat[1::2], strict=True)):
+            for home, job, receipt in loans(pairs(flat)):
                 if queue in (None, home):
                     found.append((name, receipt, home, job))
         found.sort()
@@ -115,8 +115,8 @@ class Inspecting(Access):
         last = shown[-1] if len(found) > limit else None
         return Page(items, None if last is None else f"{last[0]} {last[1].decode()}")
 
-    def _holdings(self) -> list[tuple[str, list[bytes]]]:
-        """Return the sessions with loans, and their held hashes, flat."""
+    def _holdings(self) -> list[tuple[str, Any]]:
+        """Return the sessions with loans, and their held hashes."""
         domain = self._keys.home
         [holders] = self._ready().ask([(b"SMEMBERS", domain.holders)])
         names = sorted(name.decode() for name in holders)

@@ -10,14 +10,14 @@ ended or died is remembered for a week, so that it cannot be opened again by mis
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from goose.brokers.base import Delivery, Session
 from goose.brokers.redis import scripts
 from goose.brokers.redis.access import Access
 from goose.brokers.redis.keys import Domain
-from goose.brokers.redis.links import Call
+from goose.brokers.redis.links import Call, pairs
 from goose.brokers.redis.records import loans, micros, ready_at, unpack
 from goose.errors import BrokerError, SessionLost
 
@@ -76,7 +76,7 @@ class Sessioned(Access):
         alive, flat = self._ready().ask(asks)
         if alive is None:
             raise _lost(session)
-        return self._with_bodies(zip(flat[::2], flat[1::2], strict=True), session, None)
+        return self._with_bodies(pairs(flat), session, None)
 
     def _take_over(
         self, session: Session, limit: int, mode: str, word: str = ""
@@ -103,14 +103,14 @@ class Sessioned(Access):
             (session.key, dead, min(limit, _AT_ONCE)),
         )
         flat = _answered(self._link.run(call), session)
-        return self._with_bodies(zip(flat[::2], flat[1::2], strict=True), session, _named(dead))
+        return self._with_bodies(pairs(flat), session, _named(dead))
 
     def _with_bodies(
-        self, pairs: Any, session: Session, orphan_of: Session | None
+        self, held: Iterable[tuple[bytes, bytes]], session: Session, orphan_of: Session | None
     ) -> list[Delivery]:
-        """Return the loans of *pairs* with their jobs, in the order they were lent."""
+        """Return the loans of *held* with their jobs, in the order they were lent."""
         by_queue: defaultdict[str, list[tuple[str, bytes]]] = defaultdict(list)
-        for queue, name, receipt in loans(pairs):
+        for queue, name, receipt in loans(held):
             by_queue[queue].append((name, receipt))
         requests = [
             (b"HMGET", self._keys.line(queue).jobs, *(name for name, _ in found))

@@ -1,0 +1,197 @@
+"""Connections to one server, lent to one call at a time.
+
+They are made by a pool of redis-py, which knows addresses, passwords, TLS and Sentinel, and
+are kept here, since its own lending costs as much as a command. One that lay idle is looked
+at before it is lent: if the server closed it, it connects again. Where a call may be
+repeated the look is left out.
+
+After a fork the child begins with none. Its copies of the inherited ones are closed without a
+word to the server, so those of the parent go on.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from redis.backoff import NoBackoff
+from redis.connection import (
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from goose.brokers.redis.options import Options
+from goose.errors import BrokerUnavailable
+
+try:
+    import hiredis
+except ImportError:  # it comes with goose-jobs[redis], but nothing depends on it
+    _pack = None
+else:
+    _pack = hiredis.pack_command
+
+Request: TypeAlias = tuple[Any, ...]
+"""A command and its arguments: bytes, text or numbers."""
+
+
+class Connections:
+    """The connections of this process to one server. Thread-safe.
+
+    Args:
+        source: Makes them.
+        limit: How many there may be.
+        patience: Seconds to wait for one.
+    """
+
+    def __init__(self, source: ConnectionPool, limit: int, patience: float) -> None:
+        said = source.connection_kwargs
+        self.where = str(
+            said.get("path") or f"{said.get('host', 'localhost')}:{said.get('port', 6379)}"
+        )
+        self._source = source
+        self._limit = limit
+        self._patience = patience
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._idle: list[Any] = []
+        self._lent = 0
+        self._changed = threading.Condition(threading.Lock())
+
+    def take(self, *, look: bool) -> Any:
+        """Return a connection, which must be given back; it may still have to connect.
+
+        Args:
+            look: Whether to make sure that the server did not close it while it was idle.
+
+        Raises:
+            BrokerUnavailable: All are in use, and stay so.
+        """
+        if self._process != os.getpid():
+            self._begin()
+        with self._changed:
+            if self._lent >= self._limit and not self._changed.wait_for(
+                lambda: self._lent < self._limit, self._patience
+            ):
+                raise BrokerUnavailable(
+                    f"all {self._limit} connections to Redis at {self.where} were in use for "
+                    f"{self._patience:g} s; raise pool="
+                )
+            self._lent += 1
+            connection = self._idle.pop() if self._idle else None
+        try:
+            if connection is None:
+                return self._source.make_connection()
+            if look:
+                _look(connection)
+        except BaseException:
+            self.give(None)
+            raise
+        return connection
+
+    def give(self, connection: Any) -> None:
+        """Take back a connection whose answers were all read, or which is disconnected."""
+        with self._changed:
+            self._lent -= 1
+            if connection is not None:
+                self._idle.append(connection)
+            self._changed.notify()
+
+    def drop(self) -> None:
+        """Disconnect those that are idle; they connect again when they are used."""
+        with self._changed:
+            idle = list(self._idle)
+        for connection in idle:
+            connection.disconnect()
+
+
+def _look(connection: Any) -> None:
+    try:
+        if connection.is_connected and connection.can_read():
+            connection.disconnect()  # what there is to read belongs to nobody
+    except (RedisError, OSError):
+        connection.disconnect()
+
+
+def talk(connection: Any, requests: Sequence[Request]) -> list[Any]:
+    """Send *requests* at once and return the answers, errors among them."""
+    if _pack is None:
+        packed = connection.pack_commands(requests)
+    elif len(requests) == 1:
+        packed = (_pack(requests[0]),)
+    else:
+        packed = (b"".join([_pack(request) for request in requests]),)
+    connection.send_packed_command(packed, check_health=False)
+    answers: list[Any] = []
+    for _ in requests:
+        try:
+            answers.append(connection.read_response(disable_decoding=True))
+        except ResponseError as error:
+            answers.append(error)
+    return answers
+
+
+def settings(options: Options) -> dict[str, Any]:
+    """Return what redis-py's connections are made with."""
+    found: dict[str, Any] = {
+        "username": options.username,
+        "password": options.password,
+        "socket_timeout": options.timeout,
+        "socket_connect_timeout": options.connect_timeout,
+        "socket_keepalive": True,
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),  # what may be tried again is decided by `links`
+    }
+    if options.tls:
+        found |= {
+            "ssl_cert_reqs": "required" if options.tls_verify else "none",
+            "ssl_check_hostname": options.tls_verify,
+            "ssl_ca_certs": options.tls_ca,
+            "ssl_certfile": options.tls_cert,
+            "ssl_keyfile": options.tls_key,
+        }
+    return found
+
+
+def make_pool(options: Options) -> ConnectionPool:
+    """Return what makes connections to the server, or to the master of the service."""
+    common = settings(options)
+    kind: Any
+    if options.kind == "sentinel":
+        own = {
+            "username": options.sentinel_username,
+            "password": options.sentinel_password,
+            "socket_timeout": options.connect_timeout,
+            "socket_connect_timeout": options.connect_timeout,
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        kind = Sentinel  # which has no types
+        manager = kind(options.hosts, sentinel_kwargs=own)
+        kind = SentinelConnectionPool
+        pool: ConnectionPool = kind(
+            options.service, manager, ssl=options.tls, db=options.db, **common
+        )
+        return pool
+    common["db"] = options.db
+    if options.path is not None:
+        del common["socket_keepalive"]
+        kind = UnixDomainSocketConnection
+        return ConnectionPool(connection_class=kind, path=options.path, **common)
+    return server_pool(options, *options.hosts[0])
+
+
+def server_pool(options: Options, host: str, port: int) -> ConnectionPool:
+    """Return what makes connections to one server."""
+    kind = SSLConnection if options.tls else Connection
+    return ConnectionPool(
+        connection_class=kind, host=host, port=port, db=options.db, **settings(options)
+    )
