@@ -39,8 +39,8 @@ bench: ## measure, beside huey, and compare with the targets (ARGS="--only laten
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 .PHONY: chaos
-chaos: setup ## real processes killed, stopped and crashed (BROKER=sqlite)
-	$(BIN)/python tests/chaos/run.py --broker $(BROKER) $(ARGS)
+chaos: setup ## real processes killed, stopped and crashed (BROKER=sqlite|redis|sentinel)
+	$(BIN)/python -m tests.chaos.run $(BROKER) $(ARGS)
 
 .PHONY: simulate
 simulate: setup ## the engine under a virtual clock with faults (SEEDS=100000)

@@ -69,7 +69,7 @@ class Fleet:
             return False
         pid = chance.choice(pids)
         _send(pid, signal.SIGKILL)
-        wait_until(lambda: not _exists(pid), 10, f"process {pid} ends")
+        wait_until(lambda: not exists(pid), 10, f"process {pid} ends")
         # Noted after its end: what it started until then was met.
         self.faults.append(Fault("kill_child", pid, time.monotonic()))
         return True
@@ -80,7 +80,7 @@ class Fleet:
         pids = self.children(process)
         process.kill()
         process.wait(10)
-        wait_until(lambda: not any(map(_exists, pids)), 10, "children end with their supervisor")
+        wait_until(lambda: not any(map(exists, pids)), 10, "children end with their supervisor")
         self.faults += [Fault("kill_supervisor", pid, time.monotonic()) for pid in pids]
         self.start()
 
@@ -123,7 +123,7 @@ class Fleet:
             process.wait(10)
 
 
-def _exists(pid: int) -> bool:
+def exists(pid: int) -> bool:
     """Say whether *pid* still runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

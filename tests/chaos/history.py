@@ -2,7 +2,8 @@
 
 Every acknowledged enqueue must end as done, dead or still stored; every run is on record
 with its process; every job that ran to its end more than once must be explained by a fault
-that met its earlier run. Source: the total-queue model of Jepsen's tests.
+that met its earlier run, or by an enqueue that was repeated because nobody knew whether the
+first one had arrived. Source: the total-queue model of Jepsen's tests.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something done to a process, at a monotonic instant."""
+    """Something done to a process, at a monotonic instant or from there on for a while."""
 
     kind: str
     pid: int
     at: float
+    until: float | None = None
+    """The end, where it lasted."""
 
 
 @dataclass(slots=True)
@@ -80,6 +83,7 @@ def check(
     faults: Iterable[Fault],
     still_stored: Iterable[str] = (),
     retried: Iterable[str] = (),
+    unsure: Mapping[str, int] | None = None,
 ) -> Verdict:
     """Return what is wrong with a history.
 
@@ -88,7 +92,9 @@ def check(
         runs: All runs on record.
         faults: All faults, with the processes they met.
         still_stored: Names of jobs that are dead, ready or scheduled at the end.
-        retried: Names of jobs that fail once and so run twice by design.
+        retried: Names of jobs that fail once, or are interrupted, and so run twice by design.
+        unsure: How often the enqueue of a job was repeated without knowledge of the outcome;
+            the id of a job that is done is stored again.
     """
     expected, stored, twice = set(acknowledged), set(still_stored), set(retried)
     by_name: dict[str, list[Run]] = defaultdict(list)
@@ -112,10 +118,13 @@ def check(
         found = by_name[name]
         if not any(run.end is not None for run in found) and name not in stored:
             verdict.lost.append(name)
-        for run in found[: -1 - (name in twice)] if len(found) > 1 + (name in twice) else ():
-            verdict.duplicates += 1
-            if not any(_met(run, fault) for fault in by_pid[run.pid]):
-                verdict.unexplained.append(f"{name}: {found}")
+        repeats = (unsure or {}).get(name, 0)
+        verdict.bound += repeats
+        by_design = int(name in twice)
+        verdict.duplicates += max(0, len(found) - 1 - by_design)
+        strange = [run for run in found[:-1] if not any(_met(run, at) for at in by_pid[run.pid])]
+        if len(strange) > repeats + by_design:
+            verdict.unexplained.append(f"{name}: {found}")
     return verdict
 
 
@@ -123,6 +132,6 @@ def _met(run: Run, fault: Fault) -> bool:
     """Say whether *fault* met *run*: while it ran, or before its ack had surely left."""
     return (
         run.pid == fault.pid
-        and run.start <= fault.at
+        and run.start <= (fault.at if fault.until is None else fault.until)
         and (run.end is None or fault.at <= run.end + UNSURE)
     )

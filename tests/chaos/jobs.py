@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -54,6 +56,42 @@ def leave(name: str) -> None:
     """End the process as if all was well."""
     _mark("start", name)
     os._exit(0)
+
+
+def kill_itself(name: str) -> None:
+    """End the process as the kernel does when memory is short."""
+    _mark("start", name)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exit_quietly(name: str) -> None:
+    """Raise what ends a script."""
+    _mark("start", name)
+    sys.exit(0)
+
+
+def interrupt(name: str) -> None:
+    """Raise what Ctrl-C raises."""
+    _mark("start", name)
+    raise KeyboardInterrupt
+
+
+def hold_interpreter(name: str, seconds: float) -> None:
+    """Keep every other thread of the process from running for *seconds*, as C code may."""
+    _mark("start", name)
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    _mark("end", name)
+
+
+def probe(name: str) -> None:
+    """Show that this worker works."""
+    (Path(os.environ["CHAOS_MARKS"]) / f"{name}.probe").touch()
+
+
+def long_work(name: str, seconds: float) -> None:
+    """Take *seconds*, and show that it began."""
+    probe(name)
+    work(name, seconds)
 
 
 def never_end(name: str) -> None:

@@ -1,6 +1,6 @@
 """``make chaos BROKER=…``: the fault campaign in full, with its report.
 
-Usage: python -m tests.chaos.run BROKER [--jobs N] [--kills N] [--seed N]
+Usage: python -m tests.chaos.run BROKER [--jobs N] [--seed N] [--kills N] [--rounds N]
 """
 
 from __future__ import annotations
@@ -8,27 +8,63 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from tests.chaos import workers
+from tests.chaos import redis_campaign, redis_failover, workers
 
 
 def main() -> int:
     """Run the campaign; return 0 if nothing was lost and every duplicate is explained."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("broker", choices=["sqlite"])
-    parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("broker", choices=["sqlite", "redis", "sentinel"])
+    parser.add_argument("--jobs", type=int, help="jobs in all")
+    parser.add_argument("--kills", type=int, default=20, help="sqlite: kills of workers")
+    parser.add_argument(
+        "--rounds", type=int, help="redis: how often each fault; sentinel: failovers"
+    )
+    parser.add_argument("--small", action="store_true", help="redis: as in the tests")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="where to leave logs and marks")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="goose-chaos-") as folder:
-        plan = workers.Plan(chosen.jobs, chosen.kills, seed=chosen.seed)
-        result = workers.run(f"sqlite:///{folder}/chaos.db", Path(folder), plan)
-        print("\n".join(result.lines()))
-        poison = {"segfault": "crashed", "leave": "crashed", "never_end": "timeout"}
-        if result.dead != poison:
-            print(f"dead should be exactly {poison}")
-        return 0 if result.verdict.ok and result.dead == poison else 1
+    with tempfile.TemporaryDirectory(prefix="goose-chaos-") as temporary:
+        folder = chosen.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        return {"sqlite": _sqlite, "redis": _redis, "sentinel": _sentinel}[chosen.broker](
+            chosen, folder
+        )
+
+
+def _sqlite(chosen: argparse.Namespace, folder: Path) -> int:
+    plan = workers.Plan(chosen.jobs or 20_000, chosen.kills, seed=chosen.seed)
+    result = workers.run(f"sqlite:///{folder}/chaos.db", folder, plan)
+    print("\n".join(result.lines()))
+    poison = {"segfault": "crashed", "leave": "crashed", "never_end": "timeout"}
+    if result.dead != poison:
+        print(f"dead should be exactly {poison}")
+    return 0 if result.verdict.ok and result.dead == poison else 1
+
+
+def _redis(chosen: argparse.Namespace, folder: Path) -> int:
+    plan = redis_campaign.SMALL if chosen.small else redis_campaign.FULL
+    plan = replace(
+        plan,
+        jobs=chosen.jobs or plan.jobs,
+        rounds=chosen.rounds or plan.rounds,
+        seed=chosen.seed,
+    )
+    result = redis_campaign.run(folder, plan, say=lambda text: print(text, flush=True))
+    print("\n".join(result.lines()))
+    return 0 if result.ok else 1
+
+
+def _sentinel(chosen: argparse.Namespace, folder: Path) -> int:
+    ok = True
+    for wait in (0, 1):
+        result = redis_failover.run(folder / f"wait{wait}", chosen.rounds or 20, wait=wait)
+        print("\n".join(result.lines()), flush=True)
+        ok &= not result.strange and (not result.lost or not wait)
+    return 0 if ok else 1
 
 
 if __name__ == "__main__":

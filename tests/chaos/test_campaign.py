@@ -43,3 +43,13 @@ def test_the_checker_sees_an_unexplained_duplicate() -> None:
     assert not check(["a"], runs, [Fault("kill", 2, 0.5)]).ok
     assert check(["a"], runs, [Fault("kill", 1, 0.5)]).ok
     assert check(["a"], runs, [Fault("kill", 1, 1.1)]).ok
+
+
+def test_the_checker_knows_faults_that_last_and_repeated_enqueues() -> None:
+    """A run inside a fault is explained, and one copy for each enqueue that was repeated unsure."""
+    runs = [Run("a", 1, 2.0, 3.0), Run("a", 2, 5.0, 6.0)]
+
+    assert check(["a"], runs, [Fault("blackhole", 1, 1.0, until=4.0)]).ok
+    assert not check(["a"], runs, [Fault("blackhole", 1, 0.0, until=1.0)]).ok
+    assert check(["a"], runs, [], unsure={"a": 1}).ok
+    assert not check(["a"], [*runs, Run("a", 3, 7.0, 8.0)], [], unsure={"a": 1}).ok

@@ -1,0 +1,391 @@
+"""The fault campaign on a real redis-server: everything breaks, and every job is accounted for.
+
+Part one: while jobs are enqueued and run, straight and through a proxy, each fault of
+`tests.chaos.redis_faults` happens in turn. After each of them every worker must work again
+within `RESUME` seconds, by the same process. Nothing that happens here may make a job run
+twice, but an enqueue that had to be repeated.
+
+Part two: workers are killed, paused, replaced and poisoned, now and then while the broker
+fails as well.
+
+In the end every acknowledged enqueue is done, dead for a known reason, or stored; whatever ran
+twice is explained by a fault that met its first run; and nothing is left over in Redis.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import goose
+from goose import brokers
+from goose.brokers.base import Inspector, State
+from goose.jobs import decode
+from goose.testing.proxy import Proxy
+from tests.chaos import jobs
+from tests.chaos.crew import HARD_TIMEOUT, Crew
+from tests.chaos.fleet import ROOT, wait_until
+from tests.chaos.history import Fault, Run, check, read_marks
+from tests.chaos.producers import Producers
+from tests.chaos.redis_faults import CONFIG, NETWORK, SERVER, Arena
+from tests.chaos.redis_report import Incident, Result
+from tests.chaos.resp import command_length
+from tests.servers.redis import RedisServer
+
+RESUME = 5.0
+"""Seconds within which every worker works again once the server accepts connections."""
+SILENCE = 6.0
+"""Seconds after which an idle worker gives up a connection that has fallen silent without a word:
+one of waiting and the five of the broker's option ``timeout``."""
+AFTERWARDS = 5.0
+"""Seconds after a fault of the broker in which an ack may still be on its way."""
+DEAD = {
+    "segfault": "crashed",
+    "leave": "crashed",
+    "kill_itself": "crashed",
+    "never_end": "timeout",
+    "exit_quietly": "retries",
+    "interrupt": "retries",
+}
+"""What poison ends as, by function."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How large a campaign is."""
+
+    jobs: int
+    rounds: int
+    """How often each fault of the broker happens alone."""
+    worker_faults: tuple[str, ...]
+    """What is done to workers, by the names of methods of `Crew`."""
+    ttl: float = 6.0
+    hold: float = 1.0
+    seconds: float = 0.06
+    """How long a job takes on average."""
+    near: int = 1
+    """Workers straight at the server."""
+    far: int = 2
+    """Workers behind the proxy."""
+    threads: int = 8
+    long_blackhole: bool = True
+    seed: int = 1
+
+
+SMALL = Plan(
+    jobs=3_000,
+    rounds=1,
+    worker_faults=(
+        "kill_child",
+        "kill_supervisor",
+        "pause_briefly",
+        "replace",
+        "replace_under_a_long_job",
+        "kill_while_stopping",
+        "kill_child",
+    ),
+    ttl=4.0,
+    hold=0.4,
+    seconds=0.15,
+    near=1,
+    far=1,
+    long_blackhole=False,
+)
+FULL = Plan(
+    jobs=50_000,
+    rounds=4,
+    worker_faults=(
+        "kill_child",
+        "kill_supervisor",
+        "pause_child",
+        "pause_all",
+        "pause_briefly",
+        "hold_interpreter",
+        "replace",
+        "replace_under_a_long_job",
+        "kill_while_stopping",
+        "kill_child",
+    )
+    * 3,
+    threads=32,
+)
+
+
+def run(folder: Path, plan: Plan, say: Callable[[str], object] = lambda _: None) -> Result:
+    """Run the campaign in *folder* and return what came of it.
+
+    Args:
+        folder: For logs, data and marks.
+        plan: How much of everything.
+        say: Told what happens, while it does.
+
+    Raises:
+        TimeoutError: Workers did not start, or the queues did not drain.
+    """
+    with (
+        RedisServer(folder / "server", config=CONFIG) as server,
+        Proxy(("127.0.0.1", server.port), split=command_length) as proxy,
+    ):
+        return _Campaign(folder, plan, server, proxy, say).run()
+
+
+class _Campaign:
+    """One campaign under way."""
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        server: RedisServer,
+        proxy: Proxy,
+        say: Callable[[str], object],
+    ) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.say = say
+        self.chance = random.Random(plan.seed)
+        self.arena = Arena(server, proxy, self.chance, plan.hold)
+        through = f"redis://127.0.0.1:{proxy.port}/0"
+        self.through = through
+        self.clients = [goose.Client(server.url), goose.Client(through)]
+        self.direct = goose.Client(server.url)
+        urls = [server.url] * plan.near + [through] * plan.far
+        self.crew = Crew(folder, urls, self.direct, plan.ttl, random.Random(plan.seed + 1))
+        kinds = len(SERVER) + len(NETWORK)
+        self.producers = Producers(
+            self.clients,
+            plan.jobs,
+            threads=plan.threads,
+            # As many as go on for about as long as the faults do.
+            rate=plan.jobs / (kinds * plan.rounds * 3 * plan.hold + 4 * len(plan.worker_faults)),
+            seconds=plan.seconds,
+            seed=plan.seed,
+        )
+        self.incidents: list[Incident] = []
+        self.more_faults: list[Fault] = []
+        self.problems: list[str] = []
+        self.forked: list[str] = []
+
+    def run(self) -> Result:
+        began = time.monotonic()
+        broker = brokers.connect(self.arena.server.url)
+        assert isinstance(broker, Inspector)
+        with self.crew:
+            if max(self.crew.probe()) == float("inf"):
+                raise TimeoutError("the workers did not start")
+            self.producers.start()
+            try:
+                self._break_the_broker()
+                poison = self._poison()
+                self._break_the_workers()
+                self.arena.proxy.heal()
+            finally:
+                self.producers.hurry()
+            last = time.monotonic()
+            wait_until(lambda: _left(broker) == 0, 240, "everything drains")
+            drained = time.monotonic() - last
+            for fleet in self.crew.fleets:
+                codes = fleet.stop()
+                self.crew.codes += [code for code in codes if code != -9]
+            result = self._judge(broker, poison)
+        result.facts["seconds"] = f"{time.monotonic() - began:.0f}, {drained:.1f} to drain"
+        broker.close()
+        for client in (*self.clients, self.direct):
+            client.close()
+        return result
+
+    # --- part one --------------------------------------------------------------------------
+
+    def _break_the_broker(self) -> None:
+        acts = {**SERVER, **NETWORK}
+        for number in range(self.plan.rounds):
+            kinds = list(acts)
+            self.chance.shuffle(kinds)
+            for kind in kinds:
+                self._incident(kind, acts[kind], far_only=kind in NETWORK)
+            self._fork(f"fork{number}")
+        if self.plan.long_blackhole:
+            self._long_blackhole()
+
+    def _incident(
+        self, kind: str, act: Callable[[Arena], None], *, far_only: bool, alone: bool = True
+    ) -> None:
+        """Let *act* happen; if it is *alone*, see that everybody works again afterwards."""
+        pids = self.crew.pids() if alone else set()
+        hits = self.arena.proxy.hits.total()
+        began = time.monotonic()
+        act(self.arena)
+        over = time.monotonic()
+        met = self.arena.proxy.hits.total() - hits if far_only else 0
+        resumed = max(self.crew.probe()) if alone else 0.0
+        self.incidents.append(Incident(kind, began, over, met, resumed))
+        self.say(f"{kind}: {over - began:.1f} s, everybody works again after {resumed:.2f} s")
+        if resumed > (SILENCE + RESUME if kind == "strand" else RESUME):
+            self.problems.append(f"after {kind} it took {resumed:.1f} s until every worker worked")
+        if alone and (gone := pids - self.crew.pids()):
+            self.problems.append(f"{kind} ended the worker processes {sorted(gone)}")
+
+    def _long_blackhole(self) -> None:
+        """B12: those behind the proxy are cut off for longer than their ttl, and come back."""
+        far = self.crew.fleets[self.plan.near :]
+        pids = self.crew.pids(far)
+        began = time.monotonic()
+
+        def act(arena: Arena) -> None:
+            arena.proxy.blackhole()
+            time.sleep(self.plan.ttl * 1.5)
+            arena.proxy.heal()
+
+        self._incident("blackhole beyond the ttl", act, far_only=True)
+        until = time.monotonic()
+        self.more_faults += [Fault("blackhole", pid, began, until) for pid in pids]
+
+    def _fork(self, prefix: str) -> None:
+        """A9: a program forks after it has connected."""
+        command = [sys.executable, "-m", "tests.chaos.forking", self.through, prefix, "20"]
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+        self.forked += done.stdout.split()
+        if done.returncode or len(done.stdout.split()) != 80:
+            self.problems.append(f"a program that forks failed: {done.stderr[-500:]}")
+
+    # --- part two --------------------------------------------------------------------------
+
+    def _poison(self) -> list[str]:
+        """F6 to F10: enqueue what ends its process, or never ends."""
+        for kind in DEAD:
+            # A crash counts for itself, whatever the policy for errors.
+            self.direct.using(retry=goose.Retry(max_retries=0)).enqueue(getattr(jobs, kind), kind)
+        return list(DEAD)
+
+    def _break_the_workers(self) -> None:
+        disturbing = [kind for kind in {**SERVER, **NETWORK} if not kind.startswith("throttle")]
+        for number, name in enumerate(self.plan.worker_faults):
+            self.say(name)
+            disturbed = None
+            if number % 2 and name.startswith(("kill", "pause_")) and name != "pause_briefly":
+                kind = self.chance.choice(disturbing)
+                disturbed = threading.Thread(
+                    target=self._incident,
+                    args=(kind, {**SERVER, **NETWORK}[kind]),
+                    kwargs={"far_only": kind in NETWORK, "alone": False},
+                )
+                disturbed.start()
+                time.sleep(self.chance.uniform(0, self.plan.hold))
+            getattr(self.crew, name)()
+            if disturbed:
+                disturbed.join()
+            # Each must have work in its hands again before the next thing happens.
+            self.crew.probe()
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def _judge(self, broker: Inspector, poison: list[str]) -> Result:
+        producers, crew = self.producers, self.crew
+        dead = {
+            str(job.args[0]): job.failure.reason if job.failure else ""
+            for job in (decode(found.envelope) for found in broker.page(State.DEAD).items)
+        }
+        runs = [run for run in read_marks(crew.marks) if not run.name.startswith("probe")]
+        by_poison = _ends_by_poison(runs, ("segfault", "leave", "kill_itself", "never_end"))
+        faults = self._widened([*crew.faults, *self.more_faults, *by_poison])
+        verdict = check(
+            [*producers.acknowledged, *self.forked, *crew.names, *poison],
+            runs,
+            faults,
+            still_stored=dead,
+            retried=[*producers.failing, *crew.twice],
+            unsure=producers.unsure,
+        )
+        overlaps = self._overlaps(runs)
+        result = Result(
+            verdict, producers, self.incidents, overlaps, Counter(self.plan.worker_faults)
+        )
+        self._find_problems(result, dead)
+        left = self.arena.admin.keys("*")
+        result.problems += self.problems
+        result.facts |= {
+            "longest call": f"{max(call.end - call.start for call in producers.attempts):.1f} s",
+            "given back at stop": ", ".join(f"{s:.2f} s" for s in crew.returned) + " after the end",
+            "dead": dead,
+            "left in Redis": f"{len(left)} keys: {sorted(left)[:12]}",
+        }
+        return result
+
+    def _find_problems(self, result: Result, dead: dict[str, str]) -> None:
+        producers = self.producers
+        if producers.strange:
+            result.problems.append(f"enqueue raised {Counter(producers.strange).most_common(3)}")
+        if producers.given_up:
+            result.problems.append(f"never acknowledged: {producers.given_up[:5]}")
+        if dead != DEAD:
+            result.problems.append(f"dead are {dead}, not {DEAD}")
+        if any(self.crew.codes):
+            result.problems.append(
+                f"exit codes of workers that were asked to end: {self.crew.codes}"
+            )
+        for kind, row in result.overlaps.items():
+            if row["met"] == 0:
+                result.problems.append(f"{kind} met no work")
+        log = (self.folder / "workers.log").read_text(errors="replace")
+        for sign in ("the audit found", "Traceback", "CRITICAL"):
+            if sign in log:
+                result.problems.append(f"the workers' log has {log.count(sign)} × {sign!r}")
+        if any(call.end - call.start > HARD_TIMEOUT for call in producers.attempts):
+            result.problems.append("a call of a client took too long")
+
+    def _widened(self, faults: Iterable[Fault]) -> list[Fault]:
+        """Return *faults*, each from the beginning of the broker's fault it fell into.
+
+        A job that ended while the broker failed is not acked before the broker is back.
+        """
+        widened = []
+        for fault in faults:
+            began = [
+                incident.began
+                for incident in self.incidents
+                if incident.began <= fault.at <= incident.over + AFTERWARDS
+            ]
+            until = fault.at if fault.until is None else fault.until
+            widened.append(replace(fault, at=min([fault.at, *began]), until=until))
+        return widened
+
+    def _overlaps(self, runs: list[Run]) -> dict[str, Counter[str]]:
+        """Return what each kind of incident met."""
+        found: dict[str, Counter[str]] = {}
+        for incident in self.incidents:
+            row = found.setdefault(incident.kind, Counter())
+            met = sum(
+                run.start <= incident.over and (run.end is None or run.end >= incident.began)
+                for run in runs
+            )
+            calls = [
+                call
+                for call in self.producers.attempts
+                if call.start <= incident.over and call.end >= incident.began
+            ]
+            failed = sum(bool(call.error) for call in calls)
+            # A fault of the network also has to have met a connection in use.
+            hit = met + len(calls) > 0 and (incident.hits > 0 or incident.kind in SERVER)
+            row.update(times=1, met=hit, runs=met, calls=len(calls), failed=failed)
+        return found
+
+
+def _ends_by_poison(runs: list[Run], poison: Iterable[str]) -> list[Fault]:
+    """Return a fault for each process that a poison job ended, at the last thing it noted."""
+    last: dict[int, float] = {}
+    for run in runs:
+        last[run.pid] = max(last.get(run.pid, 0.0), run.start, run.end or 0.0)
+    return [Fault("poison", run.pid, last[run.pid]) for run in runs if run.name in poison]
+
+
+def _left(broker: Inspector) -> int:
+    return sum(broker.count(state) for state in (State.SCHEDULED, State.READY, State.RUNNING))

@@ -1,0 +1,169 @@
+"""What a failover loses: masters are killed under load, and what was acknowledged is looked for.
+
+Redis replicates after it has answered, so a master that dies takes with it what its replica
+had not got yet. Every second failover happens just after the link between the two was cut,
+which is when most is under way. With ``wait=1`` an enqueue returns only when the replica has
+the job; one that cannot be confirmed in time raises.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import goose
+from goose import brokers
+from goose.brokers.base import Inspector, State
+from goose.jobs import decode
+from tests.chaos import jobs
+from tests.chaos.fleet import Fleet, wait_until
+from tests.chaos.history import read_marks
+from tests.chaos.producers import Producers
+from tests.servers.redis_sentinel import RedisSentinel
+
+RATE = 400.0
+"""Jobs enqueued a second."""
+
+
+@dataclass(slots=True)
+class Failover:
+    """One of them."""
+
+    cut: bool
+    """Whether the replica had been cut off just before."""
+    seconds: float
+    """Until the other server was master."""
+    resumed: float
+    """Seconds from then until a job enqueued after it had run."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a number of failovers."""
+
+    wait: int
+    acknowledged: int
+    unsure: int
+    """Enqueues that were repeated because nobody knew of the first."""
+    lost: list[str]
+    """Jobs that were acknowledged, and are neither done nor stored."""
+    twice: int
+    """Runs beyond the first: what was acked or lent just before a failover."""
+    failovers: list[Failover] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return a report."""
+        return [
+            f"wait={self.wait}: {len(self.failovers)} failovers",
+            f"  acknowledged        {self.acknowledged:,} jobs, {self.unsure} sent again unsure",
+            f"  lost                {len(self.lost)} acknowledged jobs",
+            f"  run again           {self.twice}",
+            f"  new master after    {max(f.seconds for f in self.failovers):.1f} s at most",
+            f"  works again after   {max(f.resumed for f in self.failovers):.1f} s at most, from then on",
+            *(f"  PROBLEM: {problem}" for problem in self.strange[:5]),
+        ]
+
+
+def run(folder: Path, failovers: int, *, wait: int) -> Result:
+    """Let *failovers* happen while jobs are enqueued and run.
+
+    Args:
+        folder: For logs, data and marks.
+        failovers: How many.
+        wait: Replicas that must confirm an enqueue.
+
+    Raises:
+        TimeoutError: No master was found, or the queues did not drain.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with RedisSentinel(folder / "servers") as group:
+        url = f"{group.url}?wait={wait}"
+        clients = [goose.Client(url), goose.Client(url)]
+        producers = Producers(
+            clients,
+            int(RATE * 10 * failovers),
+            threads=4,
+            rate=RATE,
+            seconds=0.005,
+            seed=1,
+            failing=False,
+        )
+        options = ["--ttl", "6", "--concurrency", "10", "--queues", "first,default"]
+        with Fleet(folder, url, options) as fleet, closing(brokers.connect(url)) as broker:
+            assert isinstance(broker, Inspector)
+            client = goose.Client(url)
+            fleet.start()
+            _probe(client, fleet, "probe-start")
+            producers.start()
+            done = []
+            try:
+                for number in range(failovers):
+                    cut = bool(number % 2)
+                    time.sleep(1.0)
+                    done.append(_fail_over(group, client, fleet, number, cut=cut))
+            finally:
+                producers.enough()
+            wait_until(lambda: _left(broker) == 0, 120, "everything drains")
+            stored = {str(decode(item.envelope).args[0]) for item in broker.page(State.DEAD).items}
+            fleet.stop()
+            for used in (client, *clients):
+                used.close()
+    return _result(wait, producers, fleet, stored, done)
+
+
+def _fail_over(
+    group: RedisSentinel, client: goose.Client, fleet: Fleet, number: int, *, cut: bool
+) -> Failover:
+    if cut:
+        # Its replica comes back within a second; until then nothing is replicated.
+        group.master.client.client_kill_filter(_type="replica")
+    seconds = group.fail_over()
+    resumed = _probe(client, fleet, f"probe-{number}")
+    group.mend()
+    return Failover(cut, seconds, resumed)
+
+
+def _probe(client: goose.Client, fleet: Fleet, name: str) -> float:
+    """Return the seconds until a new job of the first queue has run."""
+    began = time.monotonic()
+    first = client.using(queue="first")
+    left = None
+    while True:
+        try:
+            if left is None:
+                first.enqueue(jobs.probe, name)
+            else:
+                first.submit(left)
+            break
+        except goose.EnqueueError as error:
+            left = error.jobs
+            if time.monotonic() > began + 60:
+                raise
+            time.sleep(0.05)
+    wait_until((fleet.marks / f"{name}.probe").exists, 60, "a job enqueued after it runs")
+    return time.monotonic() - began
+
+
+def _result(
+    wait: int, producers: Producers, fleet: Fleet, stored: set[str], done: list[Failover]
+) -> Result:
+    runs = read_marks(fleet.marks)
+    ended = [run.name for run in runs if run.end is not None]
+    found = set(ended) | stored
+    lost = [name for name in producers.acknowledged if name not in found]
+    return Result(
+        wait=wait,
+        acknowledged=len(producers.acknowledged),
+        unsure=producers.unsure.total(),
+        lost=lost,
+        twice=len(ended) - len(set(ended)),
+        failovers=done,
+        strange=[*producers.strange, *(f"never acknowledged: {n}" for n in producers.given_up)],
+    )
+
+
+def _left(broker: Inspector) -> int:
+    return sum(broker.count(state) for state in (State.SCHEDULED, State.READY, State.RUNNING))
