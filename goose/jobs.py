@@ -5,7 +5,7 @@ A `Job` is one stored call: plain data, frozen, made by a client and read by a w
 body in the `Envelope` a broker sees. Brokers move bodies and never look inside.
 
 Decoding trusts nobody: size and depth are bounded, NaN, duplicate keys and wrong types
-are refused, and every refusal is one error, `Undecodable`, so that a hostile message
+are refused, and every refusal is one error, `Undecodable`, so that a hostile body
 costs a worker one dead job. Keys this version does not know are kept in `Job.extra` and
 written back, so that an older worker can requeue a newer client's job unharmed.
 
