@@ -34,10 +34,10 @@ pytest.register_assert_rewrite(
 )
 
 from goose.testing.suite.base import Hooks  # noqa: E402 - their asserts are rewritten first
-from goose.testing.suite.crowds import Crowds, Transactions  # noqa: E402
+from goose.testing.suite.crowds import Crowds, Racing, Transactions  # noqa: E402
 from goose.testing.suite.inspecting import Inspecting, Upkeeping  # noqa: E402
 from goose.testing.suite.lending import Lending  # noqa: E402
-from goose.testing.suite.sessions import Living, Racing, Recovering  # noqa: E402
+from goose.testing.suite.sessions import Living, Recovering  # noqa: E402
 from goose.testing.suite.settling import Settling  # noqa: E402
 from goose.testing.suite.storing import Storing  # noqa: E402
 from goose.testing.suite.waiting import Waiting  # noqa: E402

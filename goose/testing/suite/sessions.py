@@ -4,14 +4,11 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
-from collections.abc import Callable
 
 import pytest
 
-from goose.brokers.base import Broker, Delivery, Session, Sessions, Share
+from goose.brokers.base import Broker, Session, Sessions, Share
 from goose.errors import BrokerError, SessionLost
 from goose.testing.suite.base import LIVES, QUEUE, Tools, ids, job, jobs, needs
 from goose.testing.suite.settling import VERBS
@@ -292,9 +289,13 @@ class Recovering(Tools):
         assert ["job-0001"] == ids(self.recover(broker, heir, 1))
 
     def test_a_word_about_nobody_is_ignored(self, broker: Broker) -> None:
-        """With `dead=` a session that does not exist, nothing happens."""
+        """With `dead=` a session that does not exist, nothing happens, and nobody loses a loan."""
         sessions = needs(broker, Sessions)
-        assert [] == ids(sessions.recover(self.open(broker), limit=10, dead=Session("nobody")))
+        holder, heir = self.open(broker), self.open(broker)
+        broker.enqueue([job("one")])
+        lent = self.take(broker, holder, 1)
+        assert [] == ids(sessions.recover(heir, limit=10, dead=Session("nobody")))
+        assert [] == list(broker.ack(lent))
 
     def test_silence_is_no_proof(self, broker: Broker) -> None:
         """With `proven=True` a silent session whose process is there keeps its jobs, and its life."""
@@ -330,74 +331,3 @@ class Recovering(Tools):
         assert [] == ids(sessions.audit(heir, limit=10))
         self.recover(broker, heir, 2, dead=dead)
         assert [] == ids(sessions.audit(heir, limit=10))
-
-
-class Racing(Tools):
-    """Recovery is safe however many do it, and whatever the dying session does meanwhile."""
-
-    COUNT = 24
-
-    def test_each_orphan_has_one_heir(self, broker: Broker) -> None:
-        """Of several sessions that recover at once, each orphan goes to exactly one."""
-        sessions = needs(broker, Sessions)
-        dead = self.open(broker, "dead")
-        broker.enqueue(jobs(self.COUNT))
-        self.take(broker, dead, self.COUNT)
-
-        def heir() -> list[Delivery]:
-            session = self.open(broker, "heir")
-            found: list[Delivery] = []
-            while orphans := sessions.recover(session, limit=5, dead=dead):
-                found += orphans
-            return found
-
-        found = [delivery for taken in self.together(*[heir] * 3) for delivery in taken]
-        assert ids(jobs(self.COUNT)) == sorted(ids(found))
-        assert [] == list(broker.ack(found))
-
-    def test_a_job_is_acked_or_transferred(self, broker: Broker) -> None:
-        """While a session that is declared dead acks, each job counts for it or for its heir."""
-        sessions = needs(broker, Sessions)
-        dead, heir = self.open(broker, "dead"), self.open(broker, "heir")
-        broker.enqueue(jobs(self.COUNT))
-        lent = self.take(broker, dead, self.COUNT)
-
-        def ack() -> list[Delivery]:
-            return [d for d in lent if not broker.ack([d])]
-
-        def recover() -> list[Delivery]:
-            found: list[Delivery] = []
-            while orphans := sessions.recover(heir, limit=5, dead=dead):
-                found += orphans
-            return found
-
-        acked, transferred = self.together(ack, recover)
-        assert ids(jobs(self.COUNT)) == sorted(ids(acked) + ids(transferred))
-        assert [] == list(broker.ack(transferred))
-
-    def test_a_dying_session_strands_nothing(self, broker: Broker) -> None:
-        """What a session takes while it is declared dead is recovered or was never taken."""
-        sessions = needs(broker, Sessions)
-        dying, heir = self.open(broker, "dying"), self.open(broker, "heir")
-        broker.enqueue(jobs(self.COUNT))
-        busy = threading.Event()
-
-        def take_until_dead() -> list[Delivery]:
-            deadline = time.monotonic() + self.patience
-            try:
-                while time.monotonic() < deadline:
-                    broker.dequeue(dying, [Share(QUEUE)], limit=1, wait=0)
-                    busy.set()
-            except SessionLost:
-                return []
-            pytest.fail("a session that was declared dead went on taking jobs")
-
-        def declare_dead() -> list[Delivery]:
-            busy.wait(self.patience)  # so that it dies while it takes
-            return list(sessions.recover(heir, limit=self.COUNT, dead=dying))
-
-        calls: list[Callable[[], list[Delivery]]] = [take_until_dead, declare_dead]
-        found = [delivery for taken in self.together(*calls) for delivery in taken]
-        found += sessions.recover(heir, limit=self.COUNT, dead=dying)
-        found += self.take(broker, heir, self.COUNT - len(found))
-        assert ids(jobs(self.COUNT)) == sorted(ids(found))
