@@ -11,11 +11,12 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from goose import settings, values
+from goose import brokers, settings, values
 from goose.brokers.base import Capability, State
 from goose.clients import Client
 from goose.errors import ConfigError, Unsupported
@@ -110,6 +111,13 @@ def inspecting(broker: str | None) -> Iterator[Inspection]:
         Unsupported: The broker cannot list its jobs, or has them in another process.
     """
     chosen = configured(broker)
+    missing = _missing_file(chosen.broker)
+    if missing is not None:
+        # Looking must not make a database; an empty broker answers as an empty one would.
+        click.echo(f"{missing} does not exist: nothing was ever enqueued there", err=True)
+        with Client(brokers.connect("memory://"), settings=chosen) as client:
+            yield client.inspector
+        return
     with Client(settings=chosen) as client:
         if Capability.SHARED not in client.broker.capabilities:
             raise Unsupported(
@@ -117,6 +125,14 @@ def inspecting(broker: str | None) -> Iterator[Inspection]:
                 "can see them; use goose.Client(broker).inspector there, or another broker"
             )
         yield client.inspector
+
+
+def _missing_file(url: object) -> Path | None:
+    """Return the absolute path of the SQLite file that *url* names, if it is not there."""
+    if not isinstance(url, str) or not url.startswith("sqlite:///"):
+        return None
+    path = Path(url.removeprefix("sqlite:///").partition("?")[0]).absolute()
+    return None if path.exists() else path
 
 
 def place(chosen: Settings) -> str:

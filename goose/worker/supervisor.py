@@ -25,7 +25,7 @@ import signal
 from collections import Counter
 from dataclasses import dataclass
 
-from goose.errors import BrokerError, BrokerUnavailable
+from goose.errors import BrokerError, BrokerUnavailable, ConfigError
 from goose.worker.aftermath import Cause
 from goose.worker.charge import Charge, Phase, Plan, Tools
 
@@ -172,7 +172,7 @@ class Supervisor:
         if self._succeeded or error is None or self._began_at is None:
             return
         refused = isinstance(error, BrokerError) and not isinstance(error, BrokerUnavailable)
-        if refused:
+        if refused or isinstance(error, ConfigError):  # waiting would not mend it
             logger.error("the broker refuses: %s", error)
         elif now - self._began_at >= self._plan.wait_broker:
             logger.error("no broker for %g s: %s", self._plan.wait_broker, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,3 +97,12 @@ def test_without_rich_it_is_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
     print_table([{"queue": "a", "ready": "10"}, {"queue": "longer", "ready": "2"}])
 
     assert ["queue   ready", "a          10", "longer      2"] == screen.getvalue().splitlines()
+
+
+def test_looking_makes_no_database(cli: Any, own_folder: Path) -> None:
+    """A database that is not there is told about and not made, and nothing is in it."""
+    done = cli("queues", "--json", "--broker", f"sqlite:///{own_folder}/typo.db")
+
+    assert [] == done.json
+    assert "typo.db does not exist" in done.err
+    assert not (own_folder / "typo.db").exists()
