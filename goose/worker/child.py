@@ -211,6 +211,8 @@ def main(fd: int) -> int:
         if terminated.is_set() or any(isinstance(message, Stop) for message in early):
             channel.send(Stopped(clean=True))
             return 0
+        # Before the first job: what is written from then on is a change.
+        changed = SourceWatch().changed if bootstrap.reload else None
         _start(runner)
     except _CannotBegin as problem:
         logger.error("%s", problem.text)
@@ -224,7 +226,7 @@ def main(fd: int) -> int:
         make_way=lambda: _make_way(backends),
         count=Fanout(backends).increment,
         rss=_rss,
-        changed=SourceWatch().changed if bootstrap.reload else None,
+        changed=changed,
     )
     clean = None
     messages = early
