@@ -122,14 +122,14 @@ class Crowds(Tools):
 class Racing(Tools):
     """Recovery is safe however many do it, and whatever the dying session does meanwhile."""
 
-    COUNT = 24
+    ORPHANS = 24
 
     def test_each_orphan_has_one_heir(self, broker: Broker) -> None:
         """Of several sessions that recover at once, each orphan goes to exactly one."""
         sessions = needs(broker, Sessions)
         dead = self.open(broker, "dead")
-        broker.enqueue(jobs(self.COUNT))
-        self.take(broker, dead, self.COUNT)
+        broker.enqueue(jobs(self.ORPHANS))
+        self.take(broker, dead, self.ORPHANS)
 
         def heir() -> list[Delivery]:
             session = self.open(broker, "heir")
@@ -139,15 +139,15 @@ class Racing(Tools):
             return found
 
         found = [delivery for taken in self.together(*[heir] * 3) for delivery in taken]
-        assert ids(jobs(self.COUNT)) == sorted(ids(found))
+        assert ids(jobs(self.ORPHANS)) == sorted(ids(found))
         assert [] == list(broker.ack(found))
 
     def test_a_job_is_acked_or_transferred(self, broker: Broker) -> None:
         """While a session that is declared dead acks, each job counts for it or for its heir."""
         sessions = needs(broker, Sessions)
         dead, heir = self.open(broker, "dead"), self.open(broker, "heir")
-        broker.enqueue(jobs(self.COUNT))
-        lent = self.take(broker, dead, self.COUNT)
+        broker.enqueue(jobs(self.ORPHANS))
+        lent = self.take(broker, dead, self.ORPHANS)
 
         def ack() -> list[Delivery]:
             return [d for d in lent if not broker.ack([d])]
@@ -159,14 +159,14 @@ class Racing(Tools):
             return found
 
         acked, transferred = self.together(ack, recover)
-        assert ids(jobs(self.COUNT)) == sorted(ids(acked) + ids(transferred))
+        assert ids(jobs(self.ORPHANS)) == sorted(ids(acked) + ids(transferred))
         assert [] == list(broker.ack(transferred))
 
     def test_a_dying_session_strands_nothing(self, broker: Broker) -> None:
         """What a session takes while it is declared dead is recovered or was never taken."""
         sessions = needs(broker, Sessions)
         dying, heir = self.open(broker, "dying"), self.open(broker, "heir")
-        broker.enqueue(jobs(self.COUNT))
+        broker.enqueue(jobs(self.ORPHANS))
         busy = threading.Event()
 
         def take_until_dead() -> list[Delivery]:
@@ -181,13 +181,13 @@ class Racing(Tools):
 
         def declare_dead() -> list[Delivery]:
             busy.wait(self.patience)  # so that it dies while it takes
-            return list(sessions.recover(heir, limit=self.COUNT, dead=dying))
+            return list(sessions.recover(heir, limit=self.ORPHANS, dead=dying))
 
         calls: list[Callable[[], list[Delivery]]] = [take_until_dead, declare_dead]
         found = [delivery for taken in self.together(*calls) for delivery in taken]
-        found += sessions.recover(heir, limit=self.COUNT, dead=dying)
-        found += self.take(broker, heir, self.COUNT - len(found))
-        assert ids(jobs(self.COUNT)) == sorted(ids(found))
+        found += sessions.recover(heir, limit=self.ORPHANS, dead=dying)
+        found += self.take(broker, heir, self.ORPHANS - len(found))
+        assert ids(jobs(self.ORPHANS)) == sorted(ids(found))
 
 
 class Transactions(Tools):
