@@ -73,6 +73,10 @@ class Access:
             part = lines[start : start + step]
             yield part[0].domain, part
 
+    def _domains(self) -> Iterator[Domain]:
+        """Return everything that has loans."""
+        yield self._keys.home
+
     def _run_all(self, calls: Sequence[Call], *, again: bool = False) -> list[Any]:
         """Call scripts, in one round trip where they go to one server."""
         link = self._ready()

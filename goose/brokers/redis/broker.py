@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self, cast
 
 from goose.brokers.base import Capability, Delivery, Session, Share, order
 from goose.brokers.redis import scripts
@@ -60,6 +60,19 @@ class RedisBroker(Sessioned, Upkept, Inspecting):
     capabilities = frozenset(
         {Capability.DEDUPES, Capability.DURABLE, Capability.SHARED, Capability.CLOCK}
     )
+
+    def __new__(cls, place: Any = None, **_: Any) -> Self:
+        """Return a broker of the kind that the URL asks for."""
+        if cls is RedisBroker and isinstance(place, str) and "+cluster:" in place:
+            from goose.brokers.redis.clustered import RedisClusterBroker  # which is one of these
+
+            return cast("Self", object.__new__(RedisClusterBroker))
+        return object.__new__(cls)
+
+    def __init__(self, place: Any = None, **given: Any) -> None:
+        super().__init__(place, **given)
+        self._unheard: BrokerUnavailable | None = None
+        """A node of a cluster did not answer a call that others did; raised by the next one."""
 
     def __repr__(self) -> str:
         return f"RedisBroker({self._link.where!r})"
@@ -179,6 +192,9 @@ class RedisBroker(Sessioned, Upkept, Inspecting):
             sleep: Seconds for which it is known as asleep then.
         """
         self._ready()
+        unheard, self._unheard = self._unheard, None
+        if unheard is not None:
+            raise unheard
         lent: list[Delivery] = []
         next_due: float | None = None
         asleep = alarm is not None and alarm.registered
@@ -192,7 +208,13 @@ class RedisBroker(Sessioned, Upkept, Inspecting):
             keys = [domain.sessions, domain.holders, domain.held(session.key), domain.receipt]
             for line in part:
                 keys += line.dequeue
-            reply = self._claim(domain, session, Call(scripts.DEQUEUE, keys, args))
+            try:
+                reply = self._claim(domain, session, names, Call(scripts.DEQUEUE, keys, args))
+            except BrokerUnavailable as error:
+                if not lent:
+                    raise
+                self._unheard = error  # another node's; what this one lent is not held back
+                break
             lent += delivered(reply, names, session)
             if reply[0] >= 0:
                 due = reply[0] / 1e6
@@ -203,7 +225,7 @@ class RedisBroker(Sessioned, Upkept, Inspecting):
             alarm.registered = not lent
         return lent, next_due
 
-    def _claim(self, domain: Domain, session: Session, call: Call) -> Any:
+    def _claim(self, domain: Domain, session: Session, queues: Sequence[str], call: Call) -> Any:
         reply = self._link.run(call)
         if reply == -1:
             raise SessionLost(f"session {session.key} is dead or was never opened")

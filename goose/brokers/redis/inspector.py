@@ -117,11 +117,13 @@ class Inspecting(Access):
 
     def _holdings(self) -> list[tuple[str, Any]]:
         """Return the sessions with loans, and their held hashes."""
-        domain = self._keys.home
-        [holders] = self._ready().ask([(b"SMEMBERS", domain.holders)])
-        names = sorted(name.decode() for name in holders)
-        answers = self._ask_all([(b"HGETALL", domain.held(name)) for name in names])
-        return list(zip(names, answers, strict=True))
+        found: list[tuple[str, Any]] = []
+        for domain in self._domains():
+            [holders] = self._ready().ask([(b"SMEMBERS", domain.holders)])
+            names = [name.decode() for name in holders]
+            answers = self._ask_all([(b"HGETALL", domain.held(name)) for name in names])
+            found += zip(names, answers, strict=True)
+        return found
 
     def find(self, id: str) -> Stored | None:  # noqa: A002 - the contract's name
         """See `Inspector.find`."""
@@ -218,14 +220,15 @@ class Inspecting(Access):
         for envelope in given.values():
             targets.setdefault(envelope.queue, []).append(envelope)
         for queue, part in grouped(targets, _CHUNK):
-            new = self._keys.line(queue)
-            args: list[Any] = [queue]
-            for envelope in part:
-                args += (envelope.id, pack(envelope))
-            calls = [Call(scripts.REPLAY, _replay_keys(line, new), args) for line in lines]
-            for reply in self._run_all(calls):
-                replayed.update(part[number].id for number in reply)
+            replayed.update(self._replay_part(lines, self._keys.line(queue), part))
         return [name for name in given if name in replayed]
+
+    def _replay_part(self, lines: Sequence[Line], new: Line, part: Sequence[Envelope]) -> list[str]:
+        args: list[Any] = [new.queue]
+        for envelope in part:
+            args += (envelope.id, pack(envelope))
+        calls = [Call(scripts.REPLAY, _replay_keys(line, new), args) for line in lines]
+        return [part[n].id for reply in self._run_all(calls) for n in reply]
 
     def purge(self, state: State, queue: str | None = None, *, older_than: float = 0.0) -> int:
         """See `Inspector.purge`; some hundred at a time, so that others get their turn.

@@ -195,7 +195,7 @@ class Link:
                     return True
             return False
         connection.send_command(b"BLPOP", *keys, seconds)
-        if not alarm.wait(fileno(), seconds + self._options.timeout):
+        if not alarm.wait([fileno()], seconds + self._options.timeout):
             if alarm.rung:
                 return False
             raise redis.TimeoutError(f"BLPOP of {seconds:g} s was not answered")

@@ -81,14 +81,23 @@ class Sessioned(Access):
     def _take_over(
         self, session: Session, limit: int, mode: str, word: str = ""
     ) -> Sequence[Delivery]:
-        domain = self._keys.home
-        keys = (domain.sessions, domain.lost, domain.holders)
-        call = Call(scripts.LAPSE, keys, (session.key, mode, word, _AT_ONCE))
+        home = self._keys.home
         found: list[Delivery] = []
-        for name in _answered(self._ready().run(call), session):
+        for name in self._lapse(home, session, mode, word):
             if len(found) >= limit:
                 break
-            found += self._transfer(domain, session, name, limit - len(found))
+            found += self._transfer(home, session, name, limit - len(found))
+        return found
+
+    def _lapse(
+        self, domain: Domain, session: Session, mode: str, word: str, *, at_home: bool = True
+    ) -> Sequence[bytes]:
+        """Declare dead who is, and return the names of those whose loans wait for an heir."""
+        keys = (domain.sessions, domain.lost, domain.holders)
+        args = (session.key, mode, word, _AT_ONCE, b"1" if at_home else b"0")
+        found: Sequence[bytes] = _answered(
+            self._ready().run(Call(scripts.LAPSE, keys, args)), session
+        )
         return found
 
     def _transfer(

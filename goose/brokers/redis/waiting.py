@@ -12,6 +12,7 @@ import os
 import select
 import threading
 import uuid
+from collections.abc import Sequence
 
 
 class Alarm:
@@ -32,17 +33,17 @@ class Alarm:
         with contextlib.suppress(BlockingIOError):  # it is full of rings
             os.write(self._write, b"!")
 
-    def wait(self, descriptor: int, seconds: float) -> bool:
-        """Sleep until *descriptor* can be read, it rings, or *seconds* are over.
+    def wait(self, descriptors: Sequence[int], seconds: float) -> list[int]:
+        """Sleep until one of *descriptors* can be read, it rings, or *seconds* are over.
 
         Returns:
-            Whether *descriptor* can be read.
+            Those that can be read; none if it rang.
         """
         poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        poller.register(self._read, select.POLLIN)
+        for descriptor in (*descriptors, self._read):
+            poller.register(descriptor, select.POLLIN)
         ready = [found for found, _ in poller.poll(max(0.0, seconds) * 1000)]
-        return descriptor in ready and not self.rung
+        return [] if self.rung else [found for found in ready if found != self._read]
 
     def close(self) -> None:
         """Let go of the pipe."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.redis import RedisServer, valkey_server
+from tests.servers.redis_cluster import RedisCluster
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +30,10 @@ def own_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A redis-server of one test's own, to be killed and changed."""
     with RedisServer(tmp_path / "server") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """Three servers that share the slots between them."""
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster

@@ -11,6 +11,7 @@ from goose.brokers.base import Broker
 from goose.brokers.redis import RedisBroker
 from goose.testing import BrokerSuite
 from tests.servers.redis import RedisServer
+from tests.servers.redis_cluster import RedisCluster
 
 
 class TestOnRedis(BrokerSuite):
@@ -57,3 +58,12 @@ class TestOnValkey(TestOnRedis):
     def server(self, valkey: RedisServer) -> None:
         """The server of the tests to come."""
         self.url = valkey.url
+
+
+class TestOnCluster(TestOnRedis):
+    """On a cluster of three, where each queue is in a slot of its own."""
+
+    @pytest.fixture(autouse=True)
+    def server(self, redis_cluster: RedisCluster) -> None:
+        """The servers of the tests to come."""
+        self.url = redis_cluster.url

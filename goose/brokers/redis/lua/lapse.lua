@@ -2,11 +2,12 @@
 -- KEYS  1 sessions   2 lost   3 holders
 -- ARGV  1 the caller's session   2 'silent', 'known' or 'audit', or 'word'
 --       3 with 'word': the session that is dead   4 sessions at most
+--       5 '1' if the caller has to live here
 -- Returns -1 if the caller does not live, else their names. Atomic: from here on they take
 -- nothing and their receipts are void. 'known' declares nobody. 'audit' declares dead who has
 -- loans and does not exist.
 
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+if ARGV[5] == '1' and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return -1
 end
 local limit = tonumber(ARGV[4])
