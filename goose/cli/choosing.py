@@ -128,18 +128,23 @@ def inspecting(broker: str | None) -> Iterator[Inspection]:
 
 
 def _missing_file(url: object) -> Path | None:
-    """Return the absolute path of the SQLite file that *url* names, if it is not there."""
-    if not isinstance(url, str) or not url.startswith("sqlite:///"):
+    """Return the absolute path of the SQLite file that *url* names, if it is not there.
+
+    Raises:
+        ConfigError: The URL is wrong.
+    """
+    if not isinstance(url, str) or not url.startswith("sqlite:"):
         return None
-    path = Path(url.removeprefix("sqlite:///").partition("?")[0]).absolute()
+    from goose.brokers.sqlite.options import read  # the broker's own reading: names are quoted
+
+    path = Path(read(url, {}).path)
     return None if path.exists() else path
 
 
 def place(chosen: Settings) -> str:
     """Return the broker of *chosen* as messages show it."""
-    from goose.cli.worker import (
-        shown_broker,
-    )  # brings the engine, which listing jobs can do without
+    # Brings the engine, which listing jobs can do without.
+    from goose.cli.worker import shown_broker
 
     return shown_broker(chosen)
 

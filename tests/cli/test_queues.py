@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from goose.cli.showing import lasting, print_table
+from goose.clients import Client
 
 
 def test_counts_by_state(shop: Any, cli: Any) -> None:
@@ -106,3 +107,22 @@ def test_looking_makes_no_database(cli: Any, own_folder: Path) -> None:
     assert [] == done.json
     assert "typo.db does not exist" in done.err
     assert not (own_folder / "typo.db").exists()
+
+
+def test_a_quoted_name_is_the_file_it_means(cli: Any, own_folder: Path) -> None:
+    """A blank in the name of a database is written %20 in its URL, for looking as for enqueueing."""
+    url = f"sqlite:///{own_folder}/two%20words.db"
+    with Client(url) as client:
+        client.enqueue(lasting, 1.0)
+    done = cli("queues", "--json", "--broker", url)
+
+    assert ["default"] == [found["queue"] for found in done.json]
+    assert "" == done.err
+
+
+def test_a_wrong_url_is_told_though_no_file_is_there(cli: Any) -> None:
+    """A misspelt option is not passed over because there is no database yet."""
+    done = cli("queues", "--broker", "sqlite:///none.db?synchronos=full")
+
+    assert 2 == done.code
+    assert "did you mean 'synchronous'?" in done.err
