@@ -17,7 +17,13 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, RedisError
 
 from goose.brokers.redis import faults
-from goose.brokers.redis.connections import Connections, Request, server_pool, talk
+from goose.brokers.redis.connections import (
+    Connections,
+    Request,
+    ensure_connected,
+    server_pool,
+    talk,
+)
 from goose.brokers.redis.links import Call, Link
 from goose.brokers.redis.options import Options
 from goose.brokers.redis.waiting import Alarm
@@ -124,6 +130,7 @@ class ClusterLink(Link):
                 server = self._server_of(key)
                 connection = server.take(look=True)
                 try:
+                    ensure_connected(connection)
                     connection.send_command(b"BLPOP", key, max(seconds, 0.001))
                     asleep[connection._sock.fileno()] = server, connection  # noqa: SLF001
                 except BaseException:

@@ -121,6 +121,12 @@ def _look(connection: Any) -> None:
         connection.disconnect()
 
 
+def ensure_connected(connection: Any) -> None:
+    """Connect if need be; sending does so too, but not to the master that sentinels name."""
+    if not connection.is_connected:
+        connection.connect()
+
+
 def talk(connection: Any, requests: Sequence[Request]) -> list[Any]:
     """Send *requests* at once and return the answers, errors among them."""
     if _pack is None:
@@ -129,6 +135,7 @@ def talk(connection: Any, requests: Sequence[Request]) -> list[Any]:
         packed = (_pack(requests[0]),)
     else:
         packed = (b"".join([_pack(request) for request in requests]),)
+    ensure_connected(connection)
     connection.send_packed_command(packed, check_health=False)
     answers: list[Any] = []
     for _ in requests:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from goose.brokers.redis import faults
-from goose.brokers.redis.connections import Connections, Request, make_pool, talk
+from goose.brokers.redis.connections import Connections, Request, ensure_connected, make_pool, talk
 from goose.brokers.redis.faults import Refused, Remedy
 from goose.brokers.redis.options import Options
 from goose.brokers.redis.scripts import Script
@@ -186,16 +187,16 @@ class Link:
             raise faults.translated(error, self.where) from error
 
     def _pop(self, connection: Any, keys: Sequence[str], seconds: float, alarm: Alarm) -> bool:
-        connection.connect()
-        fileno = getattr(connection._sock, "fileno", None)  # noqa: SLF001 - to wait for it
-        if fileno is None:
+        ensure_connected(connection)
+        wire = connection._sock  # noqa: SLF001 - to wait for it
+        if not isinstance(wire, socket.socket):  # fakeredis has another kind
             deadline = time.monotonic() + seconds
             while not alarm.rung and (left := deadline - time.monotonic()) > 0:
                 if _only(talk(connection, [(b"BLPOP", *keys, min(left, _SLICE))])):
                     return True
             return False
         connection.send_command(b"BLPOP", *keys, seconds)
-        if not alarm.wait([fileno()], seconds + self._options.timeout):
+        if not alarm.wait([wire.fileno()], seconds + self._options.timeout):
             if alarm.rung:
                 return False
             raise redis.TimeoutError(f"BLPOP of {seconds:g} s was not answered")

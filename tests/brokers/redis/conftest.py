@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.redis import RedisServer, valkey_server
+from tests.servers.redis import QUICK, RedisServer, valkey_server
 from tests.servers.redis_cluster import RedisCluster
+from tests.servers.redis_sentinel import RedisSentinel
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,10 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
     """Three servers that share the slots between them."""
     with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def redis_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSentinel]:
+    """A master, its replica, and the sentinels that watch them."""
+    with RedisSentinel(tmp_path_factory.mktemp("sentinel"), config=QUICK) as group:
+        yield group

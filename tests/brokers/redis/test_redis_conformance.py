@@ -6,12 +6,14 @@ import uuid
 from typing import Any
 
 import pytest
+from fakeredis import FakeRedis, FakeServer
 
 from goose.brokers.base import Broker
 from goose.brokers.redis import RedisBroker
 from goose.testing import BrokerSuite
 from tests.servers.redis import RedisServer
 from tests.servers.redis_cluster import RedisCluster
+from tests.servers.redis_sentinel import RedisSentinel
 
 
 class TestOnRedis(BrokerSuite):
@@ -67,3 +69,24 @@ class TestOnCluster(TestOnRedis):
     def server(self, redis_cluster: RedisCluster) -> None:
         """The servers of the tests to come."""
         self.url = redis_cluster.url
+
+
+class TestBehindSentinel(TestOnRedis):
+    """On the master that sentinels name; what is enqueued is on its replica too."""
+
+    @pytest.fixture(autouse=True)
+    def server(self, redis_sentinel: RedisSentinel) -> None:
+        """The servers of the tests to come."""
+        self.url = f"{redis_sentinel.url}?wait=1"
+
+
+class TestOnFakeredis(TestOnRedis):
+    """Through a client of fakeredis, which runs the same scripts inside of this process."""
+
+    @pytest.fixture(autouse=True)
+    def server(self) -> None:
+        """A server of each test's own."""
+        self.fake = FakeServer()
+
+    def connect(self, namespace: str, **options: Any) -> RedisBroker:
+        return RedisBroker(FakeRedis(server=self.fake), namespace=namespace, **options)
