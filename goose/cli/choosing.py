@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import click
 
-from goose import brokers, settings, values
+from goose import settings, values
 from goose.brokers.base import Capability, State
+from goose.brokers.memory import MemoryBroker
 from goose.clients import Client
 from goose.errors import ConfigError, Unsupported
 from goose.inspecting import PAGE, Inspection, StoredJob
@@ -115,7 +116,7 @@ def inspecting(broker: str | None) -> Iterator[Inspection]:
     if missing is not None:
         # Looking must not make a database; an empty broker answers as an empty one would.
         click.echo(f"{missing} does not exist: nothing was ever enqueued there", err=True)
-        with Client(brokers.connect("memory://"), settings=chosen) as client:
+        with Client(MemoryBroker(), settings=chosen) as client:
             yield client.inspector
         return
     with Client(settings=chosen) as client:

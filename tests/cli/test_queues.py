@@ -102,6 +102,8 @@ def test_without_rich_it_is_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_looking_makes_no_database(cli: Any, own_folder: Path) -> None:
     """A database that is not there is told about and not made, and nothing is in it."""
+    with Client("memory://") as client:
+        client.enqueue(lasting, 1.0)  # what this process has elsewhere is not shown instead
     done = cli("queues", "--json", "--broker", f"sqlite:///{own_folder}/typo.db")
 
     assert [] == done.json
