@@ -5,7 +5,9 @@ a job's next state is, it is stored in the step that ends the previous one. Time
 server's. A `dequeue` that finds nothing leaves its name with the queues and sleeps in a BLPOP
 of their wake lists; whoever makes jobs ready leaves one token for each job, but no more than
 there are sleepers, so that one job wakes one worker. A dequeue also looks by itself when a
-scheduled job of its queues is due, and after some seconds in any case.
+scheduled job of its queues is due, and after some seconds in any case; as an idle server looks
+at its timeouts ten times a second, that may be a tenth of a second late, where `promote_due`
+is not.
 """
 
 from __future__ import annotations
@@ -133,6 +135,7 @@ class RedisBroker(Sessioned, Upkept, Inspecting):
                     raise BrokerUnavailable(f"a part of the jobs was refused: {error}") from error
                 raise
             if confirmed < wait:
+                link.reconnect()  # its replicas may follow another master by now
                 raise BrokerUnavailable(
                     f"Redis at {link.where}: {confirmed} of {wait} replicas confirmed the jobs "
                     f"within {self.options.wait_timeout:g} s; they are on the master"

@@ -29,7 +29,7 @@ def check(link: Link, key: str, *, strict: bool) -> None:
         ConfigError: Something is wrong, and *strict*.
         BrokerUnavailable: It cannot be reached.
     """
-    for problem in problems(link.info(key)):
+    for problem in problems(link.look(key)):
         if strict:
             raise ConfigError(
                 f"Redis at {link.where}: {problem}. Mend it, or use it as it is with strict=false"

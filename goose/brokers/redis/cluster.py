@@ -115,7 +115,10 @@ class ClusterLink(Link):
         except AskError as error:
             # The slot is moving, and its new node has these keys already. It may not know the
             # script, and the leave to answer holds for one command, so it gets all of it.
-            whole = [call.whole() if isinstance(call, Call) else call for call in calls]
+            full = self._when_full
+            whole = [
+                call.whole(when_full=full) if isinstance(call, Call) else call for call in calls
+            ]
             other = self._at((error.host, error.port))
             asking = [request for one in whole for request in ((b"ASKING",), one)]
             return super()._exchange(other, asking, look=True)[1::2]

@@ -81,6 +81,8 @@ CODES: Mapping[str, Fault] = {
 """Meanings by code; ``""`` stands for every code not named."""
 
 _FULL = "max number of clients"
+_UNKNOWN = "unauthenticated"
+"""In what a server says that gets a long command before a password."""
 
 CLASSES: Mapping[type[BaseException], str | Fault] = {
     exceptions.BusyLoadingError: "LOADING",
@@ -119,6 +121,8 @@ def judge(error: BaseException) -> Fault:
     said = str(error)
     if _FULL in said:
         return Fault(_LOST, "it has all the clients it may have: raise maxclients, or lower pool=")
+    if _UNKNOWN in said:
+        return CODES["NOAUTH"]
     for class_ in type(error).__mro__:
         known = CLASSES.get(class_)
         if known is None:

@@ -21,8 +21,9 @@ from goose.brokers.redis import faults
 from goose.brokers.redis.connections import Connections, Request, ensure_connected, make_pool, talk
 from goose.brokers.redis.faults import Refused, Remedy
 from goose.brokers.redis.options import Options
-from goose.brokers.redis.scripts import Script
+from goose.brokers.redis.scripts import WHEN_FULL, Script
 from goose.brokers.redis.waiting import Alarm
+from goose.errors import BrokerUnavailable
 
 PATIENCE = 1.0
 """Seconds for which a call that the server refuses for the moment is tried again."""
@@ -37,13 +38,15 @@ class Call(NamedTuple):
     keys: Sequence[str]
     args: Sequence[Any] = ()
 
-    def request(self) -> Request:
+    def request(self, *, when_full: bool) -> Request:
         """Return the command that names the script."""
-        return (b"EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+        script = (self.script.when_full if when_full else None) or self.script
+        return (b"EVALSHA", script.sha, len(self.keys), *self.keys, *self.args)
 
-    def whole(self) -> Request:
+    def whole(self, *, when_full: bool) -> Request:
         """Return the command that has all of the script."""
-        return (b"EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
+        script = (self.script.when_full if when_full else None) or self.script
+        return (b"EVAL", script.text, len(self.keys), *self.keys, *self.args)
 
 
 class Link:
@@ -52,6 +55,7 @@ class Link:
     def __init__(self, options: Options, client: redis.Redis | None = None) -> None:
         self._options = options
         self._random = random.Random()
+        self._when_full = False
         self._client = client  # which would close its pool when nobody has it any more
         pool = make_pool(options) if client is None else client.connection_pool
         self._server = self._connections(pool)
@@ -92,8 +96,10 @@ class Link:
         """Send plain commands that change nothing, in one round trip; the key stands second."""
         return self._insist(requests[0][1], requests, again=True) if requests else []
 
-    def info(self, key: str) -> Mapping[str, str]:
+    def look(self, key: str) -> Mapping[str, str]:
         """Return what INFO says of the server of *key*, and CONFIG's ``save``; what it may not, not.
+
+        Scripts that may are from here on run also when the server's memory is full.
 
         Raises:
             BrokerUnavailable: It cannot be reached.
@@ -109,6 +115,10 @@ class Link:
             [reply] = self._insist(key, [(b"CONFIG", b"GET", b"save")], again=True)
             for _, value in pairs(reply):
                 found["save"] = value.decode()
+        with contextlib.suppress(Refused):
+            # What can be said to the server can be learnt only by saying it.
+            self._insist(key, [(b"EVAL", WHEN_FULL + b"return 1", 0)], again=True)
+            self._when_full = True
         return found
 
     def _insist(self, key: str, calls: Sequence[Call | Request], again: bool) -> list[Any]:
@@ -134,7 +144,10 @@ class Link:
     def _exchange(
         self, server: Connections, calls: Sequence[Call | Request], *, look: bool
     ) -> list[Any]:
-        requests = [call.request() if isinstance(call, Call) else call for call in calls]
+        full = self._when_full
+        requests = [
+            call.request(when_full=full) if isinstance(call, Call) else call for call in calls
+        ]
         connection = server.take(look=look)
         at_rest = False
         try:
@@ -145,12 +158,19 @@ class Link:
                     at_rest = False
                     # A plain command after it, a WAIT, is about it and has to come again too.
                     todo = [number, *_plain_after(calls, number)]
-                    whole = [call.whole(), *(requests[later] for later in todo[1:])]
+                    whole = [call.whole(when_full=full), *(requests[later] for later in todo[1:])]
                     for place, answer in zip(todo, talk(connection, whole), strict=True):
                         answers[place] = answer
                     at_rest = True
-                if isinstance(answers[number], ResponseError):
-                    raise answers[number]
+                error = answers[number]
+                if isinstance(error, ResponseError):
+                    if (
+                        number
+                        and isinstance(calls[0], Call)
+                        and (look or not isinstance(call, Call))
+                    ):
+                        raise _partly(error, self.where) from error
+                    raise error
         finally:
             if not at_rest:
                 connection.disconnect()
@@ -219,6 +239,11 @@ class Link:
 def _plain_after(calls: Sequence[Call | Request], number: int) -> list[int]:
     """Return the places after *number* that are plain commands."""
     return [n for n in range(number + 1, len(calls)) if not isinstance(calls[n], Call)]
+
+
+def _partly(error: ResponseError, where: str) -> BrokerUnavailable:
+    """Return what to say when calls before the one that failed were carried out."""
+    return BrokerUnavailable(f"a part was carried out: {faults.translated(error, where)}")
 
 
 def _only(answers: list[Any]) -> Any:

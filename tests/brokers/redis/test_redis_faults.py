@@ -1,0 +1,123 @@
+"""Each error of the driver and each answer of the server has its meaning."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from redis import exceptions
+
+from goose.brokers.redis.faults import CLASSES, CODES, Remedy, judge, translated
+from goose.errors import BrokerError, BrokerUnavailable
+
+RETRY, RECONNECT, LOST, REFUSED = Remedy
+SAID = {
+    "LOADING": RETRY,
+    "BUSY": RETRY,
+    "TRYAGAIN": RETRY,
+    "NOSCRIPT": RETRY,
+    "CLUSTERDOWN": RECONNECT,
+    "MASTERDOWN": RECONNECT,
+    "READONLY": RECONNECT,
+    "UNBLOCKED": RECONNECT,
+    "MOVED": RECONNECT,
+    "ASK": RECONNECT,
+    "OOM": REFUSED,
+    "MISCONF": REFUSED,
+    "NOREPLICAS": REFUSED,
+    "NOAUTH": REFUSED,
+    "WRONGPASS": REFUSED,
+    "NOPERM": REFUSED,
+    "DENIED": REFUSED,
+    "CROSSSLOT": REFUSED,
+    "EXECABORT": REFUSED,
+    "": REFUSED,
+}
+
+
+def test_no_code_is_forgotten_here() -> None:
+    """The table of this test names every code of the table it tests."""
+    assert set(CODES) == set(SAID)
+
+
+@pytest.mark.parametrize(("code", "remedy"), [(c, r) for c, r in SAID.items() if c])
+def test_codes(code: str, remedy: Remedy) -> None:
+    """A code is known at the beginning of what the server says, and inside of an old script error."""
+    new = exceptions.ResponseError(f"{code} and so on")
+    old = exceptions.ResponseError(f"Error running script (call to f_0): @user_script: -{code} x")
+
+    assert (remedy, remedy) == (judge(new).remedy, judge(old).remedy)
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (exceptions.BusyLoadingError("Redis is loading the dataset in memory"), RETRY),
+        (exceptions.NoScriptError("No matching script."), RETRY),
+        (exceptions.TryAgainError("Multiple keys request during rehashing"), RETRY),
+        (exceptions.MaxConnectionsError("Too many connections"), RETRY),
+        (exceptions.ReadOnlyError("You can't write against a read only replica."), RECONNECT),
+        (exceptions.ClusterDownError("The cluster is down"), RECONNECT),
+        (exceptions.MasterDownError("Link with MASTER is down"), RECONNECT),
+        (exceptions.MovedError("7 127.0.0.1:7001"), RECONNECT),
+        (exceptions.AskError("7 127.0.0.1:7001"), RECONNECT),
+        (exceptions.RedisClusterException("no node"), RECONNECT),
+        (exceptions.ClusterError("TTL exhausted"), RECONNECT),
+        (exceptions.OutOfMemoryError("command not allowed when used memory"), REFUSED),
+        (exceptions.NoPermissionError("this user has no permissions"), REFUSED),
+        (exceptions.AuthenticationError("invalid username-password pair"), REFUSED),
+        (exceptions.AuthenticationError("NOAUTH Authentication required."), REFUSED),
+        (exceptions.AuthenticationWrongNumberOfArgsError("wrong number"), REFUSED),
+        (exceptions.AuthorizationError("no"), REFUSED),
+        (exceptions.ExecAbortError("Transaction discarded"), REFUSED),
+        (exceptions.ClusterCrossSlotError("Keys in request"), REFUSED),
+        (exceptions.ResponseError("unknown command"), REFUSED),
+        (exceptions.ResponseError("max number of clients reached"), LOST),
+        (exceptions.ConnectionError("max number of clients reached"), LOST),
+        (exceptions.ConnectionError("Connection reset by peer"), LOST),
+        (exceptions.TimeoutError("Timeout reading from socket"), LOST),
+        (exceptions.InvalidResponse("Protocol Error"), LOST),
+        (ConnectionResetError(104, "reset"), LOST),
+        (BrokenPipeError(32, "pipe"), LOST),
+        (TimeoutError("late"), LOST),
+    ],
+    ids=lambda value: value.name if isinstance(value, Remedy) else type(value).__name__,
+)
+def test_classes(error: BaseException, remedy: Remedy) -> None:
+    """An error of the driver means what its class or its code says."""
+    assert remedy is judge(error).remedy
+
+
+def test_every_class_of_the_driver_has_a_meaning() -> None:
+    """Whatever error redis-py raises on its own comes out as one of a broker."""
+    for _, class_ in inspect.getmembers(exceptions, inspect.isclass):
+        if not issubclass(class_, exceptions.RedisError):
+            continue
+        error = class_.__new__(class_)
+        Exception.__init__(error, "text")
+        assert isinstance(judge(error).remedy, Remedy), class_
+
+
+@pytest.mark.parametrize("error", [exceptions.ReadOnlyError("x"), exceptions.ConnectionError("x")])
+def test_what_may_pass_is_unavailable(error: Exception) -> None:
+    """What a later try may mend is `BrokerUnavailable`, and says where."""
+    told = translated(error, "host:1")
+
+    assert isinstance(told, BrokerUnavailable)
+    assert "host:1" in str(told)
+
+
+def test_what_stays_is_refused_with_advice() -> None:
+    """What only a person can mend is a plain `BrokerError` with advice."""
+    told = translated(exceptions.OutOfMemoryError("command not allowed"), "host:1")
+
+    assert isinstance(told, BrokerError)
+    assert not isinstance(told, BrokerUnavailable)
+    assert "maxmemory" in str(told)
+
+
+def test_every_meaning_has_advice() -> None:
+    """No entry of the tables is without words."""
+    faults = [*CODES.values(), *(known for known in CLASSES.values() if not isinstance(known, str))]
+
+    assert [] == [fault for fault in faults if len(fault.advice) < 10]
