@@ -98,7 +98,7 @@ class Proxy:
         self._rate = 0.0
         self._state = "pass"
         self._cut: _Cut | None = None
-        self._listener: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._loop = asyncio.new_event_loop()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -115,6 +115,9 @@ class Proxy:
         """Requests that arrived so far."""
         self.hits: Counter[str] = Counter()
         """What trouble met, by the name of the method that made it."""
+        self.partners: list[Proxy] = []
+        """Others, before other servers of the same clients, that refuse when a cut makes this
+        one refuse: as if the client had died."""
 
     # --- trouble -------------------------------------------------------------------------
 
@@ -176,11 +179,16 @@ class Proxy:
         """Whether a cut waits for its moment."""
         return self._cut is not None
 
+    @property
+    def refusing(self) -> bool:
+        """Whether nobody listens at the moment."""
+        return self._state == "refuse"
+
     # --- life ------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._do(self._listen())
+        self._do(self._enter("pass"))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -194,22 +202,37 @@ class Proxy:
         """Run *step* in the proxy's thread and wait for it."""
         return asyncio.run_coroutine_threadsafe(step, self._loop).result(10)
 
-    async def _listen(self) -> None:
+    def _listen(self) -> None:
         if self._listener is None:
-            self._listener = await asyncio.start_server(
-                self._serve, "127.0.0.1", self.port, reuse_address=True, limit=PIECE
-            )
+            self._listener = socket.socket()
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind(("127.0.0.1", self.port))
+            self._listener.listen(128)
+            self._listener.setblocking(False)
+            self._loop.add_reader(self._listener, self._accept, self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return  # it left before we looked
+        self.connections += 1
+        task = self._loop.create_task(self._serve(client))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _end(self) -> None:
         self._unlisten()
         await self._reset_all("end")
         self._flowing.set()
+        await asyncio.sleep(0)  # a task that never began could not close what it was given
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _unlisten(self) -> None:
         if self._listener is not None:
+            self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
 
@@ -219,7 +242,7 @@ class Proxy:
             self._unlisten()
             await self._reset_all("refuse")
         else:
-            await self._listen()
+            self._listen()
         if state == "blackhole":
             self._flowing.clear()
         else:
@@ -246,15 +269,15 @@ class Proxy:
 
     # --- connections ---------------------------------------------------------------------
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
+    async def _serve(self, sock: socket.socket) -> None:
+        """Carry one client's connection from its beginning to its end."""
+        client = await asyncio.open_connection(sock=sock, limit=PIECE)
         try:
             await self._flow(None)
             server = await asyncio.open_connection(*self._server, limit=PIECE)
-            link = _Link((reader, writer), server)
+            link = _Link(client, server)
+            if self._state == "refuse":
+                return link.reset()
             self._links.add(link)
             try:
                 await self._carry(link)
@@ -262,9 +285,8 @@ class Proxy:
                 self._links.discard(link)
                 link.close()
         except (OSError, asyncio.CancelledError):
-            _reset(writer)  # the server is down, or the proxy ends
-        finally:
-            self._tasks.discard(task)
+            _reset(client[1])  # the server is down, or the proxy ends
+        return None
 
     async def _carry(self, link: _Link) -> None:
         """Carry both ways until one side has ended."""
@@ -365,6 +387,8 @@ class Proxy:
         link.reset()
         if cut.then == "refuse":
             await self._enter("refuse")
+            for partner in self.partners:
+                await asyncio.to_thread(partner.refuse)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -187,9 +187,12 @@ class Crew:
         self.returned.append(time.monotonic() - ended)
 
     def kill_while_stopping(self) -> None:
-        """G3: SIGTERM, and SIGKILL at some moment of the grace."""
-        fleet = self._any()
-        old = fleet.living()[-1]
+        """G3: SIGTERM, and SIGKILL at some moment of the grace, while a job still runs."""
+        n = self._chance.randrange(len(self.fleets))
+        fleet, name = self.fleets[n], self._name("long")
+        old, shown = fleet.living()[-1], self.marks / f"{name}.probe"
+        self._enqueue(n, jobs.long_work, name, GRACE)
+        wait_until(shown.exists, 60, "the long job runs")
         old.send_signal(signal.SIGTERM)
         time.sleep(self._chance.uniform(0, GRACE / 2))
         self._kill(fleet, old)

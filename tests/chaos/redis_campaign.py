@@ -66,7 +66,9 @@ class Plan:
     """How often each fault of the broker happens alone."""
     worker_faults: tuple[str, ...]
     """What is done to workers, by the names of methods of `Crew`."""
-    ttl: float = 6.0
+    ttl: float = 10.0
+    """Seconds; a heartbeat that runs into a dead connection is silent for the five of the broker's
+    option ``timeout``, which alone must not cost a session."""
     hold: float = 1.0
     seconds: float = 0.06
     """How long a job takes on average."""
@@ -91,7 +93,7 @@ SMALL = Plan(
         "kill_while_stopping",
         "kill_child",
     ),
-    ttl=4.0,
+    ttl=8.0,
     hold=0.4,
     seconds=0.15,
     near=1,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +35,8 @@ class RedisCluster:
         program: Path of the server program; redis-server by default.
         config: Settings of each server.
         size: Servers.
+        front: Returns the port that clients are sent to for the server at a given one, where
+            something stands in between.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class RedisCluster:
         program: str | None = None,
         config: Mapping[str, str] = QUICK,
         size: int = 3,
+        front: Callable[[int], int] = lambda port: port,
     ) -> None:
         self.servers: list[RedisServer] = []
         for number in range(size):
@@ -57,14 +60,17 @@ class RedisCluster:
                 # The usual port of the bus, 10,000 above, may be no port at all.
                 "cluster-port": str(free_port()),
             }
-            self.servers.append(
-                RedisServer(folder / f"node{number}", program=program, config=settings)
+            server = RedisServer(
+                folder / f"node{number}", program=program, port=free_port(), config=settings
             )
+            server.config["cluster-announce-port"] = str(front(server.port))
+            self.servers.append(server)
 
     @property
     def url(self) -> str:
         """Its address, as a broker's URL."""
-        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+        ports = [server.config["cluster-announce-port"] for server in self.servers]
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
         return f"redis+cluster://{hosts}"
 
     def new_client(self) -> redis.RedisCluster:

@@ -260,6 +260,22 @@ def test_a_cut_may_leave_the_server_down(proxy: Proxy) -> None:
         assert ask(fresh) == b"hello\n"
 
 
+def test_partners_refuse_together(proxy: Proxy, server: Echo) -> None:
+    """A cut that leaves one proxy refusing does so to its partners."""
+    with Proxy(("127.0.0.1", server.server_address[1])) as other:
+        proxy.partners.append(other)
+        with connected(other) as elsewhere, connected(proxy) as client:
+            ask(elsewhere)
+            proxy.cut_before_request(1, then="refuse")
+            client.sendall(b"1\n")
+            with pytest.raises(ConnectionResetError):
+                client.recv(10)
+            with pytest.raises(ConnectionResetError):
+                elsewhere.recv(10)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", other.port), timeout=5)
+
+
 def test_a_server_that_is_down_ends_the_clients_connection() -> None:
     """Nobody behind the proxy looks like a connection that ends at once."""
     with socket.socket() as unused:

@@ -9,6 +9,9 @@ the script cache empty) and with one that is warm.
 After each of them every job must be as it was before the verb or as it is after it, in exactly
 one state; the verb called once more by whoever did not hear the answer must end as if nothing
 had happened; and everything must drain, each job once, leaving nothing behind.
+
+On a Cluster some verbs are several steps, on several nodes. There a job that moves to another
+queue may be in both after a crash, and never in none.
 """
 
 from __future__ import annotations
@@ -29,11 +32,12 @@ from goose.testing.proxy import Proxy
 from tests.chaos.fleet import wait_until
 from tests.chaos.resp import command_length
 from tests.servers.redis import RedisServer
+from tests.servers.redis_cluster import RedisCluster
 
 QUEUES = (Share("a"), Share("b"))
 TTL = 600.0
 HOLDER, HEIR, LAST = Session("holder"), Session("heir"), Session("last")
-Snapshot = dict[str, tuple[object, ...]]
+Snapshot = dict[tuple[str, str], tuple[object, ...]]
 
 
 @dataclass
@@ -127,60 +131,109 @@ VERBS: dict[str, Act] = {
     "purge": lambda b, s: b.purge(State.DEAD),
     "replay": lambda b, s: b.replay([Envelope(e.id, "a", b"again") for e in s.dead]),
 }
+LOOKS = {"held", "queues", "count", "page", "find", "dequeue, asleep"}
+"""What changes nothing."""
 TAKES = {"dequeue", "dequeue, weighted", "recover", "recover the silent"}
 """What is done again takes more, and so does not end where one call does."""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis")) as made:
-        yield made
+class World:
+    """One server or a cluster, and the proxies through which it dies for a client."""
+
+    def __init__(
+        self, servers: list[RedisServer], proxies: list[Proxy], url: str, kind: str
+    ) -> None:
+        self.servers = servers
+        self.proxies = proxies
+        self.url = url
+        self.kind = kind
+        for proxy in proxies:
+            proxy.partners = [other for other in proxies if other is not proxy]
+
+    @property
+    def alone(self) -> bool:
+        """Whether each verb is one step."""
+        return self.kind == "single"
+
+    def heal(self) -> None:
+        for proxy in self.proxies:
+            proxy.heal()
+
+    def stored_keys(self) -> set[str]:
+        return {key.decode() for server in self.servers for key in server.client.keys("*")}
+
+    def due(self) -> int:
+        """Return how many scheduled jobs are due."""
+        found = 0
+        for server in self.servers:
+            seconds, micros = server.client.time()
+            for key in server.client.keys("*:scheduled"):
+                found += server.client.zcount(key, "-inf", seconds * 1_000_000 + micros)
+        return found
+
+
+def _proxy(stack: contextlib.ExitStack, port: int) -> Proxy:
+    return stack.enter_context(Proxy(("127.0.0.1", port), split=command_length))
 
 
 @pytest.fixture(scope="module")
-def proxy(server: RedisServer) -> Iterator[Proxy]:
-    with Proxy(("127.0.0.1", server.port), split=command_length) as made:
-        yield made
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server, contextlib.ExitStack() as stack:
+        proxy = _proxy(stack, server.port)
+        yield World([server], [proxy], f"redis://127.0.0.1:{proxy.port}/0", "single")
 
 
-@pytest.fixture
-def direct(server: RedisServer) -> Iterator[RedisBroker]:
-    broker = RedisBroker(server.url)
-    yield broker
-    broker.close()
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with contextlib.ExitStack() as stack:
+        proxies: list[Proxy] = []
+
+        def front(port: int) -> int:
+            proxies.append(_proxy(stack, port))
+            return proxies[-1].port
+
+        with RedisCluster(tmp_path_factory.mktemp("cluster"), front=front) as cluster:
+            yield World(cluster.servers, proxies, cluster.url, "cluster")
 
 
 def snapshot(broker: RedisBroker) -> Snapshot:
-    """Return state, queue, body and holder of each job; each must be in exactly one state."""
+    """Return state, body and holder of each job in each queue, where it is in exactly one state."""
     found: Snapshot = {}
     for state in State:
         items = broker.page(state, limit=1_000).items
         assert len(items) == broker.count(state), f"{state}: listing and count differ"
         for item in items:
-            assert item.envelope.id not in found, f"{item.envelope.body!r} is in two states"
-            found[item.envelope.id] = (state, item.envelope.queue, item.envelope.body, item.session)
+            key = (item.envelope.id, item.envelope.queue)
+            assert key not in found, f"{item.envelope.body!r} is in two states"
+            found[key] = (state, item.envelope.body, item.session)
             seen = broker.find(item.envelope.id)
             assert seen is not None
-            assert seen.state is state
     return found
 
 
-def begin(server: RedisServer, broker: RedisBroker, verb: str, *, warm: bool) -> Scene:
-    """Return the same scene every time."""
-    server.client.flushall()
-    scene = build(broker)
-    if verb == "promote_due":
-        broker.schedule(scene.due)
-        wait_until(lambda: _due(server) == 2, 5, "two jobs of queue b are due")
-    if not warm:
-        server.client.script_flush()
-    return scene
+def check(now: Snapshot, before: Snapshot, after: Snapshot, *, alone: bool) -> None:
+    """Each job is as before or as after, and nowhere lost."""
+    for key in before.keys() | after.keys() | now.keys():
+        assert now.get(key) in (before.get(key), after.get(key)), key
+    kept = {id_ for id_, _ in before} & {id_ for id_, _ in after}
+    assert kept <= {id_ for id_, _ in now}
+    assert not alone or len(now) == len({id_ for id_, _ in now})
 
 
-def _due(server: RedisServer) -> int:
-    seconds, micros = server.client.time()
-    now = seconds * 1_000_000 + micros
-    return server.client.zcount("goose:{default:b}:scheduled", "-inf", now)
+@contextlib.contextmanager
+def staged(world: World, verb: str, *, warm: bool) -> Iterator[tuple[RedisBroker, Scene]]:
+    """The same scene every time, and a broker that knows of nothing before it."""
+    for server in world.servers:
+        server.client.flushall()
+    with contextlib.closing(RedisBroker(world.url)) as broker:
+        scene = build(broker)
+        if verb == "promote_due":
+            broker.schedule(scene.due)
+            wait_until(lambda: world.due() == len(scene.due), 5, "the jobs are due")
+        if not warm:
+            for server in world.servers:
+                server.client.script_flush()
+        yield broker, scene
 
 
 def drained(broker: RedisBroker) -> list[str]:
@@ -203,47 +256,85 @@ def drained(broker: RedisBroker) -> list[str]:
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_crash_at_any_command_leaves_every_job_in_one_place(
-    server: RedisServer, proxy: Proxy, direct: RedisBroker, verb: str, side: str, warm: bool
+    single: World, verb: str, side: str, warm: bool
 ) -> None:
     """Each job is as before the verb or as after it, a second call mends it, and all drain once."""
-    act = VERBS[verb]
-    scene = begin(server, direct, verb, warm=warm)
-    before = snapshot(direct)
-    act(direct, scene)
-    after = snapshot(direct)
-    cut = proxy.cut_before_request if side == "before" else proxy.cut_before_reply
+    enumerate_crashes(single, verb, side, warm=warm)
 
-    for k in itertools.count(1):
-        scene = begin(server, direct, verb, warm=warm)
-        proxy.heal()
-        victim = RedisBroker(f"redis://127.0.0.1:{proxy.port}/0")
-        if warm:
-            victim.count(State.READY)
-        cut(k, then="refuse")
-        try:
-            act(victim, scene)
-        except BrokerUnavailable:
-            assert not proxy.armed
-        died = not proxy.armed
-        victim.close()
-        proxy.heal()
-        where = f"{verb}, {side} command {k}"
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in LOOKS])
+def test_a_crash_at_any_command_to_any_node_of_a_cluster_loses_nothing(
+    clustered: World, verb: str, side: str
+) -> None:
+    """The same where a verb is several steps on several nodes, all of which the client leaves."""
+    enumerate_crashes(clustered, verb, side, warm=True)
+
+
+def enumerate_crashes(world: World, verb: str, side: str, *, warm: bool) -> None:
+    """Crash at every command of *verb* to every server."""
+    act = VERBS[verb]
+    with staged(world, verb, warm=warm) as (direct, scene):
+        before = snapshot(direct)
+        act(direct, scene)
+        after = snapshot(direct)
+    crashes = 0
+    for proxy in world.proxies:
+        for k in itertools.count(1):
+            with staged(world, verb, warm=warm) as (direct, scene):
+                died = crash(world, proxy, act, scene, k, side, warm=warm)
+                mend(world, direct, verb, scene, before, after)
+            if not died:
+                break
+            crashes += 1
+    assert crashes, "nothing was sent"
+
+
+def crash(
+    world: World, proxy: Proxy, act: Act, scene: Scene, k: int, side: str, *, warm: bool
+) -> bool:
+    """Let a client die at the *k*-th command to one server; say whether it sent so many."""
+    victim = RedisBroker(world.url)
+    if warm:
+        victim.count(State.READY)
+    cut = proxy.cut_before_request if side == "before" else proxy.cut_before_reply
+    cut(k, then="refuse")
+    try:
+        act(victim, scene)
+    except BrokerUnavailable:
+        assert not proxy.armed
+    died = not proxy.armed
+    victim.close()
+    wait_until(
+        lambda: not died or all(other.refusing for other in world.proxies), 5, "it is dead to all"
+    )
+    world.heal()
+    return died
+
+
+def mend(
+    world: World,
+    direct: RedisBroker,
+    verb: str,
+    scene: Scene,
+    before: Snapshot,
+    after: Snapshot,
+) -> None:
+    """See that nothing is lost, that a second call completes it, and that everything drains."""
+    now = snapshot(direct)
+    check(now, before, after, alone=world.alone)
+    if verb not in TAKES:
+        again(direct, verb, VERBS[verb], scene)
         now = snapshot(direct)
-        for id_ in before.keys() | after.keys() | now.keys():
-            assert now.get(id_) in (before.get(id_), after.get(id_)), where
-        if verb not in TAKES:
-            again(direct, verb, act, scene)
-            assert after == snapshot(direct), where
-            now = after
-        kept = {id_ for id_, at in now.items() if at[0] is State.DEAD}
-        assert sorted(now.keys() - kept) == sorted(drained(direct)), where
-        left = {key.decode() for key in server.client.keys("*")}
-        assert not {
-            key for key in left if ":held:" in key or key.endswith((":ready", ":scheduled"))
-        }
-        if not died:
-            break
-    assert k > 1, "nothing was sent"
+        assert after == now
+    left = sorted(id_ for (id_, _), at in now.items() if at[0] is not State.DEAD)
+    assert left == sorted(drained(direct))
+    kept = {
+        key
+        for key in world.stored_keys()
+        if ":held:" in key or key.endswith((":ready", ":scheduled"))
+    }
+    assert not kept
 
 
 def again(broker: RedisBroker, verb: str, act: Act, scene: Scene) -> None:
