@@ -1,0 +1,139 @@
+"""Goose measured on Redis beside other libraries, in one run; compared with the targets.
+
+    python benchmarks/redis_run.py [--only drain,latency] [--peers dramatiq,huey]
+                                   [--jobs 20000] [--repeat 3] [--json]
+
+One redis-server is started for it all, without persistence (``appendonly no``, ``save ""``),
+the same for every side. The sides take turns, and the median of the repeats counts. A target
+is a ratio taken in one run wherever it can be. Exits with 1 if one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from environments import NotInstalledError
+from redis_measures import MEASURES
+from redis_sides import SIDES, Side
+from redis_targets import Verdict, judge, show, show_all
+
+from tests.servers.redis import RedisServer  # found by redis_measures
+
+GROWTH = ("growth", "ancestor")
+OURS = ("goose", "raw")
+"""Measured in every run."""
+
+Medians = dict[str, dict[str, float]]
+"""By side, then by figure."""
+
+
+def chosen(peers: str | None) -> list[Side]:
+    """Return the sides to be measured, each installed.
+
+    Raises:
+        SystemExit: One is unknown or cannot be installed.
+    """
+    known = [side.name for side in SIDES if side.name not in OURS]
+    wanted = known if peers is None else [name for name in peers.split(",") if name]
+    for name in wanted:
+        if name not in known:
+            raise SystemExit(f"--peers names {name!r}; there are: {', '.join(known)}")
+    sides = [side for side in SIDES if side.name in (*OURS, *wanted)]
+    for side in sides:
+        try:
+            side.installed()
+        except NotInstalledError as error:
+            raise SystemExit(str(error)) from error
+    return sides
+
+
+def take_turns(
+    sides: Sequence[Side], server: RedisServer, names: Sequence[str], options: argparse.Namespace
+) -> Medians:
+    """Measure every side *repeat* times, in turn."""
+    samples: dict[str, dict[str, list[float]]] = {side.name: {} for side in sides}
+    for turn in range(options.repeat):
+        for name in names:
+            for side in sides:
+                print(f"{turn + 1}/{options.repeat} {name} {side.name}", file=sys.stderr)
+                with tempfile.TemporaryDirectory(prefix="goose-bench-") as folder:
+                    figures = MEASURES[name](side, server, Path(folder), options.jobs)
+                for what, value in figures.items():
+                    samples[side.name].setdefault(what, []).append(value)
+    return {
+        side: {what: statistics.median(values) for what, values in taken.items()}
+        for side, taken in samples.items()
+    }
+
+
+def measure_growth(
+    server: RedisServer, names: Sequence[str], options: argparse.Namespace
+) -> dict[str, float]:
+    """Measure what only Goose is asked for."""
+    import redis_growth
+
+    figures: dict[str, float] = {}
+    if "growth" in names:
+        print("growth", file=sys.stderr)
+        depths = [min(size, options.deepest) for size in redis_growth.DEPTHS]
+        figures |= redis_growth.depth(server, sorted(set(depths)), 2_000)
+        figures |= redis_growth.sessions(server, redis_growth.CREWS, 2_000)
+    if "ancestor" in names:
+        print("ancestor", file=sys.stderr)
+        with tempfile.TemporaryDirectory(prefix="goose-bench-") as folder:
+            figures |= redis_growth.ancestor(server, Path(folder), options.jobs * 5)
+    return figures
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    everything = ",".join((*MEASURES, *GROWTH))
+    parser = argparse.ArgumentParser(description="Goose beside other libraries, all on Redis.")
+    parser.add_argument("--only", default=everything, help=f"of {everything}")
+    parser.add_argument("--peers", help="names with commas between; all by default, '' for none")
+    parser.add_argument("--jobs", type=int, default=20_000, help="no-ops per measurement")
+    parser.add_argument("--repeat", type=int, default=3, help="measurements of each side")
+    parser.add_argument("--deepest", type=int, default=1_000_000, help="jobs of the longest queue")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    options = parser.parse_args()
+    options.only = options.only.split(",")
+    for name in options.only:
+        if name not in (*MEASURES, *GROWTH):
+            parser.error(f"--only names {name!r}; there are: {everything}")
+    return options
+
+
+def main() -> int:
+    """Measure what was asked for; return the exit code."""
+    options = arguments()
+    sides = chosen(options.peers)
+    names = [name for name in MEASURES if name in options.only]
+    with (
+        tempfile.TemporaryDirectory(prefix="goose-bench-") as folder,
+        RedisServer(Path(folder)) as server,
+    ):
+        version = server.client.info("server")["redis_version"]
+        before = os.getloadavg()[0]
+        medians = take_turns(sides, server, names, options)
+        growth = measure_growth(server, options.only, options)
+    verdicts: list[Verdict] = judge(medians, growth)
+    if options.json:
+        listed = [verdict.as_dict() for verdict in verdicts]
+        print(json.dumps({"sides": medians, "growth": growth, "targets": listed}))
+    else:
+        print(f"\nredis-server {version}, load average {before:.1f} before, ", end="")
+        print(f"{os.getloadavg()[0]:.1f} after, on {os.cpu_count()} CPUs")
+        show_all(medians)
+        show(verdicts, growth)
+    return 0 if all(verdict.met for verdict in verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
