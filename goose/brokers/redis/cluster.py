@@ -101,9 +101,9 @@ class ClusterLink(Link):
             self._refresh()
 
     def close(self) -> None:
-        """Close all connections that are idle."""
+        """Close all connections, those in use when their call is over."""
         for server in list(self._servers.values()):
-            server.drop()
+            server.close()
 
     # --- calls ---------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Connections to one server, lent to one call at a time.
 
-They are made by a pool of redis-py, which knows addresses, passwords, TLS and Sentinel, and
-are kept here, since its own lending costs as much as a command. One that lay idle is looked
+They are made as a pool of redis-py would, which knows addresses, passwords, TLS and Sentinel,
+and are kept here, since its own lending costs as much as a command. One that lay idle is looked
 at before it is lent: if the server closed it, it connects again. Where a call may be
 repeated the look is left out.
 
@@ -58,6 +58,7 @@ class Connections:
         self._source = source
         self._limit = limit
         self._patience = patience
+        self._closed = False
         self._begin()
 
     def _begin(self) -> None:
@@ -89,7 +90,7 @@ class Connections:
             connection = self._idle.pop() if self._idle else None
         try:
             if connection is None:
-                return self._source.make_connection()
+                return self._source.connection_class(**self._source.connection_kwargs)
             if look:
                 _look(connection)
         except BaseException:
@@ -99,6 +100,8 @@ class Connections:
 
     def give(self, connection: Any) -> None:
         """Take back a connection whose answers were all read, or which is disconnected."""
+        if self._closed and connection is not None:
+            connection.disconnect()
         with self._changed:
             self._lent -= 1
             if connection is not None:
@@ -106,11 +109,18 @@ class Connections:
             self._changed.notify()
 
     def drop(self) -> None:
-        """Disconnect those that are idle; they connect again when they are used."""
+        """Disconnect those that are idle."""
+        if self._process != os.getpid():
+            self._begin()
         with self._changed:
-            idle = list(self._idle)
+            idle, self._idle = self._idle, []  # so that nobody takes one meanwhile
         for connection in idle:
             connection.disconnect()
+
+    def close(self) -> None:
+        """Disconnect those that are idle now, and the others when they are given back."""
+        self._closed = True
+        self.drop()
 
 
 def _look(connection: Any) -> None:
@@ -129,12 +139,10 @@ def ensure_connected(connection: Any) -> None:
 
 def talk(connection: Any, requests: Sequence[Request]) -> list[Any]:
     """Send *requests* at once and return the answers, errors among them."""
-    if _pack is None:
-        packed = connection.pack_commands(requests)
-    elif len(requests) == 1:
-        packed = (_pack(requests[0]),)
-    else:
-        packed = (b"".join([_pack(request) for request in requests]),)
+    try:
+        packed = _packed(connection, requests)
+    except UnicodeEncodeError:  # an id of another program, of bytes that are no text
+        packed = _packed(connection, [tuple(map(_as_bytes, request)) for request in requests])
     ensure_connected(connection)
     connection.send_packed_command(packed, check_health=False)
     answers: list[Any] = []
@@ -144,6 +152,19 @@ def talk(connection: Any, requests: Sequence[Request]) -> list[Any]:
         except ResponseError as error:
             answers.append(error)
     return answers
+
+
+def _packed(connection: Any, requests: Sequence[Request]) -> Sequence[bytes]:
+    if _pack is None:
+        parts: Sequence[bytes] = connection.pack_commands(requests)
+        return parts
+    if len(requests) == 1:
+        return (_pack(requests[0]),)
+    return (b"".join([_pack(request) for request in requests]),)
+
+
+def _as_bytes(part: Any) -> Any:
+    return part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
 
 
 def settings(options: Options) -> dict[str, Any]:

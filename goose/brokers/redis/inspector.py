@@ -16,7 +16,7 @@ from goose.brokers.redis import scripts
 from goose.brokers.redis.access import Access, grouped
 from goose.brokers.redis.keys import Line
 from goose.brokers.redis.links import Call, pairs
-from goose.brokers.redis.records import loans, micros, pack, unpack
+from goose.brokers.redis.records import loans, micros, pack, text, unpack
 from goose.errors import BrokerError
 from goose.jobs import Envelope
 
@@ -84,7 +84,7 @@ class Inspecting(Access):
             parts = iter(flat)
             listings.append(
                 [
-                    (float(at), name.decode(), line.queue, value)
+                    (float(at), text(name), line.queue, value)
                     for name, at, value in zip(parts, parts, parts, strict=True)
                 ]
             )

@@ -232,8 +232,8 @@ class Link:
         self._server.drop()
 
     def close(self) -> None:
-        """Close all connections that are idle; a later call opens new ones."""
-        self._server.drop()
+        """Close all connections, those in use when their call is over."""
+        self._server.close()
 
 
 def _plain_after(calls: Sequence[Call | Request], number: int) -> list[int]:

@@ -2,8 +2,9 @@
 
 A job is stored as ``[since]:[bytes of its group]:[group]body``; the usual one without group
 as ``::body``. *since* stands only before a scheduled job, in microseconds, put there by the
-server. A receipt is ``<lent at>:<ready at>`` in microseconds, 16 digits each, with a ``!``
-after it if the job had been put first. The former number is made unique by the server.
+server. A receipt is ``<lent at>.<number>:<ready at>``, instants in microseconds of 16 digits
+and a number of 4, with a ``!`` after it if the job had been put first. The server sees to it
+that no two calls lend at the same instant.
 """
 
 from __future__ import annotations
@@ -52,20 +53,25 @@ def delivered(reply: Sequence[bytes], queues: Sequence[str], session: Session) -
     parts = iter(reply)
     next(parts)
     for number, name, receipt, value in zip(parts, parts, parts, parts, strict=True):
-        envelope = unpack(name.decode(), queues[int(number) - 1], value)
+        envelope = unpack(text(name), queues[int(number) - 1], value)
         lent.append(Delivery(envelope, receipt, session, ready_at(receipt)))
     return lent
 
 
+def text(name: bytes) -> str:
+    """Return *name* as text; bytes that are none, from other programs, come back as they are."""
+    return name.decode("utf-8", "surrogateescape")
+
+
 def ready_at(receipt: bytes) -> float:
     """Return the epoch seconds at which the job of *receipt* became ready."""
-    return int(receipt[17:33]) / 1e6
+    return int(receipt[22:38]) / 1e6
 
 
 def loans(pairs: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str, bytes]]:
     """Return queue, id and receipt of each field and value of a session's held hash."""
     found: list[tuple[str, str, bytes]] = []
     for field, receipt in pairs:
-        queue, _, name = field.decode().partition("/")
+        queue, _, name = text(field).partition("/")
         found.append((queue, name, receipt))
     return found

@@ -15,14 +15,18 @@ from tests.servers.redis_sentinel import RedisSentinel
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A redis-server that is shared: tests use namespaces of their own."""
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+    # A short wait is as long as a tick of the server.
+    config = {**QUICK, "hz": "100"}
+    with RedisServer(tmp_path_factory.mktemp("redis"), config=config) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """The same of Valkey."""
-    with RedisServer(tmp_path_factory.mktemp("valkey"), program=valkey_server()) as server:
+    config = {**QUICK, "hz": "100"}
+    folder = tmp_path_factory.mktemp("valkey")
+    with RedisServer(folder, program=valkey_server(), config=config) as server:
         yield server
 
 
@@ -36,12 +40,13 @@ def own_server(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture(scope="session")
 def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
     """Three servers that share the slots between them."""
-    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+    config = {**QUICK, "hz": "100"}
+    with RedisCluster(tmp_path_factory.mktemp("cluster"), config=config) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def redis_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSentinel]:
     """A master, its replica, and the sentinels that watch them."""
-    with RedisSentinel(tmp_path_factory.mktemp("sentinel"), config=QUICK) as group:
+    with RedisSentinel(tmp_path_factory.mktemp("sentinel"), config={**QUICK, "hz": "100"}) as group:
         yield group

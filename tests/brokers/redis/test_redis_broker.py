@@ -129,6 +129,51 @@ def test_the_stored_form_keeps_everything() -> None:
                 assert envelope == unpack("id", "mail", stamp + pack(envelope))
 
 
+def test_an_id_of_any_bytes_can_be_settled(
+    own_server: RedisServer, broker: RedisBroker, session: Session
+) -> None:
+    """A job that another program stored under bytes that are no text is lent and settled."""
+    client = own_server.client
+    client.hset("goose:{default:mail}:jobs", b"\xff\xfe", b"::body")
+    client.zadd("goose:{default:mail}:ready", {b"\xff\xfe": 1.7e15})
+    client.sadd("goose:{default}:queues", "mail")
+    [listed] = broker.page(State.READY).items
+    [lent] = broker.dequeue(session, MAIL, limit=1, wait=0)
+
+    assert listed.envelope == lent.envelope
+    assert [] == list(broker.ack([lent]))
+    assert [] == list(broker.queues())
+
+
+def test_a_listing_goes_on_among_jobs_of_one_instant(broker: RedisBroker) -> None:
+    """Pages over jobs due at the same moment go on rightly, also when the last one shown is gone."""
+    envelopes = [Envelope(f"job-{n:02}", "mail", b"", due_at=4e9) for n in range(20)]
+    broker.schedule(envelopes)
+    first = broker.page(State.SCHEDULED, "mail", limit=7)
+    broker.delete(["job-06", "job-03", "job-08"], state=State.SCHEDULED)
+    second = broker.page(State.SCHEDULED, "mail", limit=100, after=first.next)
+
+    assert [f"job-{n:02}" for n in range(7)] == [item.envelope.id for item in first.items]
+    assert ["job-07", *(f"job-{n:02}" for n in range(9, 20))] == [
+        item.envelope.id for item in second.items
+    ]
+
+
+def test_pages_are_quick_in_a_long_queue(own_server: RedisServer, broker: RedisBroker) -> None:
+    """No call of the inspector keeps the server busy for long, however many jobs there are."""
+    envelopes = jobs(20_000)
+    broker.enqueue(envelopes)
+    own_server.client.config_set("slowlog-log-slower-than", "20000")
+    own_server.client.slowlog_reset()
+    after = broker.page(State.READY, limit=100).next
+    assert 100 == len(broker.page(State.READY, limit=100, after=after).items)
+    assert broker.find(envelopes[15_000].id)
+    assert [envelopes[9].id] == broker.prioritise([envelopes[9].id])
+    assert 20_000 == broker.purge(State.READY)
+
+    assert [] == own_server.client.slowlog_get()
+
+
 def test_instants_are_never_early() -> None:
     """Microseconds are rounded up."""
     assert (1, 0, 1_000_000) == (micros(0.0000001), micros(0.0), micros(1.0))

@@ -13,6 +13,19 @@ local function int(number)
   return string.format('%.0f', number)
 end
 
+-- Receipts are '<instant>.<number>:<ready since>', with a fixed number of digits each, so that
+-- they sort as they were given out. Returns what the receipts of this call begin with, an instant
+-- that no call had before.
+local FIRST = 1000
+local function new_receipts(key)
+  local last = redis.call('GET', key)
+  local instant = int(now)
+  if last and tonumber(last) >= now then
+    instant = int(tonumber(last) + 1)
+  end
+  return instant
+end
+
 -- The score of the next job at the back of a line: later than all that is there, also when
 -- the clock was set back.
 local function back(ready)

@@ -11,37 +11,47 @@
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return -1
 end
-local limit, sleep = tonumber(ARGV[2]), tonumber(ARGV[3])
+local limit, sleep = math.min(tonumber(ARGV[2]), 5000), tonumber(ARGV[3])
 local CHUNK, BYTES = 50, 1048576
-local taken, bytes, loans, answer = 0, 0, {}, { -1 }
-local receipt = math.max(now, tonumber(redis.call('GET', KEYS[4]) or 0) + 1)
+local taken, bytes, answer, size = 0, 0, { -1 }, 1
+local instant = new_receipts(KEYS[4])
+
+-- An instant in 16 digits; servers give it so, imitations of them perhaps not.
+local function digits(score)
+  if #score == 16 then
+    return score
+  end
+  return string.format('%016.0f', tonumber(score))
+end
 
 -- Lend the ids of one chunk, whose instants are known; returns those that left the line.
 local function lend(number, jobs, ids, since, mark)
   local values = redis.call('HMGET', jobs, unpack(ids))
-  local left = {}
+  local queue = ARGV[5 + number] .. '/'
+  local left, loans, count = {}, {}, 0
   for i = 1, #ids do
     if bytes > BYTES then
       break
     end
-    left[#left + 1] = ids[i]
+    local id, value = ids[i], values[i]
+    left[i] = id
     -- An id without a job can only stem from a hand that deleted keys: it is dropped.
-    if values[i] then
-      local loan = int(receipt) .. ':' .. int(since[i]) .. mark
-      receipt = receipt + 1
+    if value then
+      local loan = instant .. '.' .. (FIRST + taken) .. ':' .. since[i] .. mark
       taken = taken + 1
-      bytes = bytes + #values[i]
-      loans[#loans + 1] = ARGV[5 + number] .. '/' .. ids[i]
-      loans[#loans + 1] = loan
-      answer[#answer + 1] = number
-      answer[#answer + 1] = ids[i]
-      answer[#answer + 1] = loan
-      answer[#answer + 1] = values[i]
+      bytes = bytes + #value
+      loans[count + 1] = queue .. id
+      loans[count + 2] = loan
+      count = count + 2
+      answer[size + 1] = number
+      answer[size + 2] = id
+      answer[size + 3] = loan
+      answer[size + 4] = value
+      size = size + 4
     end
   end
-  if #loans > 0 then
+  if count > 0 then
     redis.call('HSET', KEYS[3], unpack(loans))
-    loans = {}
   end
   return left
 end
@@ -58,7 +68,7 @@ local function take_first(number, jobs, ready, first)
       local at = redis.call('ZSCORE', ready, id)
       if at then
         there[#there + 1] = id
-        since[#since + 1] = tonumber(at)
+        since[#since + 1] = digits(at)
       else
         gone[#gone + 1] = id
       end
@@ -81,9 +91,10 @@ local function take(number, jobs, ready)
       return
     end
     local ids, since = {}, {}
-    for i = 1, #found, 2 do
-      ids[#ids + 1] = found[i]
-      since[#since + 1] = tonumber(found[i + 1])
+    local count = #found / 2
+    for i = 1, count do
+      ids[i] = found[2 * i - 1]
+      since[i] = digits(found[2 * i])
     end
     redis.call('ZREM', ready, unpack(lend(number, jobs, ids, since, '')))
   end
@@ -113,7 +124,7 @@ end
 
 if taken > 0 then
   redis.call('SADD', KEYS[2], ARGV[1])
-  redis.call('SET', KEYS[4], int(receipt - 1))
+  redis.call('SET', KEYS[4], instant)
 end
 if taken == 0 and sleep > 0 then
   for number = 1, #ARGV - 5 do

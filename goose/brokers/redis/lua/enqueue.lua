@@ -5,16 +5,36 @@
 -- Returns how many were new. Atomic; at most a few hundred jobs.
 
 local at = back(KEYS[2])
-local added, count = {}, 0
-for i = 3, #ARGV, 2 do
-  if redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) == 1 then
-    added[#added + 1] = int(at + count)
-    added[#added + 1] = ARGV[i]
-    count = count + 1
+local count = 0
+if #ARGV == 4 then
+  count = redis.call('HSETNX', KEYS[1], ARGV[3], ARGV[4])
+  if count == 1 then
+    redis.call('ZADD', KEYS[2], int(at), ARGV[3])
+  end
+else
+  local ids = {}
+  for i = 3, #ARGV, 2 do
+    ids[(i - 1) / 2] = ARGV[i]
+  end
+  local stored = redis.call('HMGET', KEYS[1], unpack(ids))
+  local seen, added, new = {}, {}, {}
+  for n = 1, #ids do
+    local id = ids[n]
+    if not stored[n] and not seen[id] then
+      seen[id] = true
+      count = count + 1
+      new[2 * count - 1] = id
+      new[2 * count] = ARGV[2 * n + 2]
+      added[2 * count - 1] = int(at + count)
+      added[2 * count] = id
+    end
+  end
+  if count > 0 then
+    redis.call('HSET', KEYS[1], unpack(new))
+    redis.call('ZADD', KEYS[2], unpack(added))
   end
 end
 if count > 0 then
-  redis.call('ZADD', KEYS[2], unpack(added))
   signal(KEYS[3], KEYS[4], count)
 end
 redis.call('SADD', KEYS[5], ARGV[1])

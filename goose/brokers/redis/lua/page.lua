@@ -3,6 +3,17 @@
 -- ARGV  1 jobs at most   2 score and 3 id to begin after, or '' and ''
 -- Returns {id, score, job, ...}. Atomic; changes nothing.
 
+-- Whether text `a` comes before `b` byte by byte, as in a zset, whatever the locale is.
+local function is_before(a, b)
+  for i = 1, math.min(#a, #b) do
+    local one, other = string.byte(a, i), string.byte(b, i)
+    if one ~= other then
+      return one < other
+    end
+  end
+  return #a < #b
+end
+
 local limit, score, after = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local start = 0
 if score ~= '' then
@@ -12,12 +23,15 @@ if score ~= '' then
   else
     -- It has left. Of those with the same instant, which come by their ids, skip what is before it.
     start = redis.call('ZCOUNT', KEYS[2], '-inf', '(' .. score)
-    while true do
-      local same = redis.call('ZRANGE', KEYS[2], start, start, 'WITHSCORES')
-      if not same[1] or tonumber(same[2]) ~= tonumber(score) or same[1] > after then
-        break
+    local last = redis.call('ZCOUNT', KEYS[2], '-inf', score)
+    while start < last do
+      local middle = math.floor((start + last) / 2)
+      local id = redis.call('ZRANGE', KEYS[2], middle, middle)[1]
+      if id == after or is_before(id, after) then
+        start = middle + 1
+      else
+        last = middle
       end
-      start = start + 1
     end
   end
 end

@@ -23,12 +23,11 @@ until #found > 0 or cursor == '0'
 -- Receipts have the same number of digits, so this is the order they were lent in.
 table.sort(found, function(a, b) return a[2] < b[2] end)
 
-local receipt = math.max(now, tonumber(redis.call('GET', KEYS[5]) or 0) + 1)
+local instant = new_receipts(KEYS[5])
 local answer, fields = {}, {}
 for n = 1, math.min(limit, #found) do
   local field, loan = found[n][1], found[n][2]
-  local fresh = int(receipt) .. string.sub(loan, string.find(loan, ':', 1, true), -1)
-  receipt = receipt + 1
+  local fresh = instant .. '.' .. (FIRST + n) .. string.sub(loan, string.find(loan, ':', 1, true), -1)
   fields[n] = field
   answer[#answer + 1] = field
   answer[#answer + 1] = fresh
@@ -36,7 +35,7 @@ end
 if #fields > 0 then
   redis.call('HSET', KEYS[7], unpack(answer))
   redis.call('SADD', KEYS[4], ARGV[1])
-  redis.call('SET', KEYS[5], int(receipt - 1))
+  redis.call('SET', KEYS[5], instant)
   redis.call('HDEL', KEYS[6], unpack(fields))
 end
 if redis.call('EXISTS', KEYS[6]) == 0 then
