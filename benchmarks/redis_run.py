@@ -130,6 +130,8 @@ def main() -> int:
     else:
         print(f"\nredis-server {version}, load average {before:.1f} before, ", end="")
         print(f"{os.getloadavg()[0]:.1f} after, on {os.cpu_count()} CPUs")
+        for side in sides:
+            print(f"  {side.name} {side.version()}: {side.settings}")
         show_all(medians)
         show(verdicts, growth)
     return 0 if all(verdict.met for verdict in verdicts) else 1

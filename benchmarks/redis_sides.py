@@ -8,6 +8,8 @@ guarantees on.
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -49,6 +51,18 @@ class Side:
         if not self.requirements:
             return Path(sys.executable).parent
         return environments.python(self.name.split("-")[0], self.requirements)
+
+    def version(self) -> str:
+        """Return the version that is installed; empty for what has none of its own."""
+        if not self.requirements:
+            return ""
+        package = re.split(r"[\[<>=@]", self.requirements[0])[0]
+        programs = self.installed()
+        if self.on_node:
+            about = json.loads((programs / "node_modules" / package / "package.json").read_text())
+            return str(about["version"])
+        found = (programs.parent / "lib").glob(f"python*/site-packages/{package}-*.dist-info")
+        return next((path.stem.split("-")[1] for path in found), "")
 
     def producer(self, programs: Path) -> list[str]:
         """Return the command line that enqueues, without its arguments."""
@@ -101,7 +115,14 @@ SIDES: tuple[Side, ...] = (
         share=5,
         settings="as installed; --processes 1 --concurrency 1",
     ),
-    Side("raw", "on_raw", _program("python", "on_raw.py", "work"), share=2, naps=False),
+    Side(
+        "raw",
+        "on_raw",
+        _program("python", "on_raw.py", "work"),
+        share=2,
+        naps=False,
+        settings="redis-py with hiredis; LMOVE and LREM by 100 in pipelines, nothing fenced",
+    ),
     Side(
         "dramatiq",
         "on_dramatiq",

@@ -1,0 +1,75 @@
+"""The benchmarks' judgement: which peer is the one to beat, and what is a missed target."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield
+    for name in ("environments", "redis_targets"):
+        sys.modules.pop(name, None)
+
+
+def verdicts(medians, growth=None):
+    from redis_targets import judge
+
+    return {verdict.what: verdict for verdict in judge(medians, growth or {})}
+
+
+def test_the_fastest_python_peer_is_the_one_to_beat():
+    """The drain target is taken from the fastest peer in Python; raw and BullMQ are no peers."""
+    rates = {"goose": 30.0, "raw": 90.0, "slow": 2.0, "quick": 5.0, "bullmq": 20.0}
+
+    found = verdicts({side: {"rate": rate} for side, rate in rates.items()})
+
+    best = found["drain, one process, best Python"]
+    assert ("quick", 6.0, True) == (best.beside, best.value, best.met)
+    assert found["drain, one process, BullMQ"].met
+
+
+def test_for_latency_the_smallest_is_the_best():
+    """A latency above the best peer's is a missed target, however slow the others are."""
+    found = verdicts({"goose": {"p50": 1.0}, "a": {"p50": 0.9}, "b": {"p50": 9.0}})
+
+    missed = found["idle latency p50, best"]
+    assert ("a", False) == (missed.beside, missed.met)
+
+
+def test_what_was_not_measured_is_not_judged():
+    """A run of some of the measures has verdicts on these only."""
+    assert {} == verdicts({"goose": {}, "a": {"rate": 1.0}})
+
+
+def test_growth_is_judged_from_the_smallest_size():
+    """Costs that rise by more than 15 % from the smallest size are a missed target."""
+    found = verdicts({}, {"depth_10": 10.0, "depth_10000": 11.0, "depth_1000000": 12.0})
+
+    assert 1.2 == found["growth, depth"].value
+    assert not found["growth, depth"].met
+
+
+def test_environments_lie_outside_the_repository(monkeypatch, tmp_path):
+    """The cache is where the environment variable says, else where caches belong."""
+    import environments
+
+    monkeypatch.delenv("BENCH_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert tmp_path / "goose-bench" == environments.cache()
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "here"))
+    assert tmp_path / "here" == environments.cache()
+
+
+def test_a_peer_that_cannot_be_installed_says_what_to_do(monkeypatch, tmp_path):
+    """Without Node, BullMQ is an error that names what is missing and how to go on."""
+    import environments
+
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(environments.NotInstalledError, match=r"install Node\.js.*--peers"):
+        environments.node("bullmq", ("bullmq",))
