@@ -244,8 +244,9 @@ class Ledger:
 
     # --- loans ----------------------------------------------------------------------------
 
-    def lent(self, deliveries: Sequence[Delivery], place: Place) -> None:
-        """Note loans made by `dequeue`."""
+    def lent(self, deliveries: Sequence[Delivery], place: Place, *, late: bool) -> None:
+        """Note loans made by `dequeue`; *late* if a fault held the call up for long."""
+        self.exposed += len(deliveries) * late
         for delivery in deliveries:
             entry = self.entry(delivery.envelope)
             number = entry.part.number

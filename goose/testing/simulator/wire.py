@@ -120,10 +120,17 @@ class Wire:
         self, session: Session, queues: Sequence[Share], *, limit: int, wait: float
     ) -> Sequence[Delivery]:
         """Lend, as the contract says, never blocking."""
+        asked_at = self._timeline.now
+
+        def record(lent: Sequence[Delivery]) -> None:
+            # Paused on the way, it lends to a session that may be given up the next moment.
+            late = self._timeline.now - asked_at > self._network.ttl / 2
+            self._ledger.lent(lent, self._place, late=late)
+
         return self._call(
             "dequeue",
             lambda: self._broker.dequeue(session, queues, limit=limit, wait=0),
-            lambda lent: self._ledger.lent(lent, self._place),
+            record,
             session=session,
         )
 
