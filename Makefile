@@ -34,9 +34,9 @@ fix: setup ## format the code and mend what ruff can mend
 	$(BIN)/ruff format
 
 .PHONY: bench
-bench: ## measure, beside huey, and compare with the targets (ARGS="--only latency")
+bench: ## measure beside other libraries (BROKER=sqlite|redis, ARGS="--only latency")
 	@tools/setup bench
-	$(BIN)/python benchmarks/run.py $(ARGS)
+	$(BIN)/python benchmarks/$(if $(filter redis,$(BROKER)),redis_run,run).py $(ARGS)
 
 .PHONY: chaos
 chaos: setup ## real processes killed, stopped and crashed (BROKER=sqlite|redis|sentinel)
