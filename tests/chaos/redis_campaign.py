@@ -30,7 +30,7 @@ from goose.brokers.base import Inspector, State
 from goose.jobs import decode
 from goose.testing.proxy import Proxy
 from tests.chaos import jobs
-from tests.chaos.crew import HARD_TIMEOUT, Crew
+from tests.chaos.crew import Crew
 from tests.chaos.fleet import ROOT, wait_until
 from tests.chaos.history import Fault, Run, check, read_marks
 from tests.chaos.producers import Producers
@@ -44,6 +44,9 @@ RESUME = 5.0
 SILENCE = 6.0
 """Seconds after which an idle worker gives up a connection that has fallen silent without a word:
 one of waiting and the five of the broker's option ``timeout``."""
+CALL_LIMIT = 2 * (3.0 + 5.0) + 1.0
+"""Seconds a call of a client may take: one that joins others waits for the call under way and
+then for its own, each up to the options ``connect_timeout`` and ``timeout``."""
 AFTERWARDS = 5.0
 """Seconds after a fault of the broker in which an ack may still be on its way."""
 DEAD = {
@@ -341,7 +344,7 @@ class _Campaign:
         for sign in ("the audit found", "Traceback", "CRITICAL"):
             if sign in log:
                 result.problems.append(f"the workers' log has {log.count(sign)} × {sign!r}")
-        if any(call.end - call.start > HARD_TIMEOUT for call in producers.attempts):
+        if any(call.end - call.start > CALL_LIMIT for call in producers.attempts):
             result.problems.append("a call of a client took too long")
 
     def _widened(self, faults: Iterable[Fault]) -> list[Fault]:
