@@ -20,7 +20,7 @@ from goose.brokers.redis.checks import problems
 from goose.brokers.redis.records import micros, pack, unpack, when
 from goose.errors import BrokerError, BrokerUnavailable, ConfigError, EnqueueError
 from goose.jobs import Envelope
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisServer, valkey_server
 
 MAIL = [Share("mail")]
 Wait = Callable[..., None]
@@ -104,6 +104,22 @@ def test_a_call_returns_a_megabyte_at_most(broker: RedisBroker, session: Session
     sizes = [len(broker.dequeue(session, MAIL, limit=100, wait=0)) for _ in range(3)]
 
     assert (6, 3) == (sum(sizes), max(sizes))
+
+
+def test_a_stale_receipt_of_the_same_session_is_refused(
+    broker: RedisBroker, session: Session
+) -> None:
+    """A session that gave a job back and got it again cannot settle it by the first receipt."""
+    broker.enqueue(jobs(1))
+    stale = broker.dequeue(session, MAIL, limit=1, wait=0)
+    broker.release(stale)
+    [good] = broker.dequeue(session, MAIL, limit=1, wait=0)
+
+    assert stale == list(broker.ack(stale))
+    assert stale == list(broker.release(stale))
+    assert stale == list(broker.requeue([(stale[0], stale[0].envelope)]))
+    assert stale == list(broker.bury([(stale[0], stale[0].envelope)]))
+    assert [] == list(broker.ack([good]))
 
 
 def test_order_survives_a_clock_that_is_set_back(
@@ -572,25 +588,31 @@ def test_a_strict_broker_refuses_such_a_server(own_server: RedisServer) -> None:
 # --- replicas ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def replica(own_server: RedisServer, tmp_path: Path, wait_until: Wait) -> Iterator[RedisServer]:
-    """A server that follows the test's own."""
-    with RedisServer(tmp_path / "replica") as replica:
-        replica.client.execute_command("REPLICAOF", "127.0.0.1", own_server.port)
-        wait_until(
-            lambda: replica.client.info("replication")["master_link_status"] == "up", seconds=20
-        )
-        yield replica
+@pytest.fixture(params=["redis", "valkey"])
+def pair(
+    request: pytest.FixtureRequest, tmp_path: Path, wait_until: Wait
+) -> Iterator[tuple[RedisServer, RedisServer]]:
+    """A master and the replica that follows it."""
+    program = valkey_server() if request.param == "valkey" else None
+    with (
+        RedisServer(tmp_path / "master", program=program) as master,
+        RedisServer(tmp_path / "replica", program=program) as replica,
+    ):
+        replica.client.execute_command("REPLICAOF", "127.0.0.1", master.port)
+        # It acknowledges for the first time a second after it is in step.
+        master.client.set("there", "1")
+        wait_until(lambda: master.client.wait(1, 100) == 1, seconds=20)
+        yield master, replica
 
 
-def test_replicas_confirm(own_server: RedisServer, replica: RedisServer, wait_until: Wait) -> None:
+def test_replicas_confirm(pair: tuple[RedisServer, RedisServer]) -> None:
     """With wait=1 a job is on the replica when the enqueue returns; without enough of them it fails.
 
     The error says that it is not known what became of the jobs; sending the same ones again
     stores each once, and says the truth about the replicas again.
     """
-    broker = RedisBroker(own_server.url, wait=1, wait_timeout=0.3)
-    wait_until(lambda: own_server.client.info("replication")["connected_slaves"] == 1)
+    master, replica = pair
+    broker = RedisBroker(master.url, wait=1, wait_timeout=0.3)
     client = goose.Client(broker)
     client.enqueue(os.path.basename, "a")
     assert 1 == replica.client.hlen("goose:{default:default}:jobs")

@@ -38,6 +38,7 @@ if count > 0 then
   signal(KEYS[3], KEYS[4], count)
 end
 redis.call('SADD', KEYS[5], ARGV[1])
+-- Otherwise a WAIT after a repeated call, which writes nothing, would be about nothing.
 if ARGV[2] == '1' then
   redis.call('SET', KEYS[6], int(now))
 end
