@@ -76,13 +76,18 @@ class Fleet:
 
     def kill_supervisor(self, chance: random.Random) -> None:
         """SIGKILL a random supervisor, whose children die with it, and start another."""
-        process = chance.choice(self.living())
+        process = self.staffed(chance)
         pids = self.children(process)
         process.kill()
         process.wait(10)
         wait_until(lambda: not any(map(exists, pids)), 10, "children end with their supervisor")
         self.faults += [Fault("kill_supervisor", pid, time.monotonic()) for pid in pids]
         self.start()
+
+    def staffed(self, chance: random.Random) -> subprocess.Popen[bytes]:
+        """Return a random supervisor that has worker processes now; wait for one if need be."""
+        wait_until(lambda: any(map(self.children, self.living())), 20, "a worker process is there")
+        return chance.choice([process for process in self.living() if self.children(process)])
 
     def pause(
         self, process: subprocess.Popen[bytes], seconds: float, *, children_only: bool

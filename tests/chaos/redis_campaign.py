@@ -378,8 +378,8 @@ class _Campaign:
                 if call.start <= incident.over and call.end >= incident.began
             ]
             failed = sum(bool(call.error) for call in calls)
-            # A fault of the network also has to have met a connection in use.
-            hit = met + len(calls) > 0 and (incident.hits > 0 or incident.kind in SERVER)
+            # A fault of the network has met a connection with a request under way.
+            hit = met + len(calls) > 0 if incident.kind in SERVER else incident.hits > 0
             row.update(times=1, met=hit, runs=met, calls=len(calls), failed=failed)
         return found
 

@@ -167,7 +167,13 @@ def pause_everything(arena: Arena) -> None:
 
 
 def kill_clients(arena: Arena) -> None:
-    """Every connection is closed by the server."""
+    """Every connection is closed by the server, five times within half a second."""
+    for _ in range(5):
+        _kill_clients(arena)
+        time.sleep(0.1)
+
+
+def _kill_clients(arena: Arena) -> None:
     for kind in ("normal", "pubsub"):
         arena.admin.client_kill_filter(_type=kind, skipme=True)
 
@@ -176,7 +182,7 @@ def too_many_clients(arena: Arena) -> None:
     """Every connection is closed and nearly every new one refused."""
     before = arena.admin.config_get("maxclients")["maxclients"]
     arena.admin.config_set("maxclients", "2")
-    kill_clients(arena)
+    _kill_clients(arena)
     arena.wait()
     arena.admin.config_set("maxclients", before)
 
@@ -203,7 +209,7 @@ SERVER: Mapping[str, Act] = {
 
 def reset(arena: Arena) -> None:
     """Every connection ends by RST."""
-    arena.proxy.reset()
+    wait_until(lambda: arena.proxy.reset() > 0, 5, "it meets a request under way")
 
 
 def reset_thrice(arena: Arena) -> None:
@@ -224,7 +230,7 @@ def _lasting(begin: Callable[[Proxy], object]) -> Act:
 
 def strand(arena: Arena) -> None:
     """Connections are dead and nobody is told; new ones work."""
-    arena.proxy.strand()
+    wait_until(lambda: arena.proxy.strand() > 0, 5, "it meets a request under way")
 
 
 def _cutting(arm: Callable[[Arena], None], times: int = 5) -> Act:

@@ -22,9 +22,9 @@ def test_nothing_is_lost_under_kills_pauses_and_poison(own_folder: Path) -> None
     assert {"segfault": "crashed", "leave": "crashed", "never_end": "timeout"} == result.dead, (
         report
     )
-    assert {"kill_child", "poison"} <= {kind for kind, met in result.verdict.met.items() if met}, (
-        report
-    )
+    assert {"kill_child", "pause_all", "pause_child", "poison"} <= {
+        kind for kind, met in result.verdict.met.items() if met
+    }, report
 
 
 def test_the_checker_sees_a_loss() -> None:

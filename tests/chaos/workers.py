@@ -80,7 +80,8 @@ def run(broker_url: str, folder: Path, plan: Plan) -> Result:
     poison = ["segfault", "leave", "never_end"]
     names = [f"w{n}" for n in range(plan.jobs - len(fails) - len(poison))]
     # Long enough that kills find many under way, short enough that all are done in good time.
-    mean = plan.kills * plan.spacing * plan.workers * 10 / plan.jobs
+    seconds = plan.kills * plan.spacing + 3 * TTL * 1.5
+    mean = seconds * plan.workers * 10 / plan.jobs
     options = ["--ttl", str(TTL), "--concurrency", "10", "--hard-timeout", "5", "--grace", "10"]
     with Fleet(folder, broker_url, options) as fleet:
         quick = client.using(retry=goose.Retry(backoff=0.2))
@@ -108,8 +109,11 @@ def run(broker_url: str, folder: Path, plan: Plan) -> Result:
                 fleet.kill_supervisor(chance)
             else:
                 fleet.kill_child(chance)
-        fleet.pause(chance.choice(fleet.living()), TTL * 1.5, children_only=True)
-        fleet.pause(chance.choice(fleet.living()), TTL * 1.5, children_only=False)
+            # In the middle, so that there is work left for the pauses to meet.
+            if number == plan.kills // 4:
+                fleet.pause(fleet.staffed(chance), TTL * 1.5, children_only=False)
+            if number in (plan.kills // 2, 3 * plan.kills // 4):
+                fleet.pause(fleet.staffed(chance), TTL * 1.5, children_only=True)
         last = time.monotonic()
         wait_until(lambda: _left(broker) == 0, 180, "everything drains")
         drained = time.monotonic() - last
