@@ -125,15 +125,22 @@ class Connections:
 
 def _look(connection: Any) -> None:
     try:
-        if connection.is_connected and connection.can_read():
+        if _is_connected(connection) and connection.can_read():
             connection.disconnect()  # what there is to read belongs to nobody
     except (RedisError, OSError):
         connection.disconnect()
 
 
+def _is_connected(connection: Any) -> bool:
+    try:
+        return bool(connection.is_connected)
+    except AttributeError:  # before redis-py 8
+        return getattr(connection, "_sock", None) is not None
+
+
 def ensure_connected(connection: Any) -> None:
     """Connect if need be; sending does so too, but not to the master that sentinels name."""
-    if not connection.is_connected:
+    if not _is_connected(connection):
         connection.connect()
 
 
