@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import redis
+import work
 from redis_sides import SIDES
 from redis_trial import Trial
 
+import goose
 from goose.brokers.base import Session, Share
 from goose.brokers.redis import RedisBroker
 from goose.jobs import Envelope
@@ -105,6 +107,30 @@ def sessions(server: RedisServer, crews: Sequence[int], rounds: int) -> Figures:
     for broker in brokers:
         broker.close()
     return figures
+
+
+def slices(server: RedisServer, rounds: int, size: int = 200) -> Figures:
+    """Single enqueues and raw LPUSHes in many short turns in this process: µs of each.
+
+    Both wait for the same server over the same kind of connection, so that their ratio is
+    steadier than that of two processes at different moments.
+    """
+    server.client.flushall()
+    client = goose.Client(server.url)
+    raw = server.new_client()
+    body = BODY.decode()
+
+    def ours() -> None:
+        for _ in range(size):
+            client.enqueue(work.noop)
+
+    def theirs() -> None:
+        for _ in range(size):
+            raw.lpush("bench", body)
+
+    found = _turns({0: lambda: _timed(ours) / size, 1: lambda: _timed(theirs) / size}, rounds)
+    client.close()
+    return {"slice_goose": found[0], "slice_raw": found[1]}
 
 
 def ancestor(server: RedisServer, folder: Path, jobs: int) -> Figures:

@@ -26,7 +26,7 @@ from redis_targets import Verdict, judge, show, show_all
 
 from tests.servers.redis import RedisServer  # found by redis_measures
 
-GROWTH = ("growth", "ancestor")
+GROWTH = ("growth", "slices", "ancestor")
 OURS = ("goose", "raw")
 """Measured in every run."""
 
@@ -85,6 +85,9 @@ def measure_growth(
         depths = [min(size, options.deepest) for size in redis_growth.DEPTHS]
         figures |= redis_growth.depth(server, sorted(set(depths)), 2_000)
         figures |= redis_growth.sessions(server, redis_growth.CREWS, 2_000)
+    if "slices" in names:
+        print("slices", file=sys.stderr)
+        figures |= redis_growth.slices(server, 50)
     if "ancestor" in names:
         print("ancestor", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="goose-bench-") as folder:

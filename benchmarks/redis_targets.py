@@ -90,9 +90,25 @@ def judge(medians: Medians, growth: Mapping[str, float]) -> list[Verdict]:
     ratio("drain, one process, BullMQ", "rate", ["bullmq"], 1.5)
     if "rate" in mine and "rate2" in mine:
         found.append(
-            Verdict("drain, two processes", mine["rate2"], "jobs/s", "one", mine["rate"], 1, True)
+            Verdict(
+                "drain, two processes",
+                mine["rate2"],
+                "jobs/s",
+                "one",
+                mine["rate"],
+                1,
+                at_least=True,
+            )
         )
-    ratio("single enqueue, raw LPUSH", "single", ["raw"], 0.7)
+    if "slice_raw" in growth:
+        taken, raw = 1e6 / growth["slice_goose"], 1e6 / growth["slice_raw"]
+        found.append(
+            Verdict(
+                "single enqueue, LPUSH in turns", taken, "jobs/s", "raw", raw, 0.7, at_least=True
+            )
+        )
+    else:
+        ratio("single enqueue, raw LPUSH", "single", ["raw"], 0.7)
     ratio("single enqueue, best Python", "single", pythons, 0.9)
     ratio("bulk enqueue, best Python", "bulk", pythons, 4)
     ratio("idle latency p50, best", "p50", [*pythons, "bullmq"], 1, unit="ms", smallest=True)
