@@ -11,6 +11,7 @@ import pytest
 
 import goose
 from tests.acceptance.command import GOOSE, run
+from tests.servers.redis import RedisServer
 
 PRINTED = """\
 Ada: Ada owes 9.90 by 31 January 2030
@@ -27,15 +28,20 @@ def example(root: Path, own_folder: Path) -> Path:
     return Path(shutil.copytree(root / "examples" / "first_steps", own_folder / "example"))
 
 
+def name_broker(example: Path, url: str) -> None:
+    """Change the one line that names the broker."""
+    configuration = example / "goose.toml"
+    written = re.sub(r'(?m)^broker = ".*"', f'broker = "{url}"', configuration.read_text())
+    configuration.write_text(written)
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize("broker", [None, "memory://", "sqlite:///deep/other.db"])
 def test_only_the_configuration_names_the_broker(example: Path, broker: str | None) -> None:
     """As it is, in memory and in another file: the same output, and nothing left to do."""
-    configuration = example / "goose.toml"
     if broker:
         (example / "deep").mkdir()
-        written = re.sub(r'(?m)^broker = ".*"', f'broker = "{broker}"', configuration.read_text())
-        configuration.write_text(written)
+        name_broker(example, broker)
     done = run(sys.executable, "program.py", at=example)
 
     assert (0, PRINTED) == (done.returncode, done.stdout), done.stderr
@@ -44,6 +50,20 @@ def test_only_the_configuration_names_the_broker(example: Path, broker: str | No
     for path in example.rglob("*.db"):
         with goose.Client(f"sqlite:///{path}") as client:
             assert [] == list(client.inspector.find())
+
+
+@pytest.mark.processes
+def test_redis_is_one_line_away(example: Path, own_folder: Path) -> None:
+    """On a Redis server: the same output, nothing left to do, and no file in its place."""
+    with RedisServer(own_folder / "server") as server:
+        name_broker(example, server.url)
+        done = run(sys.executable, "program.py", at=example)
+
+        assert (0, PRINTED) == (done.returncode, done.stdout), done.stderr
+        assert [] == list(example.rglob("*.db"))
+        with goose.Client(server.url) as client:
+            assert [] == list(client.inspector.find())
+            assert 1 == server.client.exists("goose:{default}:queues"), "it was not used"
 
 
 @pytest.mark.processes

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from goose.brokers.base import State
+from goose.brokers.redis import RedisBroker
 from goose.brokers.sqlite import SQLiteBroker
 from goose.demo import files, work
 from goose.demo.crew import Kill
@@ -22,6 +23,7 @@ from goose.demo.files import File
 from goose.demo.history import History
 from goose.demo.play import anywhere
 from goose.demo.verdict import Ending, Report, Work, expected, judge
+from tests.servers.redis import DURABLE, RedisServer
 
 TEXT = "one two\nthree\r\n\n  four\tfive"
 TABLE = [
@@ -89,6 +91,28 @@ def test_the_demo_loses_nothing_while_workers_are_killed(
     broker = SQLiteBroker(f"sqlite:///{own_folder}/shared.db")
     assert 0 == sum(broker.count(state) for state in State)
     broker.close()
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+def test_the_demo_runs_on_redis(some: Path, own_folder: Path) -> None:
+    """The same on a Redis server that keeps all on disk: nothing lost, and no job left on it."""
+    with RedisServer(own_folder / "server", config=DURABLE) as server:
+        done = demo(str(some), "--jobs", "600", "--broker", server.url, "--json")
+        broker = RedisBroker(server.url)
+        left = sum(broker.count(state) for state in State)
+        broker.close()
+    report = json.loads(done.stdout)
+
+    assert 0 == done.returncode, done.stderr
+    assert (0, 0, 0, 0, []) == tuple(
+        report[name] for name in ("lost", "dead", "wrong", "unexplained", "problems")
+    )
+    assert report["done"] == report["jobs"] >= 600
+    assert 2 == len(report["kills"]) == len({kill["pid"] for kill in report["kills"]})
+    assert all(kill["jobs"] > 0 for kill in report["kills"])
+    assert report["recovered"] > 0
+    assert 0 == left
 
 
 @pytest.mark.processes
