@@ -210,8 +210,8 @@ class Runner:
         resources = OpenResources(self._resource_specs, loop)
         try:
             resources.open()
-            if self._beats and isinstance(self._broker, Sessions):
-                self._broker.open(self._engine.session, ttl=self._config.ttl)
+            if self._beats and self._engine.heartbeat is not None:
+                self._engine.heartbeat.begin(self._clock.mono())
         except BaseException:
             resources.close()
             self._async.close()

@@ -54,12 +54,21 @@ class Heartbeat:
         self._epoch = 0
         self._heard_mono: float | None = None
 
+    def begin(self, now: float) -> None:
+        """Open the session: its first beat, sent at *now*.
+
+        Raises:
+            BrokerError: It may be open or not.
+        """
+        self._broker.open(self._session(), ttl=self._ttl)
+        self._heard_mono = now
+
     def in_touch(self, now: float) -> bool:
         """Say whether the last beat is recent enough for nobody to hold the session for dead.
 
         A process that was paused wakes up with a session that lapses at any moment; a job it
-        took then would run here and, recovered, elsewhere. True before the first beat, and so
-        always where somebody else beats.
+        took then would run here and, recovered, elsewhere. Always true where somebody else
+        beats, who then has to see to it.
         """
         return self._heard_mono is None or now - self._heard_mono < self._ttl / 2
 

@@ -110,6 +110,7 @@ class Bench:
         broker: Any = None,
         clock: HandClock | None = None,
         middleware: Sequence[Middleware] = (),
+        opened: bool = True,
         **config: Any,
     ) -> None:
         self.clock = clock or HandClock()
@@ -118,7 +119,8 @@ class Bench:
         self.config = WorkerConfig(queues=(Share("default"),), **config)
         offer = Offer(["engine_app"])
         offer.load()
-        self.broker.open(self.session, ttl=self.config.ttl)
+        if opened:
+            self.broker.open(self.session, ttl=self.config.ttl)
         self.engine = Engine(
             self.broker,
             offer,

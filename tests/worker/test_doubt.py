@@ -156,6 +156,23 @@ def test_a_process_that_was_away_beats_before_it_takes(bench: Bench) -> None:
     assert 0 == bench.broker.count(State.READY)
 
 
+def test_a_process_paused_right_after_its_opening_beats_first_too(importable: Path) -> None:
+    """The opening counts as a beat: long after it nothing is taken before the next one."""
+    write_app(importable)
+    bench = Bench(opened=False)
+    heartbeat = bench.engine.heartbeat
+    assert heartbeat is not None
+    heartbeat.begin(bench.clock.mono())
+    bench.enqueue(job("note"))
+    bench.clock.turn(bench.config.ttl - 1)
+    bench.fetch()
+    assert 0 == bench.engine.buffer.held
+
+    heartbeat.step(bench.clock.mono())
+    bench.fetch()
+    assert 1 == bench.engine.buffer.held
+
+
 def test_a_process_that_others_beat_for_takes_jobs(bench: Bench) -> None:
     """Where the heartbeat is never called here, nothing waits for it."""
     bench.enqueue(job("note", 1))

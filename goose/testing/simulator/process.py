@@ -167,8 +167,10 @@ class Worker(Place):
         self._timeline.at(self._timeline.now, self._main, self._start)
 
     def _start(self) -> None:
+        heartbeat = self.engine.heartbeat
+        assert heartbeat is not None
         try:
-            self.wire.open(self.engine.session, ttl=self._network.ttl)
+            heartbeat.begin(self.clock.mono())
         except BrokerError:
             self.die("could not start")
             return
