@@ -103,6 +103,7 @@ def test_a_server_that_is_down_stops_its_own_customers_only(
     of_one = [customer for customer in CUSTOMERS if sharding.shard_of(customer) == one.url]
     one.kill()
 
+    assert 0 < len(of_one) < len(CUSTOMERS)
     assert of_one == greet_all(sharding)
     assert len(CUSTOMERS) - len(of_one) == waiting(two)
 

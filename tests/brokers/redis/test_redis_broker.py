@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 import goose
 from goose.brokers.base import Session, Share, State
@@ -406,10 +407,18 @@ def test_it_comes_back_with_the_server(own_server: RedisServer, broker: RedisBro
     assert 1 == broker.count(State.READY)  # it keeps nothing on disk
 
 
+@pytest.mark.parametrize("driver", ["as installed", "before redis-py 8"])
 def test_a_connection_that_the_server_closed_is_not_used(
-    own_server: RedisServer, broker: RedisBroker, session: Session
+    own_server: RedisServer,
+    broker: RedisBroker,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    driver: str,
 ) -> None:
     """Calls that must not be repeated do not fail for a connection that was closed when idle."""
+    for class_ in redis.Connection.__mro__:
+        if driver != "as installed" and "is_connected" in vars(class_):
+            monkeypatch.delattr(class_, "is_connected")
     broker.enqueue(jobs(4))
     lent = broker.dequeue(session, MAIL, limit=2, wait=0)
     for call in (
