@@ -25,6 +25,8 @@ from typing import Any
 
 import pytest
 
+from goose.brokers.redis.keys import Domain, Line
+from goose.brokers.redis.options import _READERS
 from goose.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +35,7 @@ SHOWN = {"console", "sh", "text", "toml", "json", "yaml", "ini", "sql", "mermaid
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,})(?P<info>[^`]*)$")
 _TITLE = re.compile(r"# (?P<file>[\w./-]+\.(?:py|toml|ini|txt|json))\s*$")
+_WORD = re.compile(r"`(\w+)`")
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
 
@@ -145,6 +148,27 @@ def test_the_table_of_settings_is_complete() -> None:
     names = [field.name for field in dataclasses.fields(Settings) if field.repr]
 
     assert names == re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
+
+
+def test_the_tables_of_redis_are_complete() -> None:
+    """The page on Redis lists every option of the broker, and every key it writes."""
+    page = (ROOT / "docs/redis.md").read_text()
+    options = page.partition("## Options")[2].partition("##")[0]
+    keys = page.partition("## Keys")[2].partition("##")[0]
+    first_cells = re.findall(r"^\| (`.*?`) \|", options, flags=re.MULTILINE)
+
+    assert sorted(_READERS) == sorted(name for cell in first_cells for name in _WORD.findall(cell))
+
+    domain = Domain("goose:{ns}")
+    line = Line("QUEUE", domain, "goose:{ns:QUEUE}")
+    used = {*_keys_of(domain), *_keys_of(line), domain.held("SESSION"), domain.uses("SESSION")}
+    assert used == set(re.findall(r"`(goose:\S+:\w+)`", keys))
+
+
+def _keys_of(keys: Domain | Line) -> set[str]:
+    """Return the keys that *keys* names."""
+    named = [getattr(keys, field.name) for field in dataclasses.fields(keys) if not field.init]
+    return {key for key in named if isinstance(key, str)}
 
 
 def _verbs(source: str) -> list[str]:
