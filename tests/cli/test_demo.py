@@ -145,6 +145,8 @@ def test_an_end_from_outside_ends_all(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # Whoever runs the tests may ignore interrupts; the demo's user does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     wait_until(lambda: list(own_folder.glob("goose-demo-*/marks/*")), seconds=30)
     process.send_signal(number)
