@@ -131,7 +131,8 @@ def _tell(batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
     for outcome in batch:
         id_ = outcome.delivery.envelope.id
         if id_ not in refused:
-            logger.debug("job %s is %s", id_, outcome.ending, extra={"job_id": id_})
+            known = {"function": outcome.job.fn} if outcome.job else {}
+            logger.debug("job %s is %s", id_, outcome.ending, extra={"job_id": id_, **known})
 
 
 def _with_envelopes(batch: Sequence[Outcome]) -> list[tuple[Delivery, Envelope]]:
