@@ -14,7 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import programs
+
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have all programs there before the first test, wherever it runs."""
+    if not hasattr(config, "workerinput"):  # the one process that starts the others
+        programs.install_missing()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
