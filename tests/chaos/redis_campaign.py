@@ -27,7 +27,6 @@ from pathlib import Path
 import goose
 from goose import brokers
 from goose.brokers.base import Inspector, State
-from goose.jobs import decode
 from goose.testing.proxy import Proxy
 from tests.chaos import jobs
 from tests.chaos.crew import Crew
@@ -36,6 +35,7 @@ from tests.chaos.history import Fault, Run, check, read_marks
 from tests.chaos.producers import Producers
 from tests.chaos.redis_faults import CONFIG, NETWORK, SERVER, Arena
 from tests.chaos.redis_report import Incident, Result
+from tests.chaos.remains import WAITING, left, stored
 from tests.chaos.resp import command_length
 from tests.servers.redis import RedisServer
 
@@ -194,7 +194,7 @@ class _Campaign:
             finally:
                 self.producers.hurry()
             last = time.monotonic()
-            wait_until(lambda: _left(broker) == 0, 240, "everything drains")
+            wait_until(lambda: left(broker) == 0, 240, "everything drains")
             drained = time.monotonic() - last
             for fleet in self.crew.fleets:
                 codes = fleet.stop()
@@ -295,10 +295,12 @@ class _Campaign:
 
     def _judge(self, broker: Inspector, poison: list[str]) -> Result:
         producers, crew = self.producers, self.crew
+        remains = stored(broker)
         dead = {
             str(job.args[0]): job.failure.reason if job.failure else ""
-            for job in (decode(found.envelope) for found in broker.page(State.DEAD).items)
+            for job in remains[State.DEAD]
         }
+        waiting = [f"{state}: {job.args[0]}" for state in WAITING for job in remains[state]]
         runs = [run for run in read_marks(crew.marks) if not run.name.startswith("probe")]
         by_poison = _ends_by_poison(runs, ("segfault", "leave", "kill_itself", "never_end"))
         faults = self._widened([*crew.faults, *self.more_faults, *by_poison])
@@ -306,7 +308,7 @@ class _Campaign:
             [*producers.acknowledged, *self.forked, *crew.names, *poison],
             runs,
             faults,
-            still_stored=dead,
+            still_stored=[str(job.args[0]) for found in remains.values() for job in found],
             retried=[*producers.failing, *crew.twice],
             unsure=producers.unsure,
         )
@@ -314,14 +316,16 @@ class _Campaign:
         result = Result(
             verdict, producers, self.incidents, overlaps, Counter(self.plan.worker_faults)
         )
+        if waiting:
+            result.problems.append(f"drained, and still there: {waiting[:10]}")
         self._find_problems(result, dead)
-        left = self.arena.admin.keys("*")
+        keys = self.arena.admin.keys("*")
         result.problems += self.problems
         result.facts |= {
             "longest call": f"{max(call.end - call.start for call in producers.attempts):.1f} s",
             "given back at stop": ", ".join(f"{s:.2f} s" for s in crew.returned) + " after the end",
             "dead": dead,
-            "left in Redis": f"{len(left)} keys: {sorted(left)[:12]}",
+            "left in Redis": f"{len(keys)} keys: {sorted(keys)[:12]}",
         }
         return result
 
@@ -390,7 +394,3 @@ def _ends_by_poison(runs: list[Run], poison: Iterable[str]) -> list[Fault]:
     for run in runs:
         last[run.pid] = max(last.get(run.pid, 0.0), run.start, run.end or 0.0)
     return [Fault("poison", run.pid, last[run.pid]) for run in runs if run.name in poison]
-
-
-def _left(broker: Inspector) -> int:
-    return sum(broker.count(state) for state in (State.SCHEDULED, State.READY, State.RUNNING))
