@@ -41,10 +41,7 @@ from tests.servers.redis import RedisServer
 
 RESUME = 5.0
 """Seconds within which every worker works again once the server accepts connections."""
-SILENCE = 6.0
-"""Seconds after which an idle worker gives up a connection that has fallen silent without a word:
-one of waiting and the five of the broker's option ``timeout``."""
-CALL_LIMIT = 2 * (3.0 + 5.0) + 1.0
+CALL_LIMIT = 2 * (3.0 + 4.0) + 1.0
 """Seconds a call of a client may take: one that joins others waits for the call under way and
 then for its own, each up to the options ``connect_timeout`` and ``timeout``."""
 AFTERWARDS = 5.0
@@ -70,7 +67,7 @@ class Plan:
     worker_faults: tuple[str, ...]
     """What is done to workers, by the names of methods of `Crew`."""
     ttl: float = 10.0
-    """Seconds; a heartbeat that runs into a dead connection is silent for the five of the broker's
+    """Seconds; a heartbeat that runs into a dead connection is silent for the four of the broker's
     option ``timeout``, which alone must not cost a session."""
     hold: float = 1.0
     seconds: float = 0.06
@@ -232,7 +229,7 @@ class _Campaign:
         resumed = max(self.crew.probe()) if alone else 0.0
         self.incidents.append(Incident(kind, began, over, met, resumed))
         self.say(f"{kind}: {over - began:.1f} s, everybody works again after {resumed:.2f} s")
-        if resumed > (SILENCE + RESUME if kind == "strand" else RESUME):
+        if resumed > RESUME:
             self.problems.append(f"after {kind} it took {resumed:.1f} s until every worker worked")
         if alone and (gone := pids - self.crew.pids()):
             self.problems.append(f"{kind} ended the worker processes {sorted(gone)}")
