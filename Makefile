@@ -4,6 +4,9 @@
 BIN := .venv/bin
 BROKER ?= sqlite
 SEEDS ?= 100000
+# Files of tests run side by side: many wait for servers and for other processes. One more than
+# processors of a small machine, each keeping the servers its files share.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -18,7 +21,7 @@ demo: ## see real jobs done while workers are killed under them
 
 .PHONY: test
 test: check ## set up, check, and run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 .PHONY: check
 check: setup ## lint, format, types, import layers
