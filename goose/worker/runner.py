@@ -330,6 +330,9 @@ class Runner:
         buffer = self._engine.buffer
         if buffer.waiting(is_async=False):
             self._parking.unpark()
+            # The slot needs the interpreter's lock, which this thread would keep while it asks the
+            # broker for more: half of what a job waits for after it has come to an idle worker.
+            time.sleep(0)
         if buffer.waiting(is_async=True):
             self._async.call()
 
