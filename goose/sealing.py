@@ -23,6 +23,7 @@ from goose.settings import Settings
 from goose.values import MAX_SECONDS, seconds
 
 Sealed: TypeAlias = tuple[Job[Any], Envelope]
+_LATER: Mapping[str, Any] = {"origin": "scheduled"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +116,7 @@ class Sealer:
                 "timeout": plan.timeout,
                 "meta": {},
                 "extra": {},
+                **(_LATER if delay or due_at else {}),
             }
         )
         return job, seal(job, delay=delay, due_at=due_at, max_bytes=plan.max_bytes)

@@ -94,6 +94,10 @@ class Settings:
     """Bytes of resident memory above which a worker process is replaced."""
     wait_broker: float = 30.0
     """How long a starting worker waits for its broker."""
+    health: str | None = None
+    """Where a worker serves ``/livez``, ``/readyz`` and ``/metrics``: ``:8080``, ``127.0.0.1:8080``."""
+    heartbeat_file: str | None = None
+    """Path of the file a worker keeps for ``goose health``."""
     log_format: str = "text"
     log_level: str = "info"
 
@@ -183,6 +187,8 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "max_jobs": values.count,
     "max_rss": values.size,
     "wait_broker": values.duration,
+    "health": values.address,
+    "heartbeat_file": values.text,
     "log_format": values.one_of("text", "json"),
     "log_level": values.one_of("debug", "info", "warning", "error", "critical"),
 }

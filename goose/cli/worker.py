@@ -42,6 +42,10 @@ _LISTS = ("middleware", "metrics", "resources")
     "--wait-broker", metavar="TIME", help="How long to wait for the broker at start.  [30s]"
 )
 @click.option(
+    "--health", metavar="ADDRESS", help="Serve /livez, /readyz and /metrics: :8080 or host:8080."
+)
+@click.option("--heartbeat-file", metavar="PATH", help="Keep a file for `goose health`.")
+@click.option(
     "--log-level", metavar="LEVEL", help="debug, info, warning, error or critical.  [info]"
 )
 @click.option("--log-format", metavar="FORMAT", help="text or json.  [text]")

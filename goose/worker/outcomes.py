@@ -160,7 +160,8 @@ def decide(
     if isinstance(error, Skip):
         return Decision(Ending.SKIPPED, job, reason=error.reason)
     if isinstance(error, Postpone):
-        return Decision(Ending.POSTPONED, job.evolve(suspicions=0), delay=error.seconds)
+        later = job.evolve(suspicions=0, origin="scheduled")
+        return Decision(Ending.POSTPONED, later, delay=error.seconds)
     if isinstance(error, Bury):
         buried = dead(job, now, "buried", error.reason)
         return Decision(Ending.DEAD, buried, reason=f"buried: {error.reason}")
