@@ -74,6 +74,10 @@ class Settings:
     """`Metrics` objects, or URLs or ``module:name`` of some."""
     resources: tuple[Any, ...] = ()
     """Context managers a worker opens for its jobs, or ``module:name`` of some."""
+    before_enqueue: tuple[Any, ...] = ()
+    """Callables that change or refuse jobs before they are stored, or ``module:name`` of some."""
+    client_metrics: tuple[Any, ...] = ()
+    """What clients count into: as `metrics`, which are a worker's."""
     store: str | None = None
     """URL of the store; None: the broker's own."""
     grace: float = 30.0
@@ -177,6 +181,8 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "middleware": values.objects,
     "metrics": values.objects,
     "resources": values.objects,
+    "before_enqueue": values.objects,
+    "client_metrics": values.objects,
     "store": values.text,
     "grace": values.duration,
     "ttl": values.positive_duration,

@@ -19,7 +19,9 @@ The rules are those of nested ``with`` statements:
 
 Each sync execution runs in a context of its own (`contextvars`): what a function or a
 middleware sets and forgets to reset is gone before the thread's next job. An async
-execution has that from its asyncio task; the worker gives each one its own.
+execution has that from its asyncio task; the worker gives each one its own. When an
+execution fails, its context as it was at that moment is kept (`Execution.failed_in`): the log
+records about the failure are written in it, and callbacks of its policy run in it.
 """
 
 from __future__ import annotations
@@ -59,6 +61,8 @@ class Execution:
     """Set by the worker; read it as `should_stop`."""
     returned: bool = False
     """Whether the function has returned; middleware may still raise."""
+    failed_in: contextvars.Context | None = None
+    """The context in which it failed; what is said about that is said in there."""
 
     @property
     def attempt(self) -> int:
@@ -117,7 +121,11 @@ def compose(middleware: Sequence[Middleware], fn: Callable[..., Any]) -> Run:
 
     def bare(execution: Execution) -> None:
         _current.set(execution)
-        execution.result = fn(*execution.args, **execution.kwargs)
+        try:
+            execution.result = fn(*execution.args, **execution.kwargs)
+        except BaseException:
+            execution.failed_in = contextvars.copy_context()
+            raise
         if execution.result is not None:
             _refuse_awaitable(execution)
         execution.returned = True
@@ -126,9 +134,13 @@ def compose(middleware: Sequence[Middleware], fn: Callable[..., Any]) -> Run:
         with ExitStack() as stack:
             stack.push(partial(_note, execution))
             _current.set(execution)
-            for enter in middleware:
-                stack.enter_context(_sync(enter(execution), enter))
-            execution.result = fn(*execution.args, **execution.kwargs)
+            try:
+                for enter in middleware:
+                    stack.enter_context(_sync(enter(execution), enter))
+                execution.result = fn(*execution.args, **execution.kwargs)
+            except BaseException:
+                execution.failed_in = contextvars.copy_context()
+                raise
             if execution.result is not None:
                 _refuse_awaitable(execution)
             execution.returned = True
@@ -146,6 +158,9 @@ def compose_async(middleware: Sequence[Middleware], fn: Callable[..., Awaitable[
         try:
             execution.result = await fn(*execution.args, **execution.kwargs)
             execution.returned = True
+        except BaseException:
+            execution.failed_in = contextvars.copy_context()
+            raise
         finally:
             _current.reset(token)
 
@@ -153,13 +168,17 @@ def compose_async(middleware: Sequence[Middleware], fn: Callable[..., Awaitable[
         async with AsyncExitStack() as stack:
             stack.push(partial(_note, execution))
             stack.callback(_current.reset, _current.set(execution))
-            for enter in middleware:
-                manager = enter(execution)
-                if isinstance(manager, AbstractAsyncContextManager):
-                    await stack.enter_async_context(manager)
-                else:
-                    stack.enter_context(_sync(manager, enter))
-            execution.result = await fn(*execution.args, **execution.kwargs)
+            try:
+                for enter in middleware:
+                    manager = enter(execution)
+                    if isinstance(manager, AbstractAsyncContextManager):
+                        await stack.enter_async_context(manager)
+                    else:
+                        stack.enter_context(_sync(manager, enter))
+                execution.result = await fn(*execution.args, **execution.kwargs)
+            except BaseException:
+                execution.failed_in = contextvars.copy_context()
+                raise
             execution.returned = True
 
     return wrapped if middleware else bare

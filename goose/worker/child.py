@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from goose import brokers, metrics, middleware, settings
+from goose import brokers, metrics, middleware
 from goose.brokers.base import Broker, Session, Share
 from goose.calls import Offer
 from goose.errors import BrokerError, ConfigError, GooseError
@@ -311,8 +311,9 @@ def _build(
     bootstrap: Bootstrap, channel: Channel, numbers: _Numbers
 ) -> tuple[Broker, Runner, list[metrics.Metrics]]:
     """Return what works, not started yet."""
-    # What the worker was told by a flag holds for jobs that enqueue jobs, too.
-    settings.configure(broker=bootstrap.broker)
+    # Where the worker takes jobs from is where its jobs put jobs, whether a flag said so or a
+    # file, unless the application says otherwise in code.
+    os.environ["GOOSE_BROKER"] = bootstrap.broker
     try:
         offer = Offer(bootstrap.modules)
         offer.load()

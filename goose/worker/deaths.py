@@ -20,6 +20,11 @@ def fields(job: Job[Any]) -> dict[str, object]:
     return {"job_id": job.id, "function": job.fn, "queue": job.queue, "attempt": job.attempt}
 
 
+def known(delivery: Delivery) -> dict[str, object]:
+    """Return what a log record about a job that cannot be decoded carries."""
+    return {"job_id": delivery.envelope.id, "queue": delivery.envelope.queue}
+
+
 def tell(offer: Offer, name: object, role: str, job: Job[Any], error: BaseException | None) -> None:
     """Call the policy's callback *name* with the job and the error; survive all it does."""
     if not name:

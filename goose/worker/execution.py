@@ -161,7 +161,11 @@ class Executor:
                 random=self._random,
                 resolve=self._offer.resolve_callable,
             )
-            return self._outcome(work, error, retry, decision)
+            context = None if work.execution is None else work.execution.failed_in
+            if context is None:
+                return self._outcome(work, error, retry, decision)
+            # What was bound when it failed belongs to what is said about the failure.
+            return context.run(self._outcome, work, error, retry, decision)
         except BaseException as broken:  # noqa: BLE001 - out of memory or stack, most likely
             logger.error("the policy of job %s failed: %s", job.id, name_of_error(broken))
             again = job.evolve(attempt=job.attempt + 1, suspicions=0)

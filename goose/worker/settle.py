@@ -21,6 +21,7 @@ from typing import cast
 from goose.brokers.base import Broker, Delivery
 from goose.errors import BrokerUnavailable
 from goose.jobs import Envelope
+from goose.worker.deaths import known
 from goose.worker.outcomes import Outcome, Verb
 
 logger = logging.getLogger("goose.worker")
@@ -118,7 +119,7 @@ class Settler:
                 "worker has it, or had it",
                 delivery.envelope.id,
                 delivery.session.key,
-                extra={"job_id": delivery.envelope.id},
+                extra=known(delivery),
             )
 
 
