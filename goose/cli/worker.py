@@ -12,7 +12,7 @@ from goose import __version__, settings
 from goose.brokers import redact
 from goose.errors import ConfigError
 from goose.settings import Settings
-from goose.worker import host, logs
+from goose.worker import host, logs, outlet
 
 _LISTS = ("middleware", "metrics", "resources")
 
@@ -73,6 +73,7 @@ def command(
         raise click.UsageError(
             "name at least one module whose functions may run, for example: goose worker app.tasks"
         )
+    outlet.unblock()
     logs.set_up(chosen.log_level, chosen.log_format, "supervisor")
     if chosen.log_format == "text":
         click.echo(banner(chosen), err=True)

@@ -33,7 +33,7 @@ from goose.metrics.detached import detached
 from goose.metrics.fanout import Fanout
 from goose.metrics.handover import Handover
 from goose.metrics.served import is_served
-from goose.worker import logs
+from goose.worker import logs, outlet
 from goose.worker.config import WorkerConfig
 from goose.worker.control import (
     Bootstrap,
@@ -226,6 +226,7 @@ def main(fd: int) -> int:
     early: list[Message] = []
     bootstrap = _first(channel, early)
     die_with(bootstrap.supervisor)
+    outlet.unblock()
     logs.set_up(bootstrap.log_level, bootstrap.log_format, f"worker-{bootstrap.index + 1}")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -406,6 +407,7 @@ def _end_after_death(error: BaseException) -> None:
 def _end_hard(code: int) -> NoReturn:
     """End under what still runs, which no ordinary exit could wait for."""
     logging.shutdown()
+    outlet.farewell()
     os._exit(code)
 
 

@@ -20,8 +20,8 @@ from goose.jobs import Envelope, Job, decode, dump, parse
 from goose.middleware.base import Execution, Middleware, compose, compose_async
 from goose.worker.clock import Clock
 from goose.worker.config import ENVELOPE_SLACK, WorkerConfig
-from goose.worker.deaths import death, fields, known
-from goose.worker.outcomes import Ending, Outcome, Verb, dead, stored
+from goose.worker.deaths import death
+from goose.worker.outcomes import Ending, Outcome, Verb, dead, fields, known, stored
 from goose.worker.recovery import retry_of
 from goose.worker.work import Plan, Work
 

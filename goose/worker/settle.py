@@ -21,8 +21,7 @@ from typing import cast
 from goose.brokers.base import Broker, Delivery
 from goose.errors import BrokerUnavailable
 from goose.jobs import Envelope
-from goose.worker.deaths import known
-from goose.worker.outcomes import Outcome, Verb
+from goose.worker.outcomes import Outcome, Verb, known
 
 logger = logging.getLogger("goose.worker")
 

@@ -15,9 +15,8 @@ from collections.abc import Callable, Sequence
 from goose.errors import JobTimeout
 from goose.worker.buffer import Buffer, patience
 from goose.worker.clock import Clock
-from goose.worker.deaths import fields
 from goose.worker.fetch import given_back
-from goose.worker.outcomes import Ending, Outcome, Verb, stored
+from goose.worker.outcomes import Ending, Outcome, Verb, fields, stored
 from goose.worker.slots import AsyncSlots, Slot, awaiting
 from goose.worker.work import Work
 
