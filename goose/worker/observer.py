@@ -24,7 +24,9 @@ from typing import Any
 
 from goose.brokers.base import Broker, Inspector, QueueStats, Share
 from goose.metrics.aggregate import CONTENT_TYPE, Aggregate
-from goose.metrics.base import BROKER_UP, QUEUE_OLDEST, QUEUE_SIZE
+from goose.metrics.base import BROKER_UP, PROCESS_DEATHS, QUEUE_OLDEST, QUEUE_SIZE
+from goose.metrics.catalogue import MEASURES
+from goose.worker.aftermath import Cause
 from goose.worker.clock import Clock
 from goose.worker.errands import Submit
 from goose.worker.heartbeat import HeartbeatFile
@@ -89,6 +91,13 @@ class Observer:
         self._next_measure = -math.inf if measures else math.inf
         self._asked_at = 0.0
         self._clock = clock
+        # A counter that appears with its first event has not risen, as far as an alarm can see.
+        for measure in MEASURES.values():
+            if measure.kind == "counter" and measure.tags == ("queue",):
+                for share in self._queues:
+                    self.count(measure.name, 0, {"queue": share.queue})
+        for cause in (Cause.DIED, Cause.TIMED_OUT):
+            self.count(PROCESS_DEATHS, 0, {"cause": cause.value})
 
     @property
     def routes(self) -> Routes:
