@@ -55,14 +55,20 @@ class Handover:
 
     def timing(self, name: str, seconds: float, tags: Tags) -> None:
         """Record one duration of *seconds* under *name*."""
+        self.timings(name, (seconds,), tags)
+
+    def timings(self, name: str, seconds: Sequence[float], tags: Tags) -> None:
+        """Record several durations at once."""
         key = (name, self._values(name, "timing", tags))
-        bucket = bisect_left(BUCKETS, seconds)
+        buckets = [bisect_left(BUCKETS, one) for one in seconds]
         with self._lock:
             timing = self._timings.get(key)
             if timing is None:
                 timing = self._timings[key] = [0.0, [0] * (len(BUCKETS) + 1)]
-            timing[0] += seconds
-            timing[1][bucket] += 1
+            timing[0] += sum(seconds)
+            counts = timing[1]
+            for bucket in buckets:
+                counts[bucket] += 1
 
     def hand_over(self, send: Callable[[Sequence[Change]], bool]) -> bool:
         """Pass on what has changed; say whether all of it is on its way. For one thread.

@@ -56,6 +56,7 @@ class Report:
         """Count a settled batch; what was *lost* was not done by us."""
         refused = {delivery.envelope.id for delivery in lost}
         counts: Counter[tuple[str, str, str, str]] = Counter()
+        times: dict[tuple[str, str, str, str], list[float]] = {}
         for outcome in batch:
             if refused and outcome.delivery.envelope.id in refused:
                 self.lost += 1
@@ -65,12 +66,19 @@ class Report:
             if outcome.seconds is not None:
                 self.processed += 1
             if self.metrics:
-                self._count(outcome, counts)
+                self._count(outcome, counts, times)
         # A batch of one function costs each backend a few calls, however many jobs are in it.
         for (name, queue, function, reason), count in counts.items():
             self.metrics.increment(name, count, self._tags_of(queue, function, "reason", reason))
+        for (name, queue, function, origin), seconds in times.items():
+            self.metrics.timings(name, seconds, self._tags_of(queue, function, "origin", origin))
 
-    def _count(self, outcome: Outcome, counts: Counter[tuple[str, str, str, str]]) -> None:
+    def _count(
+        self,
+        outcome: Outcome,
+        counts: Counter[tuple[str, str, str, str]],
+        times: dict[tuple[str, str, str, str], list[float]],
+    ) -> None:
         job = outcome.job
         queue, function = (job.queue, job.fn) if job else (outcome.delivery.envelope.queue, "")
         counter = _COUNTERS.get(outcome.ending)
@@ -79,13 +87,15 @@ class Report:
             counts[counter, queue, function, outcome.reason.partition(":")[0] if dead else ""] += 1
         if outcome.seconds is not None:
             counts[names.PROCESSED, queue, function, ""] += 1
-            tags = self._tags_of(queue, function)
-            self.metrics.timing(names.EXECUTION_TIME, outcome.seconds, tags)
+            times.setdefault((names.EXECUTION_TIME, queue, function, ""), []).append(
+                outcome.seconds
+            )
             if outcome.failed:
                 counts[names.FAILED, queue, function, ""] += 1
         if outcome.latency is not None and job is not None:
-            tags = self._tags_of(queue, function, "origin", origin_of(job))
-            self.metrics.timing(names.LATENCY, outcome.latency, tags)
+            times.setdefault((names.LATENCY, queue, function, origin_of(job)), []).append(
+                outcome.latency
+            )
 
     def recovered(
         self, orphans: Sequence[Delivery], recovered: Recovered, *, by_audit: bool
