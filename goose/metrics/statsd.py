@@ -32,6 +32,7 @@ import random
 import re
 import socket
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,8 @@ FLUSH = 0.1
 """Seconds a line waits for company at most."""
 RESOLVE_AGAIN = 10.0
 """Seconds until a name that could not be resolved is tried again."""
+REFUSED = 0.5
+"""Seconds for which nothing is sent after the network refused a datagram."""
 _WAITING = 64
 """Datagrams kept while the host's name is being resolved."""
 _SERIES = 10_000
@@ -74,7 +77,7 @@ class StatsDStatistics:
     datagrams: int
     """Handed to the network; whether they arrived nobody knows."""
     errors: int
-    """Datagrams the network refused."""
+    """Datagrams the network refused; what comes in the half second after that is dropped."""
     dropped: int
     """Lines or datagrams given up: not a number, too long, or no address for too long."""
 
@@ -127,6 +130,7 @@ class StatsD:
         self._buffer: list[bytes] = []
         self._size = 0
         self._waiting: deque[bytes] = deque()
+        self._refused_until = 0.0
         self._lines = self._datagrams = self._errors = self._dropped = 0
         self._thread: threading.Thread | None = None
         self._news = threading.Event()
@@ -257,12 +261,19 @@ class StatsD:
         """Send the datagrams, without blocking. Lock held."""
         while self._socket is not None and self._waiting:
             datagram = self._waiting.popleft()
+            if self._refused_until and time.monotonic() < self._refused_until:
+                self._dropped += 1
+                continue
             try:
                 self._socket.send(datagram)
                 self._datagrams += 1
-            except OSError:
-                # Full socket, no route, or the refusal of an earlier datagram.
+            except BlockingIOError:
                 self._errors += 1
+            except OSError:
+                # No route, no server, or the refusal of an earlier datagram.
+                self._errors += 1
+                # Nobody listens: to be told so for each datagram would cost more than a server.
+                self._refused_until = time.monotonic() + REFUSED
                 if isinstance(self._address, str):
                     self._disconnect()
 
