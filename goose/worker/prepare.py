@@ -20,8 +20,8 @@ from goose.jobs import Envelope, Job, decode, dump, parse
 from goose.middleware.base import Execution, Middleware, compose, compose_async
 from goose.worker.clock import Clock
 from goose.worker.config import ENVELOPE_SLACK, WorkerConfig
-from goose.worker.deaths import death, fields
-from goose.worker.outcomes import Ending, Outcome, Verb, dead, stored
+from goose.worker.deaths import death
+from goose.worker.outcomes import Ending, Outcome, Verb, dead, fields, known, stored
 from goose.worker.recovery import retry_of
 from goose.worker.work import Plan, Work
 
@@ -46,7 +46,9 @@ class Preparer:
         try:
             return self._prepare(delivery)
         except Exception as error:  # a defect of ours must cost this job some time, not its life
-            logger.exception("job %s could not be prepared", delivery.envelope.id)
+            logger.exception(
+                "job %s could not be prepared", delivery.envelope.id, extra=known(delivery)
+            )
             envelope = _delayed(delivery.envelope, self._config.defer_delay)
             return Outcome(Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, error=error)
 
@@ -63,7 +65,12 @@ class Preparer:
         except NewerVersion as error:
             return self._defer_newer(delivery, error)
         except Undecodable as error:
-            logger.error("job %s is buried: undecodable: %s", delivery.envelope.id, error)
+            logger.error(
+                "job %s is buried: undecodable: %s",
+                delivery.envelope.id,
+                error,
+                extra=known(delivery),
+            )
             return Outcome(
                 Ending.UNDECODABLE,
                 Verb.BURY,
@@ -136,11 +143,16 @@ class Preparer:
         since = body.setdefault("deferred_since", now)
         # Compared, not subtracted: it may be an integer that no float can hold.
         if not isinstance(since, float | int) or since < now - self._config.defer_limit:
-            logger.error("job %s is dead: %s", delivery.envelope.id, error)
+            logger.error("job %s is dead: %s", delivery.envelope.id, error, extra=known(delivery))
             return Outcome(
                 Ending.DEAD, Verb.BURY, delivery, delivery.envelope, reason="newer_version"
             )
-        logger.warning("job %s is left for a newer worker: %s", delivery.envelope.id, error)
+        logger.warning(
+            "job %s is left for a newer worker: %s",
+            delivery.envelope.id,
+            error,
+            extra=known(delivery),
+        )
         envelope = _delayed(delivery.envelope, self._config.defer_delay, dump(body))
         return Outcome(
             Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, delay=self._config.defer_delay
