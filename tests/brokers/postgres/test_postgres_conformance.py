@@ -1,0 +1,50 @@
+"""The PostgreSQL broker keeps every promise of the suite."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from goose.brokers.base import Broker
+from goose.brokers.postgres import PostgresBroker
+from goose.testing import BrokerSuite
+from tests.servers.postgres import PostgresServer
+
+
+class TestOnPostgres(BrokerSuite):
+    """On PostgreSQL as Debian has it, each test in a schema of its own."""
+
+    lull = 0.01
+    ttl = 0.05
+    delay = 0.1
+    patience = 5.0
+
+    @pytest.fixture(autouse=True)
+    def server(self, postgres_server: PostgresServer) -> None:
+        """The server of the tests to come."""
+        self.url = postgres_server.url
+
+    def connect(self, namespace: str, **options: Any) -> PostgresBroker:
+        """Return a broker of that namespace."""
+        return PostgresBroker(self.url, namespace=namespace, **options)
+
+    def make_broker(self) -> PostgresBroker:
+        return self.connect(uuid.uuid4().hex)
+
+    def reopen(self, broker: Broker) -> PostgresBroker:
+        return self.connect(self.namespace(broker))
+
+    def other_namespace(self, broker: Broker) -> PostgresBroker:
+        return self.connect(f"not_{self.namespace(broker)}")
+
+    def make_keeping(self, *, dead_max_age: float, dead_max_count: int) -> PostgresBroker:
+        return self.connect(
+            uuid.uuid4().hex, dead_max_age=dead_max_age, dead_max_count=dead_max_count
+        )
+
+    def namespace(self, broker: Broker) -> str:
+        """Return where *broker* keeps its jobs."""
+        assert isinstance(broker, PostgresBroker)
+        return broker.options.namespace
