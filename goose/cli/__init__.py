@@ -18,6 +18,7 @@ COMMANDS = {
     "jobs": "List, show, retry, delete and prioritise stored jobs.",
     "dead": "List, show, pop, replay and purge dead jobs.",
     "queues": "Show the queues: counts and the age of the oldest job.",
+    "migrate": "Make the tables of a database that keeps jobs, or print how.",
 }
 """Name of each command's module, and its one line of help."""
 

@@ -44,6 +44,7 @@ class Access:
         self._starting = threading.Lock()
         self._started = False
         self._closed = False
+        self._home = ""
 
     def close(self) -> None:
         """See `Broker.close`; ends every `dequeue` that blocks. The broker cannot be used again."""
@@ -92,6 +93,12 @@ class Access:
             if not present:
                 self.migrate()
             self._started = True
+
+    def _home_of_tables(self) -> str:
+        """Return what tells the broker's tables from others of the same name."""
+        if not self._home:
+            [(self._home,)] = self._rows("home", {}, again=True)
+        return self._home
 
     def _look_at_server(self, connection: Connection) -> bool:
         rows = connection.execute(checks.LOOK, [list(checks.SETTINGS)]).fetchall()

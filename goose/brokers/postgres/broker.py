@@ -30,13 +30,14 @@ from goose.brokers.postgres.rows import (
 from goose.brokers.postgres.sessions import Sessioned, lost
 from goose.brokers.postgres.upkeep import Upkept
 from goose.brokers.postgres.waiting import Sleeper
+from goose.brokers.postgres.within import Transacting
 from goose.jobs import Envelope
 
 POLL = 0.5
 """Seconds between an idle worker's own looks at most."""
 
 
-class PostgresBroker(Sessioned, Upkept, Inspecting):
+class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
     """A durable broker in a database.
 
     Thread-safe, and safe to use on both sides of a fork. Nothing is connected before the

@@ -7,8 +7,6 @@ at a time, under a lock that ends with its transaction.
 
 from __future__ import annotations
 
-import psycopg
-
 from goose.brokers.postgres.connections import Connection
 from goose.brokers.postgres.statements import script, statement
 from goose.errors import BrokerError
@@ -17,6 +15,7 @@ VERSION = 1
 """Version of the tables that this Goose makes and reads."""
 _PATIENCE = 60.0
 """Seconds a migration may take."""
+_TIMEOUTS = "SET LOCAL statement_timeout = '54s'; SET LOCAL lock_timeout = '30s'"
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('goose:' || %s, 0))"
 
 
@@ -26,10 +25,10 @@ def is_present(connection: Connection, schema: str) -> bool:
     Raises:
         BrokerError: They are of a version that this Goose is too old for.
     """
-    try:
-        row = connection.execute(statement("version", schema)).fetchone()
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+    # Asked first, as an error would stand in the server's log.
+    if connection.execute(statement("present", schema)).fetchone() != (1,):
         return False
+    row = connection.execute(statement("version", schema)).fetchone()
     if row is None:
         return False
     version, oldest = row
@@ -50,12 +49,9 @@ def migrate(connection: Connection, schema: str) -> None:
     connection.patience = _PATIENCE
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
     try:
-        connection.execute(
-            "SET LOCAL statement_timeout = '54s'; SET LOCAL lock_timeout = '30s'", prepare=False
-        )
+        connection.execute(_TIMEOUTS, prepare=False)
         connection.execute(_LOCK, [schema])
-        cursor = connection.execute("SELECT to_regclass(%s) IS NULL", [f'"{schema}".meta'])
-        if cursor.fetchone() == (True,):
+        if not is_present(connection, schema):
             connection.execute(script(schema).encode(), prepare=False)
         connection.execute("COMMIT")
     except BaseException:

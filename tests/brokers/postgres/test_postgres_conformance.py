@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import psycopg
 import pytest
 
 from goose.brokers.base import Broker
@@ -43,6 +44,9 @@ class TestOnPostgres(BrokerSuite):
         return self.connect(
             uuid.uuid4().hex, dead_max_age=dead_max_age, dead_max_count=dead_max_count
         )
+
+    def connection(self, broker: Broker) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.url)
 
     def namespace(self, broker: Broker) -> str:
         """Return where *broker* keeps its jobs."""

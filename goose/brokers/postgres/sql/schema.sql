@@ -52,10 +52,12 @@ CREATE TABLE {s}.sessions (
     autovacuum_vacuum_cost_delay = 0
 );
 
--- oldest: the oldest version of Goose's tables whose programs may still use these.
+-- oldest: the oldest version of the tables whose programs may still use these.
+-- home: tells these tables from others of the same name, in another database.
 CREATE TABLE {s}.meta (
     version integer PRIMARY KEY,
     oldest integer NOT NULL,
+    home uuid NOT NULL DEFAULT gen_random_uuid(),
     made_at timestamptz NOT NULL DEFAULT now()
 );
 INSERT INTO {s}.meta (version, oldest) VALUES (1, 1);
