@@ -34,7 +34,9 @@ from tests.servers.redis import free_port
 PATIENCE = 30.0
 """Seconds a server may take to start or to stop."""
 PACKAGE = "postgresql-15"
-QUICK: Mapping[str, str] = {"fsync": "on", "shared_buffers": "64MB", "max_connections": "200"}
+USUAL: Mapping[str, str] = {"shared_buffers": "64MB", "max_connections": "200"}
+QUICK: Mapping[str, str] = {"fsync": "off", "full_page_writes": "off"}
+"""Settings of a server that is quick, and need not survive a power cut."""
 
 
 def program(name: str) -> str:
@@ -75,7 +77,7 @@ class PostgresServer:
         self, folder: Path, *, port: int | None = None, config: Mapping[str, str] = {}
     ) -> None:
         self.port = port or free_port()
-        self.config = {**QUICK, **config}
+        self.config = {**USUAL, **config}
         self.process: subprocess.Popen[bytes] | None = None
         self._user = _user()
         self.home = Path(tempfile.mkdtemp(prefix="goose-pg-"))

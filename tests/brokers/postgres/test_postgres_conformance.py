@@ -11,6 +11,8 @@ import pytest
 from goose.brokers.base import Broker
 from goose.brokers.postgres import PostgresBroker
 from goose.testing import BrokerSuite
+from tests.brokers.postgres.roles import grant, make_roles
+from tests.servers.pgbouncer import Pgbouncer
 from tests.servers.postgres import PostgresServer
 
 
@@ -52,3 +54,35 @@ class TestOnPostgres(BrokerSuite):
         """Return where *broker* keeps its jobs."""
         assert isinstance(broker, PostgresBroker)
         return broker.options.namespace
+
+
+class TestBehindPgbouncer(TestOnPostgres):
+    """Through a pooler that gives each transaction another connection."""
+
+    @pytest.fixture(autouse=True)
+    def server(self, postgres_server: PostgresServer, pgbouncer: Pgbouncer) -> None:
+        """The servers of the tests to come."""
+        self.url = pgbouncer.url
+        self.direct = postgres_server.url
+
+    def connection(self, broker: Broker) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.direct)
+
+
+class TestAsWorker(TestOnPostgres):
+    """As a role that may do only what a worker needs, on tables that their owner made."""
+
+    @pytest.fixture(autouse=True)
+    def server(self, postgres_server: PostgresServer) -> None:
+        """The server of the tests to come, with the roles."""
+        self.owner = postgres_server.url
+        self.url = postgres_server.url_of("goose_worker")
+        make_roles(postgres_server)
+
+    def connect(self, namespace: str, **options: Any) -> PostgresBroker:
+        owner = PostgresBroker(self.owner, namespace=namespace)
+        owner.migrate()
+        with psycopg.connect(self.owner, autocommit=True) as connection:
+            grant(connection, owner.options.schema)
+        owner.close()
+        return super().connect(namespace, migrate="off", **options)
