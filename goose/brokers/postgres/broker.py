@@ -121,17 +121,15 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
                 ready |= self._promote(limit) > 0
             if ready and (found := self._lend(session, queues, limit)):
                 return found
-            while True:
-                left = deadline - time.monotonic()
-                if sleeper.woken or self._closed or left <= 0:
-                    return []
-                nap = self._random.uniform(POLL * 0.9, POLL)
-                if due_in is not None:
-                    nap = min(nap, max(due_in, 0.001))
-                if not sleeper.sleep(min(nap, left)):
-                    break
-                if found := self._lend(session, queues, limit):
-                    return found
+            left = deadline - time.monotonic()
+            if sleeper.woken or self._closed or left <= 0:
+                return []
+            nap = self._random.uniform(POLL * 0.9, POLL)
+            if due_in is not None:
+                nap = min(nap, max(due_in, 0.001))
+            # Roused by a notice of a job that is ready, most likely; else it looks.
+            if sleeper.sleep(min(nap, left)) and (found := self._lend(session, queues, limit)):
+                return found
 
     def _look(self, session: Session, queues: Sequence[Share]) -> tuple[bool, float | None]:
         """Return whether a job is ready, and the seconds until one of any queue is due."""

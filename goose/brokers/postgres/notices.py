@@ -121,6 +121,8 @@ class Ear:
         self._read, self._write = -1, -1
         self.listens = threading.Event()
         """Set while notices are heard."""
+        self.connected = 0
+        """How often it began to hear them."""
 
     def start(self) -> None:
         """Begin to listen, unless it has begun."""
@@ -159,6 +161,7 @@ class Ear:
                 connection = self._connections.connect()
                 try:
                     connection.execute(self._query, prepare=False)
+                    self.connected += 1
                     self.listens.set()
                     pause = 0.1
                     self._sleepers.rouse()  # for what was not heard while it was away

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode
 
 import psycopg
 from psycopg import pq
@@ -70,7 +70,8 @@ class Options:
         hosts = (server.get("host") or server.get("hostaddr") or "localhost").split(",")
         ports = (server.get("port") or "5432").split(",")
         places = [
-            f"{host}:{ports[min(number, len(ports) - 1)]}" for number, host in enumerate(hosts)
+            f"{host}:{ports[min(number, len(ports) - 1)] or 5432}"
+            for number, host in enumerate(hosts)
         ]
         return f"{','.join(places)}/{server.get('dbname', '')}".rstrip("/")
 
@@ -82,11 +83,10 @@ def read(url: str, given: Mapping[str, object]) -> Options:
         ConfigError: The URL is of another shape, or an option is unknown or nonsense.
     """
     try:
-        parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        query = dict(parse_qsl(url.partition("?")[2], keep_blank_values=True))
         ours = {name: value for name, value in query.items() if name in _READERS}
         theirs = {name: value for name, value in query.items() if name not in _READERS}
-        server = _server(urlunsplit(parts._replace(query="")), theirs)
+        server = _server(url.partition("?")[0], theirs)
     except (ValueError, psycopg.Error) as error:
         raise ConfigError(
             f"{_shown(url)!r} is no URL of PostgreSQL ({str(error).strip()}); write "
@@ -111,6 +111,9 @@ def _server(url: str, more: Mapping[str, str]) -> dict[str, str]:
             raise _unknown(name, url)
     found = conninfo_to_dict(f"{url}?{urlencode(more)}" if more else url)
     server = {name: str(value) for name, value in found.items() if value is not None}
+    for port in server.get("port", "").split(","):
+        if port and not port.isdigit():
+            raise ValueError(f"{port!r} is no port")
     # A standby would answer what it sees, and refuse what is written.
     server.setdefault("target_session_attrs", "read-write")
     server.setdefault("application_name", "goose")
