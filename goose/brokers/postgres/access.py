@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from goose.brokers.postgres import checks, schema
 from goose.brokers.postgres.connections import Connection, Connections, Row
 from goose.brokers.postgres.faults import CAUGHT, Remedy, judge, translated
+from goose.brokers.postgres.floors import Floors
 from goose.brokers.postgres.notices import Bell, Ear
 from goose.brokers.postgres.options import read
 from goose.brokers.postgres.statements import script, statement
@@ -24,8 +25,8 @@ from goose.errors import BrokerError
 
 T = TypeVar("T")
 DEFAULT_URL = "postgresql://localhost:5432/postgres"
-_AGAIN = 1.0
-"""Seconds for which what did certainly not happen is tried again."""
+_AGAIN = 2.0
+"""Seconds for which what did certainly not happen is tried again; a deadlock takes one to be seen."""
 _PAUSE = 0.05
 """Seconds between such tries at most; by chance, so that two who collided part."""
 
@@ -37,6 +38,7 @@ class Access:
         self.options = read(place or DEFAULT_URL, given)
         self._connections = Connections(self.options)
         self._sleepers = Sleepers()
+        self._floors = Floors()
         quiet = self.options.notify == "off"
         self._bell = None if quiet else Bell(self._connections, self.options)
         self._ear = None if quiet else Ear(self._connections, self.options, self._sleepers)
@@ -179,8 +181,10 @@ class Access:
     def _said(self, error: BaseException) -> BrokerError:
         return translated(error, self.options.where)
 
-    def _announce(self, queues: set[str]) -> None:
+    def _announce(self, queues: set[str], *, in_front: bool = True) -> None:
         """Wake whoever waits for jobs of *queues*, here and elsewhere."""
+        if in_front:
+            self._floors.clear(queues)
         self._sleepers.rouse(queues)
         if self._bell is not None:
             self._bell.ring(queues)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from goose.brokers.base import Capability, Delivery, Session, Share, order
-from goose.brokers.postgres.arrays import texts
+from goose.brokers.postgres.arrays import numbers, texts
 from goose.brokers.postgres.inspector import Inspecting
 from goose.brokers.postgres.rows import (
     bodies,
@@ -76,7 +76,7 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
                 values = {"id": job.id, "queue": job.queue, "group": job.group, "body": job.body}
                 # A second try does no harm, as an id that is stored already is left out.
                 self._run("store_one", values, again=True)
-                self._announce({job.queue})
+                self._announce({job.queue}, in_front=False)
                 return
         self.schedule(envelopes)
 
@@ -84,7 +84,7 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
         """See `Broker.schedule`; due instants to the microsecond, by the server's clock."""
         if envelopes:
             self._run("store", stored(envelopes), again=True)
-            self._announce({envelope.queue for envelope in envelopes})
+            self._announce({envelope.queue for envelope in envelopes}, in_front=False)
 
     # --- out -----------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
             deadline = time.monotonic() + wait
             looks_first, self._idle = self._idle, False
             if not looks_first:
-                found = self._lend(session, queues, limit)
+                found = self._lend(session, queues, limit, whole=wait <= 0)
                 if found or sleeper.woken or wait <= 0:
                     return found
             found = self._watch(session, queues, limit, sleeper, deadline)
@@ -115,12 +115,14 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
         deadline: float,
     ) -> Sequence[Delivery]:
         """Lend as soon as there is something, until *deadline* (monotonic seconds) or a `wake`."""
+        whole = True  # so that nothing is said to be empty that is not
         while True:
-            ready, due_in = self._look(session, queues)
+            ready, due_in = self._look(session, queues, whole=whole)
             if due_in is not None and due_in <= 0:
                 ready |= self._promote(limit) > 0
-            if ready and (found := self._lend(session, queues, limit)):
+            if ready and (found := self._lend(session, queues, limit, whole=whole)):
                 return found
+            whole = False
             left = deadline - time.monotonic()
             if sleeper.woken or self._closed or left <= 0:
                 return []
@@ -131,40 +133,53 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
             if sleeper.sleep(min(nap, left)) and (found := self._lend(session, queues, limit)):
                 return found
 
-    def _look(self, session: Session, queues: Sequence[Share]) -> tuple[bool, float | None]:
+    def _look(
+        self, session: Session, queues: Sequence[Share], *, whole: bool
+    ) -> tuple[bool, float | None]:
         """Return whether a job is ready, and the seconds until one of any queue is due."""
-        names = texts([share.queue for share in queues])
-        values = {**named(session), "queues": names}
+        names = [share.queue for share in queues]
+        floors, _ = self._floors.of(names, whole=whole)
+        values = {**named(session), "queues": texts(names), "floors": numbers(floors)}
         [(alive, ready, due_in)] = self._rows("look", values, again=True)
         if not alive:
             raise lost(session)
         return ready, None if due_in is None else due_in / 1e6
 
-    def _lend(self, session: Session, queues: Sequence[Share], limit: int) -> Sequence[Delivery]:
+    def _lend(
+        self, session: Session, queues: Sequence[Share], limit: int, *, whole: bool = False
+    ) -> Sequence[Delivery]:
+        """Lend what is ready; unless *whole*, what is ready at the very front may be left out."""
         names = order(queues, self._random)
         receipt = new_receipt()
-        rows = self._rows(
-            "dequeue",
-            {**named(session), "queues": texts(names), "limit": limit, "receipt": receipt},
-        )
+        floors, is_whole = self._floors.of(names, whole=whole)
+        begun = time.monotonic()
+        values = {
+            **named(session),
+            "queues": texts(names),
+            "floors": numbers(floors),
+            "limit": limit,
+            "receipt": receipt,
+        }
+        rows = self._rows("dequeue", values)
         if not rows:
             raise lost(session)
         if rows[0][0] is None:
             return []
-        if len(rows) > 1:
-            place = {name: number for number, name in enumerate(names)}
-            rows.sort(key=lambda row: (place[row[1]], row[5]))
+        place = {name: number for number, name in enumerate(names)}
+        rows.sort(key=lambda row: (place[row[1]], row[5]))
+        last = {row[1]: row[5] for row in rows}
+        self._floors.learn(last, time.monotonic() - begun, whole=is_whole)
         return delivered(rows, receipt, session)
 
     # --- settle --------------------------------------------------------------------------
 
     def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """See `Broker.ack`."""
-        return self._settle("ack", deliveries)
+        return self._settle("ack", sorted(deliveries, key=receipt_of))
 
     def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """See `Broker.release`; each takes back the place it had."""
-        unsettled = self._settle("release", deliveries)
+        unsettled = self._settle("release", sorted(deliveries, key=receipt_of))
         self._announce({delivery.envelope.queue for delivery in deliveries})
         return unsettled
 
@@ -172,7 +187,7 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
         """See `Broker.requeue`; all in one step."""
         envelopes = [envelope for _, envelope in deliveries]
         found = self._settle("requeue", [d for d, _ in deliveries], stored(envelopes))
-        self._announce({envelope.queue for envelope in envelopes})
+        self._announce({envelope.queue for envelope in envelopes}, in_front=False)
         return found
 
     def bury(self, deliveries: Sequence[tuple[Delivery, Envelope]]) -> Sequence[Delivery]:

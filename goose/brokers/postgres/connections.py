@@ -42,6 +42,8 @@ _SESSION = (
     "SET idle_in_transaction_session_timeout = {idle};"
     # The right plans do not depend on how full the tables were when they were last looked at.
     "SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off;"
+    # Rows are locked in the order they are named in, which is that of their ids.
+    "SET enable_hashjoin = off; SET enable_mergejoin = off;"
     "SET plan_cache_mode = force_generic_plan"
 )
 logging.getLogger("psycopg").addHandler(logging.NullHandler())

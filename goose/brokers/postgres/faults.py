@@ -3,10 +3,10 @@
 ========= ======================================== =============================================
 `Remedy`  what is known                            what is done
 ========= ======================================== =============================================
-RETRY     the server refused for the moment;       again, soon, for up to a second; then
+RETRY     the server refused for the moment;       again, soon, for up to two seconds; then
           nothing happened                         `BrokerUnavailable`
-RECONNECT it is not the right server, or this      again over new connections, for up to a
-          connection is stale; nothing happened    second; then `BrokerUnavailable`
+RECONNECT it is not the right server, or this      again over new connections, as long; then
+          connection is stale; nothing happened    `BrokerUnavailable`
 LOST      the answer did not come; what happened   `BrokerUnavailable`; calls that may be
           is unknown                               repeated without harm are, once
 REFUSED   the server refused and will again;       `Refused`, a `BrokerError`, with advice

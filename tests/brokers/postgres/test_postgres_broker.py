@@ -19,7 +19,7 @@ import goose
 from goose import brokers
 from goose.brokers.base import Session, Share, State
 from goose.brokers.postgres import PostgresBroker, broker, checks
-from goose.brokers.postgres.arrays import teach, texts
+from goose.brokers.postgres.arrays import numbers, teach, texts
 from goose.brokers.postgres.options import read
 from goose.brokers.postgres.statements import statement
 from goose.errors import BrokerError, BrokerUnavailable, ConfigError, SessionLost
@@ -286,7 +286,7 @@ def plan(connection: psycopg.Connection[Any], schema: str, session: Session) -> 
     """Return how the server would lend jobs now."""
     teach(connection.adapters)
     values = {
-        "session": session.id, "epoch": 1, "queues": texts(["mail", "other"]), "limit": 10,
+        "session": session.id, "epoch": 1, "queues": texts(["mail", "other"]), "floors": numbers([0, 0]), "limit": 10,
         "receipt": 1,
     }  # fmt: skip
     query = b"EXPLAIN (ANALYZE, FORMAT JSON) " + statement("dequeue", schema)
@@ -507,6 +507,7 @@ def test_a_claim_under_way_is_waited_for(
             session=dying.id,
             epoch=1,
             queues=texts(["mail"]),
+            floors=numbers([0]),
             limit=1,
             receipt=7,
         )
@@ -564,6 +565,7 @@ def test_an_end_sees_the_loan_it_waited_for(
             session=session.id,
             epoch=1,
             queues=texts(["mail"]),
+            floors=numbers([0]),
             limit=1,
             receipt=7,
         )

@@ -9,8 +9,9 @@ WITH done AS (
         CROSS JOIN unnest(%(ids)b::text[], %(receipts)b::int8[], %(queues)b::text[],
                           %(groups)b::text[], %(bodies)b::bytea[])
             WITH ORDINALITY AS i (id, receipt, queue, grp, body, place)
+        ORDER BY i.id
     ) AS n
-    WHERE j.id = n.id AND j.receipt = n.receipt AND j.state = 2
+    WHERE j.id = n.id AND j.receipt = n.receipt
         AND EXISTS (SELECT FROM {s}.sessions AS s WHERE s.seq = j.holder AND s.state = 0)
     RETURNING j.id, n.receipt
 )

@@ -1,4 +1,5 @@
 -- dequeue.sql: lend ready jobs of several queues, in their order, to a session that lives.
+-- Each queue is read from a floor on: where a look may begin that need not see everything.
 -- No row: the session does not live. One row of nulls: nothing is ready.
 -- The lock on the session's row makes who declares it dead wait for this loan. After a crash of
 -- the server no loan need be remembered, so its commit does not wait for the disk.
@@ -10,11 +11,11 @@ WITH me AS MATERIALIZED (
 ), first AS MATERIALIZED (
     SELECT j.place
     FROM me
-    CROSS JOIN unnest(%(queues)b::text[]) AS q (name)
+    CROSS JOIN unnest(%(queues)b::text[], %(floors)b::int8[]) AS q (name, floor)
     CROSS JOIN LATERAL (
         SELECT ctid AS place
         FROM {s}.jobs
-        WHERE state = 1 AND queue = q.name
+        WHERE state = 1 AND queue = q.name AND rank >= q.floor
         ORDER BY rank
         LIMIT %(limit)s
         FOR UPDATE SKIP LOCKED

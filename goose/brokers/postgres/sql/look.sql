@@ -6,9 +6,12 @@ SELECT
     ),
     EXISTS (
         SELECT
-        FROM unnest(%(queues)b::text[]) AS q (name)
+        FROM unnest(%(queues)b::text[], %(floors)b::int8[]) AS q (name, floor)
         CROSS JOIN LATERAL (
-            SELECT FROM {s}.jobs WHERE state = 1 AND queue = q.name ORDER BY rank LIMIT 1
+            SELECT FROM {s}.jobs
+            WHERE state = 1 AND queue = q.name AND rank >= q.floor
+            ORDER BY rank
+            LIMIT 1
         ) AS j
     ),
     (SELECT min(rank) FROM {s}.jobs WHERE state = 0) - {now}

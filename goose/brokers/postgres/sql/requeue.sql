@@ -12,8 +12,9 @@ WITH done AS (
                           %(groups)b::text[], %(bodies)b::bytea[], %(delays)b::int8[],
                           %(dues)b::int8[])
             WITH ORDINALITY AS i (id, receipt, queue, grp, body, delay, due_at, place)
+        ORDER BY i.id
     ) AS n
-    WHERE j.id = n.id AND j.receipt = n.receipt AND j.state = 2
+    WHERE j.id = n.id AND j.receipt = n.receipt
         AND EXISTS (SELECT FROM {s}.sessions AS s WHERE s.seq = j.holder AND s.state = 0)
     RETURNING j.id, n.receipt
 )
