@@ -26,7 +26,7 @@ from goose.jobs import Envelope, Job
 from goose.metrics.base import Metrics
 from goose.retries import Retry
 from goose.sealing import BeforeEnqueue, Sealed, delay_of, instant_of, item_arguments
-from goose.sending import Door, storing
+from goose.sending import Door, Within, storing
 from goose.settings import Settings
 
 P = ParamSpec("P")
@@ -94,8 +94,9 @@ class Client:
     ) -> Client:
         """Return a client with these options bound on top, as `goose.Client.using`.
 
-        With *connection* jobs are stored by the event loop's own thread, which is blocked
-        for as long as the connection's database takes.
+        With *connection*, one that is awaited (psycopg's ``AsyncConnection``, SQLAlchemy's
+        ``AsyncSession`` …) is awaited; any other blocks the event loop for as long as its
+        database takes.
         """
         return Client.of(
             self._client.using(
@@ -218,8 +219,11 @@ class Client:
 
 
 async def _sent(door: Door, envelopes: Sequence[Envelope]) -> None:
+    if isinstance(door, Within):
+        await door.asend(envelopes)  # the caller's own connection belongs to this task
+        return
     if not isinstance(door, Combiner):
-        door.send(envelopes)  # the caller's own connection belongs to this thread
+        door.send(envelopes)
         return
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()

@@ -19,7 +19,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from goose.brokers import connect, name_of, namespaced
-from goose.brokers.base import Broker, Transactional
+from goose.brokers.base import AsyncTransactional, Broker, Transactional
 from goose.combining import BATCH, Combiner
 from goose.errors import (
     BrokerError,
@@ -54,7 +54,7 @@ instead: ContextVar[Callable[[Door], Door] | None] = ContextVar(
 """Puts something in the place of every door; for `goose.testing`."""
 
 
-class _Within:
+class Within:
     """Stores inside a transaction of the caller's own, and so never with others."""
 
     def __init__(self, broker: Transactional, connection: object) -> None:
@@ -62,7 +62,15 @@ class _Within:
         self._connection = connection
 
     def send(self, envelopes: Sequence[Envelope]) -> None:
+        """See `Door.send`."""
         self._broker.enqueue_within(self._connection, envelopes)
+
+    async def asend(self, envelopes: Sequence[Envelope]) -> None:
+        """The same, for a connection that may have to be awaited."""
+        if isinstance(self._broker, AsyncTransactional):
+            await self._broker.aenqueue_within(self._connection, envelopes)
+        else:
+            self.send(envelopes)
 
 
 class Link:
@@ -92,7 +100,7 @@ class Link:
                 f"{name_of(self.broker)} cannot store jobs inside a transaction of yours; use a broker "
                 "in your own database, or leave out connection= and enqueue after the commit"
             )
-        return _Within(self.broker, connection)
+        return Within(self.broker, connection)
 
     def close(self) -> None:
         """Let go of the broker, unless it was given as an object."""

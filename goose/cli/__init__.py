@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "Look whether settings, broker, code and stored jobs fit together.",
     "health": "Say whether a worker is well, from its heartbeat file.",
     "queues": "Show the queues: counts and the age of the oldest job.",
+    "migrate": "Make the tables of a database that keeps jobs, or print how.",
 }
 """Name of each command's module, and its one line of help."""
 
