@@ -15,7 +15,7 @@ from goose.jobs import Job
 from goose.metrics import base as names
 from goose.metrics.base import Metrics
 from goose.metrics.fanout import Fanout
-from goose.worker.outcomes import Ending, Outcome
+from goose.worker.outcomes import BLAMED, Ending, Outcome
 from goose.worker.recovery import Recovered
 
 logger = logging.getLogger("goose.worker")
@@ -28,6 +28,7 @@ _COUNTERS = {
     Ending.DEFERRED: names.DEFERRED,
     Ending.DEAD: names.DEAD,
     Ending.UNDECODABLE: names.UNDECODABLE,
+    Ending.RECOVERED: names.RECOVERED,
 }
 
 
@@ -60,6 +61,8 @@ class Report:
                 self.metrics.increment(names.LOST_SETTLES, 1, queue)
                 continue
             self.endings[outcome.ending] += 1
+            if outcome.ending is Ending.RECOVERED:
+                self.orphans += 1
             if outcome.seconds is not None:
                 self.processed += 1
             if self.metrics:
@@ -76,6 +79,8 @@ class Report:
                 else {}
             )
             metrics.increment(counter, 1, {**tags, **extra} if extra else tags)
+        if outcome.reason == BLAMED:
+            metrics.increment(names.CRASHED, 1, {"queue": outcome.delivery.envelope.queue})
         if outcome.seconds is not None:
             metrics.increment(names.PROCESSED, 1, tags)
             metrics.timing(names.EXECUTION_TIME, outcome.seconds, tags)

@@ -59,8 +59,9 @@ class Gauge:
         for queue in self._queues:
             stats = seen.get(queue)
             for state in State:
-                size = stats.counts[state] if stats else 0
-                self._metrics.gauge(QUEUE_SIZE, size, {"queue": queue, "state": state.value})
+                size = stats.counts.get(state) if stats else 0
+                if size is not None:
+                    self._metrics.gauge(QUEUE_SIZE, size, {"queue": queue, "state": state.value})
             oldest = (stats.oldest if stats else None) or 0.0
             self._metrics.gauge(QUEUE_OLDEST, oldest, {"queue": queue})
         return MEASURE_EVERY
