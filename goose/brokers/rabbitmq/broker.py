@@ -4,10 +4,10 @@ A process has up to two connections, each with a thread of its own: one that pub
 the server may make us wait when it is short of memory, and one that consumes, where it never
 does. Nothing is connected before it is used.
 
-A settle by `ack` or `release` is a word to the server that has no answer; if it is lost with
-the connection, the job is lent again. `requeue` and `bury` first store the next state and have
-that confirmed, and then ack. So a crash in between leaves both: a job may run twice, and is
-never lost.
+An ack has no answer in this protocol, so `ack` asks the server something behind it, once for
+all the jobs of a call, and returns with the answer. `requeue` and `bury` first store the next
+state and have that confirmed, and then ack. So a crash in between leaves both: a job may run
+twice, and is never lost.
 """
 
 from __future__ import annotations

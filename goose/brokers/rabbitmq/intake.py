@@ -16,11 +16,12 @@ from typing import Any
 
 from goose.brokers.base import Delivery, Session, Share, order
 from goose.brokers.rabbitmq.faults import translated
-from goose.brokers.rabbitmq.lane import Lane, Loan
+from goose.brokers.rabbitmq.lane import Hearing, Lane, Loan
 from goose.brokers.rabbitmq.names import Names
 from goose.brokers.rabbitmq.options import Options
 from goose.brokers.rabbitmq.wire import Wire
 from goose.brokers.rabbitmq.words import HEADER, Hearsay
+from goose.errors import BrokerUnavailable
 from goose.jobs import Envelope
 
 TEND = 0.1
@@ -187,7 +188,13 @@ class Intake:
         return None if loan is None else loan.word
 
     def settle(self, deliveries: Sequence[Delivery], *, back: bool = False) -> list[Delivery]:
-        """End these loans, by an ack or by giving them *back*; return those that were not ours."""
+        """End these loans, by an ack or by giving them *back*; return those that were not ours.
+
+        An ack has no answer, so a question is sent behind it, and the answer to that waited for.
+
+        Raises:
+            BrokerUnavailable: The server may have heard of it or not.
+        """
         lost: list[Delivery] = []
         tags: dict[Lane, list[int]] = {}
         generations: dict[Lane, int] = {}
@@ -209,13 +216,28 @@ class Intake:
                     lane.doubt()
                     self.hearsay.given_back([loan.id])
         if tags:
-            self.wire.call(lambda: self._tell(tags, generations, back))
+            hearing = Hearing(len(tags))
+            self.wire.call(lambda: self._tell(tags, generations, back, hearing))
+            if not hearing.wait(self.options.timeout):
+                raise BrokerUnavailable(
+                    f"RabbitMQ at {self.options.where} may not have heard that jobs are done; "
+                    "then it lends them again"
+                )
         return lost
 
-    def _tell(self, tags: dict[Lane, list[int]], generations: dict[Lane, int], back: bool) -> None:
+    def _tell(
+        self,
+        tags: dict[Lane, list[int]],
+        generations: dict[Lane, int],
+        back: bool,
+        hearing: Hearing,
+    ) -> None:
         for lane, numbers in tags.items():
             if lane.generation == generations[lane]:
                 (lane.nack if back else lane.ack)(numbers)
+                lane.ask(hearing)
+            else:
+                hearing.heard(False)
 
     # --- the wire's thread ---------------------------------------------------------------
 

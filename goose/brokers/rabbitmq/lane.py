@@ -25,6 +25,7 @@ marked as the wire's own.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -71,6 +72,30 @@ class Loan:
     """The last word about it that was heeded."""
 
 
+class Hearing:
+    """Waits until the server has heard what several lanes had to say.
+
+    Args:
+        lanes: How many.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self._left = lanes
+        self._well = True
+        self._done = threading.Event()
+
+    def heard(self, well: bool) -> None:
+        """Note that one lane had its answer, or will have none; on the wire's thread."""
+        self._well &= well
+        self._left -= 1
+        if not self._left:
+            self._done.set()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to *timeout* seconds; say whether all was heard."""
+        return self._done.wait(timeout) and self._well
+
+
 class Lane:
     """See the module."""
 
@@ -98,6 +123,7 @@ class Lane:
         self._busy = False
         self._wanted = 0
         self._retry_mono = 0.0
+        self._hearings: list[Hearing] = []
         self._open: dict[int, None] = {}
         """Tags that are not settled, in their order."""
 
@@ -309,6 +335,16 @@ class Lane:
         channel = self._channel
         self._settle(tags, lambda tag, multiple: channel.basic_nack(tag, multiple, requeue=True))
 
+    def ask(self, hearing: Hearing) -> None:
+        """Have *hearing* told once the server has heard all that was said here."""
+        self._hearings.append(hearing)
+
+        def answered(_frame: Any) -> None:
+            self._hearings.remove(hearing)
+            hearing.heard(True)
+
+        self._channel.queue_declare(self.name, passive=True, callback=answered)
+
     def _settle(self, tags: list[int], say: Any) -> None:
         for tag in tags:
             self._open.pop(tag, None)
@@ -355,6 +391,9 @@ class Lane:
         self._channel = self._consumer = None
         self._open.clear()
         self._busy = False
+        hearings, self._hearings = self._hearings, []
+        for hearing in hearings:
+            hearing.heard(False)
         with self._intake.condition:
             self._wanted = max(self._wanted, self.prefetch)
             self.generation += 1
