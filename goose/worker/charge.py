@@ -26,7 +26,7 @@ from enum import Enum
 from goose.brokers.base import Broker, Inspector, Session, Sessions
 from goose.errors import SessionLost
 from goose.metrics.base import PROCESS_DEATHS
-from goose.worker.aftermath import Aftermath, Cause, blame
+from goose.worker.aftermath import Aftermath, Cause, testimony
 from goose.worker.clock import Clock
 from goose.worker.control import (
     Count,
@@ -405,7 +405,7 @@ class Charge:
             self._aftermath = Aftermath(
                 self._tools.broker,
                 self._sessions,
-                blame(self._cause, running, ended, died_at),
+                testimony(self._cause, running, ended, died_at),
                 name=self.label,
                 ttl=self._plan.ttl,
                 submit=self._tools.submit,

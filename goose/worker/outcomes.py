@@ -23,6 +23,8 @@ MAX_MESSAGE = 2_000
 """Characters of an error's message that are kept."""
 MAX_TRACEBACK = 8_000
 """Characters of a traceback that are kept: its end, which says most."""
+BLAMED = "blamed"
+"""The reason of a recovered job that was alone in its process when it died."""
 UNBOUNDED = 1 << 62
 """Size limit for what is stored already: a job must never become too large to settle."""
 
@@ -47,6 +49,8 @@ class Ending(StrEnum):
     DEAD = "dead"
     UNDECODABLE = "undecodable"
     RELEASED = "released"
+    RECOVERED = "recovered"
+    """Not run: its last process died, and a witness says that it had been started there."""
 
 
 class Outcome(NamedTuple):

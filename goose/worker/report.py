@@ -16,7 +16,7 @@ from goose.metrics import base as names
 from goose.metrics.base import Metrics
 from goose.metrics.bounds import MAX_SERIES, OTHER
 from goose.metrics.fanout import Fanout
-from goose.worker.outcomes import Ending, Outcome
+from goose.worker.outcomes import BLAMED, Ending, Outcome
 from goose.worker.recovery import Recovered
 
 logger = logging.getLogger("goose.worker")
@@ -29,6 +29,7 @@ _COUNTERS = {
     Ending.DEFERRED: names.DEFERRED,
     Ending.DEAD: names.DEAD,
     Ending.UNDECODABLE: names.UNDECODABLE,
+    Ending.RECOVERED: names.RECOVERED,
 }
 _ORIGINS = ("scheduled", "cron")
 
@@ -63,6 +64,8 @@ class Report:
                 counts[names.LOST_SETTLES, outcome.delivery.envelope.queue, "", ""] += 1
                 continue
             self.endings[outcome.ending] += 1
+            if outcome.ending is Ending.RECOVERED:
+                self.orphans += 1
             if outcome.seconds is not None:
                 self.processed += 1
             if self.metrics:
@@ -85,6 +88,8 @@ class Report:
         if counter is not None:
             dead = outcome.ending is Ending.DEAD
             counts[counter, queue, function, outcome.reason.partition(":")[0] if dead else ""] += 1
+        if outcome.reason == BLAMED:
+            counts[names.CRASHED, outcome.delivery.envelope.queue, "", ""] += 1
         if outcome.seconds is not None:
             counts[names.PROCESSED, queue, function, ""] += 1
             times.setdefault((names.EXECUTION_TIME, queue, function, ""), []).append(

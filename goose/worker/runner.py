@@ -390,11 +390,19 @@ class Runner:
             lost_settles=report.lost,
         )
 
+    def _sees_running(self, queue: str) -> bool:
+        assert isinstance(self._broker, Inspector)
+        try:
+            self._broker.count(State.RUNNING, queue)
+        except Unsupported:
+            return False
+        return True
+
     def is_empty(self) -> bool:
         """Say whether nothing is ready or running in this worker's queues, here or elsewhere.
 
-        What is only scheduled does not count. Without an `Inspector` it speaks for this
-        process alone.
+        What is only scheduled does not count. Without an `Inspector`, or one that sees what
+        others run, it speaks for this process alone.
 
         Raises:
             BrokerError: The broker could not say.
@@ -406,7 +414,13 @@ class Runner:
         # The broker's word alone decides: what a fetch has just been lent is running there.
         # The counts are quick to say no; a job that moves from running to ready between them,
         # for a retry at once, is only seen for certain in the listing of one moment.
-        states, queues = (State.READY, State.RUNNING), [s.queue for s in self._config.queues]
+        queues = [share.queue for share in self._config.queues]
+        states: tuple[State, ...] = (State.READY, State.RUNNING)
+        if not self._sees_running(queues[0]):
+            # Then this process answers for itself, and others for themselves.
+            if not self._engine.fetcher.found_nothing:
+                return False
+            states = (State.READY,)
         if any(self._broker.count(state, queue) for state in states for queue in queues):
             return False
         return not any(

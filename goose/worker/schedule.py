@@ -75,6 +75,7 @@ def measured(
     for queue in [*ours, *others]:
         stats = seen.get(queue)
         for state in State:
-            size = stats.counts[state] if stats else 0
-            yield QUEUE_SIZE, size, {"queue": queue, "state": state.value}
+            size = stats.counts.get(state) if stats else 0
+            if size is not None:
+                yield QUEUE_SIZE, size, {"queue": queue, "state": state.value}
         yield QUEUE_OLDEST, (stats.oldest if stats else None) or 0.0, {"queue": queue}
