@@ -49,6 +49,15 @@ chaos: setup ## real processes killed, stopped and crashed (BROKER=sqlite|redis|
 simulate: setup ## the engine under a virtual clock with faults (SEEDS=100000)
 	$(BIN)/python -m goose.testing.simulate --seeds $(SEEDS) $(ARGS)
 
+.PHONY: cost
+cost: setup ## CPU per job of each middleware and of metrics, and a Redis drain with both
+	$(BIN)/python benchmarks/observe.py $(ARGS)
+	$(BIN)/python benchmarks/observe_drain.py
+
+.PHONY: statsd
+statsd: setup ## every measure in every dialect to the real StatsD server (needs Node.js)
+	$(BIN)/python tests/metrics/real_statsd.py
+
 .PHONY: setup
 setup: ## only create .venv and install everything into it
 	@tools/setup test

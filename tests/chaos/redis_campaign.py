@@ -20,9 +20,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import goose
 from goose import brokers
@@ -135,32 +136,30 @@ def run(folder: Path, plan: Plan, say: Callable[[str], object] = lambda _: None)
         RedisServer(folder / "server", config=CONFIG) as server,
         Proxy(("127.0.0.1", server.port), split=command_length) as proxy,
     ):
-        return _Campaign(folder, plan, server, proxy, say).run()
+        return Campaign(folder, plan, server, proxy, say).run()
 
 
-class _Campaign:
-    """One campaign under way."""
+class Campaign:
+    """One campaign under way; on another kind of server with other faults."""
+
+    server_faults: Mapping[str, Callable[[Any], None]] = SERVER
+    network_faults: Mapping[str, Callable[[Any], None]] = NETWORK
 
     def __init__(
-        self,
-        folder: Path,
-        plan: Plan,
-        server: RedisServer,
-        proxy: Proxy,
-        say: Callable[[str], object],
+        self, folder: Path, plan: Plan, server: Any, proxy: Proxy, say: Callable[[str], object]
     ) -> None:
         self.folder = folder
         self.plan = plan
         self.say = say
         self.chance = random.Random(plan.seed)
-        self.arena = Arena(server, proxy, self.chance, plan.hold)
-        through = f"redis://127.0.0.1:{proxy.port}/0"
+        self.arena = self.make_arena(server, proxy)
+        through = server.url.replace(f":{server.port}", f":{proxy.port}")
         self.through = through
         self.clients = [goose.Client(server.url), goose.Client(through)]
         self.direct = goose.Client(server.url)
         urls = [server.url] * plan.near + [through] * plan.far
         self.crew = Crew(folder, urls, self.direct, plan.ttl, random.Random(plan.seed + 1))
-        kinds = len(SERVER) + len(NETWORK)
+        kinds = len(self.server_faults) + len(self.network_faults)
         self.producers = Producers(
             self.clients,
             plan.jobs,
@@ -174,6 +173,15 @@ class _Campaign:
         self.more_faults: list[Fault] = []
         self.problems: list[str] = []
         self.forked: list[str] = []
+
+    def make_arena(self, server: Any, proxy: Proxy) -> Any:
+        """Return what faults can reach."""
+        return Arena(server, proxy, self.chance, self.plan.hold)
+
+    def left_over(self) -> str:
+        """Return what the server holds in the end."""
+        left = self.arena.admin.keys("*")
+        return f"{len(left)} keys: {sorted(left)[:12]}"
 
     def run(self) -> Result:
         began = time.monotonic()
@@ -206,12 +214,12 @@ class _Campaign:
     # --- part one --------------------------------------------------------------------------
 
     def _break_the_broker(self) -> None:
-        acts = {**SERVER, **NETWORK}
+        acts = {**self.server_faults, **self.network_faults}
         for number in range(self.plan.rounds):
             kinds = list(acts)
             self.chance.shuffle(kinds)
             for kind in kinds:
-                self._incident(kind, acts[kind], far_only=kind in NETWORK)
+                self._incident(kind, acts[kind], far_only=kind in self.network_faults)
             self._fork(f"fork{number}")
         if self.plan.long_blackhole:
             self._long_blackhole()
@@ -269,7 +277,11 @@ class _Campaign:
         return list(DEAD)
 
     def _break_the_workers(self) -> None:
-        disturbing = [kind for kind in {**SERVER, **NETWORK} if not kind.startswith("throttle")]
+        disturbing = [
+            kind
+            for kind in {**self.server_faults, **self.network_faults}
+            if not kind.startswith("throttle")
+        ]
         for number, name in enumerate(self.plan.worker_faults):
             self.say(name)
             disturbed = None
@@ -277,8 +289,8 @@ class _Campaign:
                 kind = self.chance.choice(disturbing)
                 disturbed = threading.Thread(
                     target=self._incident,
-                    args=(kind, {**SERVER, **NETWORK}[kind]),
-                    kwargs={"far_only": kind in NETWORK, "alone": False},
+                    args=(kind, {**self.server_faults, **self.network_faults}[kind]),
+                    kwargs={"far_only": kind in self.network_faults, "alone": False},
                 )
                 disturbed.start()
                 time.sleep(self.chance.uniform(0, self.plan.hold))
@@ -316,13 +328,12 @@ class _Campaign:
         if waiting:
             result.problems.append(f"drained, and still there: {waiting[:10]}")
         self._find_problems(result, dead)
-        keys = self.arena.admin.keys("*")
         result.problems += self.problems
         result.facts |= {
             "longest call": f"{max(call.end - call.start for call in producers.attempts):.1f} s",
             "given back at stop": ", ".join(f"{s:.2f} s" for s in crew.returned) + " after the end",
             "dead": dead,
-            "left in Redis": f"{len(keys)} keys: {sorted(keys)[:12]}",
+            "left there": self.left_over(),
         }
         return result
 
@@ -380,7 +391,7 @@ class _Campaign:
             ]
             failed = sum(bool(call.error) for call in calls)
             # A fault of the network has met a connection with a request under way.
-            hit = met + len(calls) > 0 if incident.kind in SERVER else incident.hits > 0
+            hit = met + len(calls) > 0 if incident.kind in self.server_faults else incident.hits > 0
             row.update(times=1, met=hit, runs=met, calls=len(calls), failed=failed)
         return found
 

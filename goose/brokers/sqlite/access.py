@@ -13,6 +13,7 @@ from goose.brokers.sqlite import host
 from goose.brokers.sqlite.options import read
 from goose.brokers.sqlite.registry import leave, share
 from goose.brokers.sqlite.rows import has_fresh, micros, place_fresh
+from goose.brokers.sqlite.schema import script
 from goose.brokers.sqlite.statements import Statements
 from goose.brokers.sqlite.writer import Work
 from goose.errors import BrokerError
@@ -42,6 +43,10 @@ class Access:
     def migrate(self) -> None:
         """Make the file and its tables, if they are not there; any first use does so too."""
         self._write(lambda _: None)
+
+    def migration(self) -> str:
+        """See `Migrating.migration`."""
+        return script(self.options.namespace)
 
     def close(self) -> None:
         """See `Broker.close`; ends a `dequeue` that blocks. The broker cannot be used again."""

@@ -75,6 +75,15 @@ def prefix(namespace: str) -> str:
     return f"goose_{namespace}_" if namespace else "goose_"
 
 
+def script(namespace: str) -> str:
+    """Return the statements that make the tables of *namespace* from nothing."""
+    p = prefix(namespace)
+    first = (
+        f"INSERT INTO {p}meta VALUES ({VERSION}, CAST(strftime('%s', 'now') AS INTEGER) * 1000000)"
+    )
+    return f"{_TABLES.format(p=p).strip()};\n{first};\n"
+
+
 def is_present(connection: sqlite3.Connection | sqlite3.Cursor, namespace: str) -> bool:
     """Return whether the tables are there and complete."""
     p = prefix(namespace)
