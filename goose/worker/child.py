@@ -12,6 +12,7 @@ heartbeats for this process: it ends at once, whatever it does.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -239,6 +240,10 @@ def main(fd: int) -> int:
             return 0
         # Before the first job: what is written from then on is a change.
         changed = SourceWatch().changed if bootstrap.reload else None
+        # Whatever is there now stays for good: the collector need not look at it, again and again,
+        # while jobs run. Source: a tenth of the CPU of a no-op job, in turns with and without.
+        gc.collect()
+        gc.freeze()
         _start(runner)
     except _CannotBegin as problem:
         logger.error("%s", problem.text)
