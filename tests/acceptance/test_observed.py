@@ -117,7 +117,8 @@ def value(samples: Samples, name: str, labels: dict[str, str]) -> float:
 def listen_until_dead(listener: socket.socket) -> Counter[str]:
     """Add up the counters of datagrams until the dead job has come."""
     counted: Counter[str] = Counter()
-    while not (counted["goose.jobs.dead"] and counted["goose.jobs.processed"] >= 7):
+    last = {"processed": 7, "dead": 1, "failed": 2}  # of one batch, but not of one datagram
+    while any(counted[f"goose.jobs.{name}"] < count for name, count in last.items()):
         for line in listener.recv(65536).decode().splitlines():
             name, _, rest = line.partition(":")
             number, kind = rest.split("|")[:2]
