@@ -132,11 +132,8 @@ class Worker:
 
     def _backend(self, spec: str | Metrics) -> Metrics:
         backend = metrics.connect(spec)
-        if isinstance(spec, str):
-            # What a module holds as an object stays the module's own.
-            held = None if "://" in spec else plugins.load(spec, kind="metrics backend")
-            if held is not backend:
-                self._backends.append(backend)
+        if metrics.is_made_for(spec, backend):
+            self._backends.append(backend)
         return backend
 
     def stop(self, grace: float | None = None) -> bool:
