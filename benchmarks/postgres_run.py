@@ -41,8 +41,8 @@ CONFIG = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
 def enqueue(side: Side, server: PostgresServer, folder: Path, jobs: int) -> Figures:
     """Single calls, those of 16 callers at once, and many at once: jobs per second."""
     figures: Figures = {}
-    for how, count in (("single", jobs // 10), ("together", jobs // 4), ("bulk", jobs * 2)):
-        count = max(int(count * side.share), 200)
+    for how, part in (("single", 0.1), ("together", 0.25), ("bulk", 2)):
+        count = max(int(jobs * part * side.share), 200)
         with Trial(side, server, folder, count) as trial:
             figures[how] = trial.produce(how, "noop", count)
     return figures

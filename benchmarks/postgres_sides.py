@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 from pathlib import Path
+from typing import Self
 
 import redis_sides
 import redis_trial
@@ -59,7 +60,7 @@ class Trial(redis_trial.Trial):
         self.server.execute(f"CREATE DATABASE {DATABASE}")
         self.url = self.server.url_of("postgres", DATABASE)
 
-    def __enter__(self) -> Trial:
+    def __enter__(self) -> Self:
         super().__enter__()
         if command := self.side.setup(self.programs):
             done = subprocess.run(

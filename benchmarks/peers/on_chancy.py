@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import jobs
 import produce
@@ -38,7 +38,7 @@ async def bulk(kind: str, places: Sequence[int]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def connected():
+async def connected() -> AsyncIterator[None]:
     async with chancy:
         yield
 

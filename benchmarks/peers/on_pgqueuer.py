@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import asyncpg
@@ -24,7 +24,7 @@ found: dict[str, Any] = {}
 
 
 @contextlib.asynccontextmanager
-async def connected():
+async def connected() -> AsyncIterator[None]:
     async with asyncpg.create_pool(os.environ["BENCH_DATABASE"], min_size=2, max_size=16) as pool:
         found["driver"] = AsyncpgPoolDriver(pool)
         found["queries"] = Queries(found["driver"])
