@@ -20,9 +20,9 @@ logger = logging.getLogger("goose.brokers.postgres")
 
 _SLOW = 0.02
 """Seconds of looking for dead jobs to drop after which it pauses fifty times as long."""
-_WASTE = 40_000
+_WASTE = 20_000
 """Dead rows that are worth cleaning up."""
-_LOOK = 2.0
+_LOOK = 1.0
 """Seconds between looks at how many there are."""
 _TRIM = 1000
 """Dead jobs dropped by one call at most."""
