@@ -7,9 +7,11 @@ server and makes the tables if they are missing.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -47,6 +49,12 @@ class Access:
         self._started = False
         self._closed = False
         self._home = ""
+        _all.add(self)
+
+    def _start_afresh(self) -> None:
+        """Forget, in a forked child, who held what in the parent."""
+        self._starting = threading.Lock()
+        self._floors = Floors()
 
     def close(self) -> None:
         """See `Broker.close`; ends every `dequeue` that blocks. The broker cannot be used again."""
@@ -188,3 +196,14 @@ class Access:
         self._sleepers.rouse(queues)
         if self._bell is not None:
             self._bell.ring(queues)
+
+
+_all: weakref.WeakSet[Access] = weakref.WeakSet()
+
+
+def _start_all_afresh() -> None:
+    for access in list(_all):
+        access._start_afresh()  # noqa: SLF001 - this module's own
+
+
+os.register_at_fork(after_in_child=_start_all_afresh)

@@ -267,7 +267,12 @@ def _end(connection: Connection) -> None:
         connection.close()
 
 
+_forsaken: list[Connection] = []
+"""Kept, since the driver would complain of connections that are dropped while they seem open."""
+
+
 def _forsake(connection: Connection) -> None:
     """Close this process's copy of a connection of the parent's."""
+    _forsaken.append(connection)
     with contextlib.suppress(*CAUGHT):
         os.close(connection.pgconn.socket)

@@ -476,6 +476,21 @@ def test_both_sides_of_a_fork_go_on(connect: Connect) -> None:
     assert 30 == broker.count(State.READY)
 
 
+def test_a_fork_in_the_middle_of_the_first_use(connect: Connect) -> None:
+    """A child whose parent was just looking at the server, and at the jobs, looks for itself."""
+    broker = connect()
+    with broker._starting, broker._floors._guard:
+        child = os.fork()
+        if not child:
+            code = 1
+            with contextlib.suppress(BaseException):
+                session = opened(broker)
+                broker.enqueue(jobs(1))
+                code = len(broker.dequeue(session, MAIL, limit=1, wait=1)) - 1
+            os._exit(code)
+    assert 0 == os.waitpid(child, 0)[1]
+
+
 # --- two sessions, held at each boundary ---------------------------------------------------
 
 
