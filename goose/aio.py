@@ -23,8 +23,9 @@ from goose.calls import Call
 from goose.combining import BATCH, Combiner
 from goose.errors import Stored
 from goose.jobs import Envelope, Job
+from goose.metrics.base import Metrics
 from goose.retries import Retry
-from goose.sealing import Sealed, delay_of, instant_of, item_arguments
+from goose.sealing import BeforeEnqueue, Sealed, delay_of, instant_of, item_arguments
 from goose.sending import Door, Within, storing
 from goose.settings import Settings
 
@@ -41,6 +42,8 @@ class Client:
         retry: What happens after an error.
         timeout: Seconds (or `timedelta`) a single run may take.
         group: Whose job it is.
+        before_enqueue: Changes or refuses jobs; must not block.
+        metrics: What enqueued jobs are counted into.
         settings: What decides where nothing nearer does.
 
     Raises:
@@ -55,10 +58,19 @@ class Client:
         retry: Retry | None = None,
         timeout: float | timedelta | None = None,
         group: str | None = None,
+        before_enqueue: Sequence[str | BeforeEnqueue] | None = None,
+        metrics: Sequence[str | Metrics] | None = None,
         settings: Settings | None = None,
     ) -> None:
         self._client = clients.Client(
-            broker, queue=queue, retry=retry, timeout=timeout, group=group, settings=settings
+            broker,
+            queue=queue,
+            retry=retry,
+            timeout=timeout,
+            group=group,
+            before_enqueue=before_enqueue,
+            metrics=metrics,
+            settings=settings,
         )
         self._sealer = self._client.sealer
 
@@ -198,7 +210,7 @@ class Client:
         await self.close()
 
     async def _store(self, sealed: Sequence[Sealed]) -> None:
-        steps = storing(sealed, self._client.door)
+        steps = storing(sealed, self._client.door, self._client.meter())
         for door, envelopes in steps:
             try:
                 await _sent(door, envelopes)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from dataclasses import fields
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from goose.brokers import connect, name_of, namespaced
 from goose.brokers.base import AsyncTransactional, Broker, Transactional
@@ -31,8 +32,12 @@ from goose.errors import (
 )
 from goose.jobs import Envelope, Job
 from goose.options import Options
-from goose.sealing import Sealed, Unsent
+from goose.sealing import BeforeEnqueue, Sealed, Unsent
 from goose.settings import Settings, active
+
+if TYPE_CHECKING:
+    from goose.metrics.base import Metrics
+    from goose.metrics.enqueuing import Meter
 
 
 class Door(Protocol):
@@ -109,8 +114,17 @@ class Root:
     """What a client and all made from it by ``using`` share: settings and connections."""
 
     def __init__(
-        self, broker: str | Broker | None, own: Options, settings: Settings | None
+        self,
+        broker: str | Broker | None,
+        own: Options,
+        settings: Settings | None,
+        before_enqueue: Sequence[str | BeforeEnqueue] | None = None,
+        metrics: Sequence[str | Metrics] | None = None,
     ) -> None:
+        self.before_enqueue = before_enqueue
+        self._metrics = metrics
+        self._meter: Meter | None = None
+        self._metered_for: Settings | None = None
         self._broker = broker
         self._settings = settings
         self.own = own
@@ -136,10 +150,35 @@ class Root:
                 self._links[key] = link
         return link
 
+    def meter(self) -> Meter | None:
+        """Return what counts jobs that are sent; None if nobody wants to know.
+
+        Raises:
+            ConfigError: A backend cannot be had.
+        """
+        settings = self.settings()
+        if settings is not self._metered_for:
+            given = settings.client_metrics if self._metrics is None else self._metrics
+            with _lock:
+                if settings is not self._metered_for:
+                    self._close_meter()
+                    if given:
+                        from goose.metrics.enqueuing import Meter  # only those who count need it
+
+                        self._meter = Meter(given)
+                    self._metered_for = settings
+        return self._meter
+
+    def _close_meter(self) -> None:
+        if self._meter is not None:
+            self._meter.close()
+        self._meter = self._metered_for = None
+
     def close(self) -> None:
         """Close all links; a later call makes new ones."""
         with _lock:
             links, self._links = self._links, {}
+            self._close_meter()
         for link in links.values():
             link.close()
 
@@ -159,28 +198,34 @@ _PASSED_ON = (ConfigError, Unsupported, JobFailed)
 """The caller's mistakes, or a job's that a test ran instead of sending it."""
 
 
-def store_one(sealed: Sealed, door: Callable[[bool], Door], *, later: bool) -> None:
+def store_one(
+    sealed: Sealed, door: Callable[[bool], Door], meter: Meter | None, *, later: bool
+) -> None:
     """Send a single job and wait: the usual call, which should cost little.
 
     Raises:
         EnqueueError: As in `storing`, like the rest.
     """
+    began = 0.0 if meter is None else time.perf_counter()
     try:
         door(later).send([sealed[1]])
     except _PASSED_ON:
         raise
     except Exception as error:
-        raise _failed([(later, [sealed])], 0, error) from error
+        raise _failed([(later, [sealed])], 0, error, meter) from error
+    if meter is not None:
+        meter.stored([sealed[0]], time.perf_counter() - began)
 
 
 def storing(
-    sealed: Sequence[Sealed], door: Callable[[bool], Door]
+    sealed: Sequence[Sealed], door: Callable[[bool], Door], meter: Meter | None
 ) -> Generator[tuple[Door, list[Envelope]], None, None]:
     """Yield what to send and through which door, in order; throw in what a sending raised.
 
     Args:
         sealed: Jobs with their envelopes.
         door: Returns the door for jobs due later (True) or ready (False).
+        meter: Told of each sending.
 
     Raises:
         EnqueueError: A sending failed; later ones are not tried.
@@ -192,12 +237,15 @@ def storing(
         for at in range(0, len(part), BATCH)
     ]
     for place, (later, chunk) in enumerate(chunks):
+        began = time.perf_counter()
         try:
             yield door(later), [envelope for _, envelope in chunk]
         except _PASSED_ON:
             raise
         except Exception as error:
-            raise _failed(chunks, place, error) from error
+            raise _failed(chunks, place, error, meter) from error
+        if meter is not None:
+            meter.stored([job for job, _ in chunk], time.perf_counter() - began)
 
 
 def _by_time(sealed: Sequence[Sealed]) -> list[tuple[bool, Sequence[Sealed]]]:
@@ -209,7 +257,10 @@ def _by_time(sealed: Sequence[Sealed]) -> list[tuple[bool, Sequence[Sealed]]]:
 
 
 def _failed(
-    chunks: Sequence[tuple[bool, Sequence[Sealed]]], place: int, error: Exception
+    chunks: Sequence[tuple[bool, Sequence[Sealed]]],
+    place: int,
+    error: Exception,
+    meter: Meter | None,
 ) -> EnqueueError:
     """Return what to raise when sending the chunk at *place* ended in *error*."""
     refused = isinstance(error, BrokerError) and not isinstance(error, BrokerUnavailable)
@@ -219,6 +270,8 @@ def _failed(
         if at == place and not refused:
             known = "unknown"
         jobs.update((_unsent(job, envelope), known) for job, envelope in chunk)
+    if meter is not None:
+        meter.failed(jobs)
     counts = {what: list(jobs.values()).count(what) for what in ("stored", "not_stored", "unknown")}
     summary = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n)
     reason = str(error) if isinstance(error, BrokerError) else f"{type(error).__name__}: {error}"

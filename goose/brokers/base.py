@@ -89,6 +89,9 @@ class Delivery:
     """Epoch seconds by the broker's clock when the job became ready, if it knows."""
     orphan_of: Session | None = None
     """For a recovered delivery: the dead session that held it before."""
+    verdict: str | None = None
+    """What a witness said of the job's part in the death of the process that held it last, by
+    `Witnessed.testify`; None if nobody said anything."""
 
 
 @runtime_checkable
@@ -251,6 +254,28 @@ class Sessions(Protocol):
         ...
 
 
+@runtime_checkable
+class Witnessed(Protocol):
+    """Carries the word of those who saw a process die to whoever is lent its jobs next.
+
+    For brokers whose server lends the jobs of a dead client again by itself, so that nobody
+    can take them over to judge them.
+    """
+
+    def testify(self, verdicts: Mapping[str, str]) -> None:
+        """Have the next delivery of each of these jobs carry its verdict.
+
+        Best effort: a delivery that is lent before the word is heard carries none.
+
+        Args:
+            verdicts: By job id, of which the first 200 bytes are enough.
+
+        Raises:
+            BrokerUnavailable: The word is not out yet.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Promotion:
     """What one round of upkeep did."""
@@ -290,7 +315,7 @@ class QueueStats:
 
     queue: str
     counts: Mapping[State, int]
-    """Jobs in each state; every state is present."""
+    """Jobs in each state that the broker can count."""
     oldest: float | None
     """Seconds the longest waiting ready job has been ready; None without one."""
 

@@ -16,7 +16,8 @@ STATES = (State.READY, State.RUNNING, State.SCHEDULED, State.DEAD)
 def command(*, broker: str | None, as_json: bool) -> None:
     """Show every queue that holds a job: jobs by state, and the age of the oldest ready one.
 
-    With --json: queue, ready, running, scheduled, dead, oldest_seconds.
+    With --json: queue, ready, running, scheduled, dead, oldest_seconds. What a broker cannot
+    tell is shown as "?", in JSON as null.
     """
     with inspecting(broker) as inspection:
         found = inspection.queues()
@@ -31,7 +32,7 @@ def command(*, broker: str | None, as_json: bool) -> None:
 def _fields(stats: QueueStats) -> dict[str, object]:
     return {
         "queue": stats.queue,
-        **{state.value: stats.counts[state] for state in STATES},
+        **{state.value: stats.counts.get(state) for state in STATES},
         "oldest_seconds": None if stats.oldest is None else round(stats.oldest, 3),
     }
 
@@ -39,6 +40,10 @@ def _fields(stats: QueueStats) -> dict[str, object]:
 def _row(stats: QueueStats) -> dict[str, object]:
     return {
         "queue": stats.queue,
-        **{state.value: f"{stats.counts[state]:,}" for state in STATES},
+        **{state.value: _shown(stats.counts.get(state)) for state in STATES},
         "oldest": "" if stats.oldest is None else lasting(stats.oldest),
     }
+
+
+def _shown(count: int | None) -> str:
+    return "?" if count is None else f"{count:,}"

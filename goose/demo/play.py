@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -163,7 +163,8 @@ class _Stage:
         if self._touched and self._plan.broker and isinstance(self._client.broker, Inspector):
             try:
                 for state in (State.SCHEDULED, State.READY, State.DEAD):
-                    self._client.inspector.purge(state, self._queue)
+                    with suppress(Unsupported):  # what cannot be seen cannot be cleared
+                        self._client.inspector.purge(state, self._queue)
             except BrokerError as error:
                 self._show.say(f"queue {self._queue} could not be cleared: {error}")
 
@@ -245,11 +246,12 @@ class _Stage:
         broker = self._client.broker
         if not isinstance(broker, Inspector):
             return None, 0
-        left = (State.SCHEDULED, State.READY, State.RUNNING)
-        return (
-            sum(broker.count(state, self._queue) for state in left),
-            broker.count(State.DEAD, self._queue),
-        )
+        dead = broker.count(State.DEAD, self._queue)
+        try:
+            left = (State.SCHEDULED, State.READY, State.RUNNING)
+            return sum(broker.count(state, self._queue) for state in left), dead
+        except Unsupported:
+            return None, dead
 
 
 def _arguments(items: Iterable[tuple[int, File]]) -> list[tuple[int, str]]:

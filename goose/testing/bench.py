@@ -81,7 +81,7 @@ class Bench:
         specs = settings.active().middleware if middleware is None else middleware
         clock, chance = SystemClock(), random.Random()
         around = [middlewares.connect(spec) for spec in specs]
-        self._preparer = Preparer(offer, WorkerConfig(), around, clock)
+        self._preparer = Preparer(offer, WorkerConfig(), around, clock, random.Random())
         self._executor = Executor(
             offer, self._preparer, resources=resources or {}, clock=clock, random=chance
         )

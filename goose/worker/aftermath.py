@@ -1,12 +1,15 @@
 """What follows the death of a child process: its jobs are taken over and settled.
 
 The supervisor saw the child end, so nobody has to wait for its session to lapse. And it
-has the child's notes, so it knows what ran. `blame` turns both into verdicts, and an
+has the child's notes, so it knows what ran. `testimony` turns both into verdicts, and an
 `Aftermath` carries them to the broker until that has worked.
 
 Every try begins a session of its own, which first takes over what an earlier try may have
 left: a reply that was lost, or a settle that failed half way, then leaves nothing behind
 that only the lapse of a session would bring back.
+
+A broker without `Sessions` lends the jobs again by itself. Where it is `Witnessed`, the
+verdicts are sent after them instead, and whoever is lent such a job next carries them out.
 """
 
 from __future__ import annotations
@@ -15,18 +18,16 @@ import logging
 import random
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
 
-from goose.brokers.base import Broker, Delivery, Session, Sessions
-from goose.errors import Undecodable
-from goose.jobs import decode
+from goose.brokers.base import Broker, Delivery, Session, Sessions, Witnessed
 from goose.metrics.base import CRASHED, RECOVERED
 from goose.worker.clock import Clock
 from goose.worker.errands import Submit
 from goose.worker.notes import Running, shorten
-from goose.worker.recovery import Verdict, isolated, settle_orphans
+from goose.worker.recovery import Verdict, settle_orphans
 
 logger = logging.getLogger("goose.worker.aftermath")
 
@@ -48,10 +49,10 @@ class Cause(Enum):
     """By itself, by another's signal, or because it gave no sign of life."""
 
 
-def blame(
+def testimony(
     cause: Cause, running: Iterable[Running], ended: Iterable[str], died_at: float
-) -> Callable[[Delivery], Verdict]:
-    """Return the verdict on each job of a dead process.
+) -> dict[str, Verdict]:
+    """Return the verdict on each job that a dead process had started, by its `shorten`ed id.
 
     Where nothing ran, a job that had just ended and was not settled is the next suspect: what
     it left behind may have been slower than its own return.
@@ -63,26 +64,16 @@ def blame(
         died_at: Monotonic instant of its end, or of the signal that ended it.
     """
     deadlines = {job.job_id: job.hard_deadline_mono for job in running}
-    recent = frozenset() if deadlines else frozenset(ended)
-
-    def verdict(delivery: Delivery) -> Verdict:
-        job_id = shorten(delivery.envelope.id)
-        if cause is Cause.DIED and job_id in recent:
-            return Verdict.ALONE if _ran_alone(delivery) else Verdict.SUSPECT
-        if cause is Cause.LEFT or job_id not in deadlines:
-            return Verdict.UNSTARTED
-        if cause is Cause.TIMED_OUT:
-            return Verdict.TIMED_OUT if deadlines[job_id] <= died_at else Verdict.UNSTARTED
-        return Verdict.ALONE if len(deadlines) == 1 else Verdict.SUSPECT
-
-    return verdict
-
-
-def _ran_alone(delivery: Delivery) -> bool:
-    try:
-        return isolated(decode(delivery.envelope, max_bytes=len(delivery.envelope.body)))
-    except Undecodable:
-        return False
+    if cause is Cause.LEFT:
+        return dict.fromkeys(deadlines, Verdict.UNSTARTED)
+    if cause is Cause.TIMED_OUT:
+        return {
+            job_id: Verdict.TIMED_OUT if deadline <= died_at else Verdict.UNSTARTED
+            for job_id, deadline in deadlines.items()
+        }
+    if not deadlines:
+        return dict.fromkeys(ended, Verdict.ENDED)
+    return dict.fromkeys(deadlines, Verdict.ALONE if len(deadlines) == 1 else Verdict.SUSPECT)
 
 
 class Aftermath:
@@ -91,7 +82,7 @@ class Aftermath:
     Args:
         broker: Where the sessions were.
         sessions: All the dead process ever had.
-        verdict: What is known of each job.
+        verdicts: What is known of each job that was started, by its `shorten`ed id.
         name: What log lines call the process.
 
     Attributes:
@@ -102,7 +93,7 @@ class Aftermath:
         self,
         broker: Broker,
         sessions: Sequence[Session],
-        verdict: Callable[[Delivery], Verdict],
+        verdicts: Mapping[str, Verdict],
         *,
         name: str,
         ttl: float,
@@ -112,7 +103,7 @@ class Aftermath:
     ) -> None:
         self._broker = broker
         self._sessions = list(sessions)
-        self._verdict = verdict
+        self._verdicts = verdicts
         self._name = name
         self._ttl = ttl
         self._submit = submit
@@ -126,11 +117,12 @@ class Aftermath:
 
     def step(self, now: float) -> bool:
         """Do what there is to do; say whether all is done."""
-        if not isinstance(self._broker, Sessions):
+        duty = self._duty()
+        if duty is None:
             return True
         if self._try is None:
             if now >= self._next_at:
-                self._try = self._submit(self._recover)
+                self._try = self._submit(duty)
             else:
                 return False
         if not self._try.done():
@@ -146,6 +138,19 @@ class Aftermath:
             logger.warning("%s: its jobs cannot be taken over yet: %s", self._name, error)
         self._tries += 1
         return False
+
+    def _duty(self) -> Callable[[], int] | None:
+        if isinstance(self._broker, Sessions):
+            return self._recover
+        return self._testify if isinstance(self._broker, Witnessed) and self._verdicts else None
+
+    def _testify(self) -> int:
+        assert isinstance(self._broker, Witnessed)
+        self._broker.testify({job_id: known.value for job_id, known in self._verdicts.items()})
+        return 0
+
+    def _verdict(self, delivery: Delivery) -> Verdict:
+        return self._verdicts.get(shorten(delivery.envelope.id), Verdict.UNSTARTED)
 
     def _recover(self) -> int:
         broker = self._broker

@@ -102,7 +102,7 @@ class Engine:
         self.running: set[Work] = set()
         self.report = Report(metrics)
         self.buffer = Buffer(config.concurrency, config.async_slots, on_room=self._on_room)
-        preparer = Preparer(offer, config, middleware, clock)
+        preparer = Preparer(offer, config, middleware, clock, random)
         self.executor = Executor(offer, preparer, resources=resources, clock=clock, random=random)
         self.settler = Settler(broker, self._on_settled)
         self.heartbeat = (

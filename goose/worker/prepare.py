@@ -2,13 +2,15 @@
 
 That is all that must be known before a slot is chosen. What cannot run here has its outcome
 already: what is not a job is buried as it came; what this code does not know is left, with a
-delay, for a worker that does, and buried only after days; and a job that has used up its
+delay, for a worker that does, and buried only after days; a job that comes with a witness's
+verdict from a process that died is first charged with it; and one that has used up its
 chances (attempts or crashes that were counted where nobody could bury it) is dead.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -20,24 +22,41 @@ from goose.jobs import Envelope, Job, decode, dump, parse
 from goose.middleware.base import Execution, Middleware, compose, compose_async
 from goose.worker.clock import Clock
 from goose.worker.config import ENVELOPE_SLACK, WorkerConfig
-from goose.worker.deaths import death, fields
-from goose.worker.outcomes import Ending, Outcome, Verb, dead, stored
-from goose.worker.recovery import retry_of
+from goose.worker.deaths import death
+from goose.worker.outcomes import (
+    BLAMED,
+    Ending,
+    Outcome,
+    Verb,
+    dead,
+    fields,
+    known,
+    stored,
+)
+from goose.worker.recovery import Verdict, judged, resolved, retry_of, tell_blame
 from goose.worker.work import Plan, Work
 
 logger = logging.getLogger("goose.worker")
+
+_VERDICTS = frozenset(verdict.value for verdict in Verdict)
 
 
 class Preparer:
     """Turns deliveries into work, or into the outcome they already have. Thread-safe."""
 
     def __init__(
-        self, offer: Offer, config: WorkerConfig, middleware: Sequence[Middleware], clock: Clock
+        self,
+        offer: Offer,
+        config: WorkerConfig,
+        middleware: Sequence[Middleware],
+        clock: Clock,
+        random: random.Random,
     ) -> None:
         self._offer = offer
         self._config = config
         self._middleware = tuple(middleware)
         self._clock = clock
+        self._random = random
         self._plans: dict[str, Plan] = {}
         self._max_bytes = config.max_bytes + ENVELOPE_SLACK
 
@@ -46,7 +65,9 @@ class Preparer:
         try:
             return self._prepare(delivery)
         except Exception as error:  # a defect of ours must cost this job some time, not its life
-            logger.exception("job %s could not be prepared", delivery.envelope.id)
+            logger.exception(
+                "job %s could not be prepared", delivery.envelope.id, extra=known(delivery)
+            )
             envelope = _delayed(delivery.envelope, self._config.defer_delay)
             return Outcome(Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, error=error)
 
@@ -54,6 +75,10 @@ class Preparer:
         job: Job[Any] | None = None
         try:
             job = decode(delivery.envelope, max_bytes=self._max_bytes)
+            if delivery.verdict is not None:
+                recovered = self._recover(delivery, job, delivery.verdict)
+                if recovered is not None:
+                    return recovered
             if job.crashes >= self._config.max_crashes:
                 return self._end(delivery, job, "crashed")
             if job.attempt and retry_of(job).exhausted(job.attempt):
@@ -63,7 +88,12 @@ class Preparer:
         except NewerVersion as error:
             return self._defer_newer(delivery, error)
         except Undecodable as error:
-            logger.error("job %s is buried: undecodable: %s", delivery.envelope.id, error)
+            logger.error(
+                "job %s is buried: undecodable: %s",
+                delivery.envelope.id,
+                error,
+                extra=known(delivery),
+            )
             return Outcome(
                 Ending.UNDECODABLE,
                 Verb.BURY,
@@ -74,6 +104,26 @@ class Preparer:
         except UnknownFunction as error:
             assert job is not None  # only a decoded job names a function
             return self.defer(delivery, job, error)
+
+    def _recover(self, delivery: Delivery, job: Job[Any], verdict: str) -> Outcome | None:
+        """Return what becomes of *job*, which was lent to a process that died; None if it runs now."""
+        if verdict not in _VERDICTS:
+            logger.warning("job %s comes with verdict %r; ignored", job.id, verdict)
+            return None
+        found = resolved(Verdict(verdict), delivery)
+        if found is Verdict.UNSTARTED:
+            return None
+        again, delay = judged(job, found, self._clock.wall(), self._random)
+        blamed = found is Verdict.ALONE
+        if blamed:
+            tell_blame(again)
+        else:
+            logger.warning("job %s of %s is back from a dead process (%s)", job.id, job.fn, verdict)
+        envelope = stored(again.evolve(queue=delivery.envelope.queue), delay)
+        reason = BLAMED if blamed else found.value
+        return Outcome(
+            Ending.RECOVERED, Verb.REQUEUE, delivery, envelope, job, reason=reason, delay=delay
+        )
 
     def _plan(self, name: str) -> Plan:
         function = self._offer.resolve(name)
@@ -136,11 +186,16 @@ class Preparer:
         since = body.setdefault("deferred_since", now)
         # Compared, not subtracted: it may be an integer that no float can hold.
         if not isinstance(since, float | int) or since < now - self._config.defer_limit:
-            logger.error("job %s is dead: %s", delivery.envelope.id, error)
+            logger.error("job %s is dead: %s", delivery.envelope.id, error, extra=known(delivery))
             return Outcome(
                 Ending.DEAD, Verb.BURY, delivery, delivery.envelope, reason="newer_version"
             )
-        logger.warning("job %s is left for a newer worker: %s", delivery.envelope.id, error)
+        logger.warning(
+            "job %s is left for a newer worker: %s",
+            delivery.envelope.id,
+            error,
+            extra=known(delivery),
+        )
         envelope = _delayed(delivery.envelope, self._config.defer_delay, dump(body))
         return Outcome(
             Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, delay=self._config.defer_delay

@@ -29,7 +29,7 @@ from goose.brokers.base import Broker, Delivery
 from goose.errors import JobTimeout, Undecodable
 from goose.jobs import Envelope, Job, decode
 from goose.retries import Retry
-from goose.worker.outcomes import failed, stored
+from goose.worker.outcomes import failed, fields, stored
 
 logger = logging.getLogger("goose.worker.recovery")
 
@@ -46,6 +46,8 @@ class Verdict(Enum):
     ALONE = "alone"
     SUSPECT = "suspect"
     TIMED_OUT = "timed_out"
+    ENDED = "ended"
+    """It had just ended, and nothing ran: whatever it left behind is the next suspect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def settle_orphans(
     blamed: list[Job[Any]] = []
     verdicts: Counter[str] = Counter()
     for delivery in deliveries:
-        known = verdict(delivery)
+        known = resolved(verdict(delivery), delivery)
         verdicts[known.value] += 1
         if known is Verdict.UNSTARTED:
             release.append(delivery)
@@ -136,7 +138,7 @@ def settle_orphans(
             # A body nobody can run was certainly not what ended the process.
             release.append(delivery)
             continue
-        job, delay = _next(job, known, now, random)
+        job, delay = judged(job, known, now, random)
         if known is Verdict.ALONE:
             blamed.append(job)
         requeue.append((delivery, stored(job.evolve(queue=delivery.envelope.queue), delay)))
@@ -146,20 +148,32 @@ def settle_orphans(
     if requeue:
         lost += broker.requeue(requeue)
     for job in blamed:
-        logger.warning(
-            "job %s of %s was alone in its process when it died (crash %d)",
-            job.id,
-            job.fn,
-            job.crashes,
-            extra={"job_id": job.id, "function": job.fn},
-        )
+        tell_blame(job)
     return Recovered(dict(verdicts), blamed, lost)
 
 
-def _next(
+def tell_blame(job: Job[Any]) -> None:
+    """Log that *job* is blamed; its crashes count this one."""
+    logger.warning(
+        "job %s of %s was alone in its process when it died (crash %d)",
+        job.id,
+        job.fn,
+        job.crashes,
+        extra=fields(job),
+    )
+
+
+def resolved(verdict: Verdict, delivery: Delivery) -> Verdict:
+    """Return *verdict*, made definite by what the job says of itself."""
+    if verdict is Verdict.ENDED:
+        return Verdict.ALONE if _was_isolated(delivery) else Verdict.SUSPECT
+    return verdict
+
+
+def judged(
     job: Job[Any], verdict: Verdict, now: float, random: random.Random
 ) -> tuple[Job[Any], float]:
-    """Return the job's next state and the seconds until it is due."""
+    """Return the job's next state and the seconds until it is due; it was started."""
     if verdict is Verdict.TIMED_OUT:
         late = JobTimeout("it ran over its time and did not end, so its process was killed")
         job = failed(job, late, now)
@@ -185,7 +199,7 @@ def retry_of(job: Job[Any]) -> Retry:
             job.id,
             job.fn,
             error,
-            extra={"job_id": job.id, "function": job.fn},
+            extra=fields(job),
         )
         return Retry()
 

@@ -21,7 +21,7 @@ from typing import cast
 from goose.brokers.base import Broker, Delivery
 from goose.errors import BrokerUnavailable
 from goose.jobs import Envelope
-from goose.worker.outcomes import Outcome, Verb
+from goose.worker.outcomes import Outcome, Verb, fields, known
 
 logger = logging.getLogger("goose.worker.settle")
 
@@ -121,7 +121,7 @@ def _warn(lost: Sequence[Delivery]) -> None:
             "worker has it, or had it",
             delivery.envelope.id,
             delivery.session.key,
-            extra={"job_id": delivery.envelope.id},
+            extra=known(delivery),
         )
 
 
@@ -131,7 +131,8 @@ def _tell(batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
     for outcome in batch:
         id_ = outcome.delivery.envelope.id
         if id_ not in refused:
-            logger.debug("job %s is %s", id_, outcome.ending, extra={"job_id": id_})
+            extra = fields(outcome.job) if outcome.job else known(outcome.delivery)
+            logger.debug("job %s is %s", id_, outcome.ending, extra=extra)
 
 
 def _with_envelopes(batch: Sequence[Outcome]) -> list[tuple[Delivery, Envelope]]:

@@ -28,7 +28,6 @@ from typing import Any
 import goose
 from goose import brokers
 from goose.brokers.base import Inspector, State
-from goose.jobs import decode
 from goose.testing.proxy import Proxy
 from tests.chaos import jobs
 from tests.chaos.crew import Crew
@@ -37,15 +36,13 @@ from tests.chaos.history import Fault, Run, check, read_marks
 from tests.chaos.producers import Producers
 from tests.chaos.redis_faults import CONFIG, NETWORK, SERVER, Arena
 from tests.chaos.redis_report import Incident, Result
+from tests.chaos.remains import WAITING, left, stored
 from tests.chaos.resp import command_length
 from tests.servers.redis import RedisServer
 
 RESUME = 5.0
 """Seconds within which every worker works again once the server accepts connections."""
-SILENCE = 6.0
-"""Seconds after which an idle worker gives up a connection that has fallen silent without a word:
-one of waiting and the five of the broker's option ``timeout``."""
-CALL_LIMIT = 2 * (3.0 + 5.0) + 1.0
+CALL_LIMIT = 2 * (3.0 + 4.0) + 1.0
 """Seconds a call of a client may take: one that joins others waits for the call under way and
 then for its own, each up to the options ``connect_timeout`` and ``timeout``."""
 AFTERWARDS = 5.0
@@ -71,7 +68,7 @@ class Plan:
     worker_faults: tuple[str, ...]
     """What is done to workers, by the names of methods of `Crew`."""
     ttl: float = 10.0
-    """Seconds; a heartbeat that runs into a dead connection is silent for the five of the broker's
+    """Seconds; a heartbeat that runs into a dead connection is silent for the four of the broker's
     option ``timeout``, which alone must not cost a session."""
     hold: float = 1.0
     seconds: float = 0.06
@@ -202,7 +199,7 @@ class Campaign:
             finally:
                 self.producers.hurry()
             last = time.monotonic()
-            wait_until(lambda: _left(broker) == 0, 240, "everything drains")
+            wait_until(lambda: left(broker) == 0, 240, "everything drains")
             drained = time.monotonic() - last
             for fleet in self.crew.fleets:
                 codes = fleet.stop()
@@ -240,7 +237,7 @@ class Campaign:
         resumed = max(self.crew.probe()) if alone else 0.0
         self.incidents.append(Incident(kind, began, over, met, resumed))
         self.say(f"{kind}: {over - began:.1f} s, everybody works again after {resumed:.2f} s")
-        if resumed > (SILENCE + RESUME if kind == "strand" else RESUME):
+        if resumed > RESUME:
             self.problems.append(f"after {kind} it took {resumed:.1f} s until every worker worked")
         if alone and (gone := pids - self.crew.pids()):
             self.problems.append(f"{kind} ended the worker processes {sorted(gone)}")
@@ -307,10 +304,12 @@ class Campaign:
 
     def _judge(self, broker: Inspector, poison: list[str]) -> Result:
         producers, crew = self.producers, self.crew
+        remains = stored(broker)
         dead = {
             str(job.args[0]): job.failure.reason if job.failure else ""
-            for job in (decode(found.envelope) for found in broker.page(State.DEAD).items)
+            for job in remains[State.DEAD]
         }
+        waiting = [f"{state}: {job.args[0]}" for state in WAITING for job in remains[state]]
         runs = [run for run in read_marks(crew.marks) if not run.name.startswith("probe")]
         by_poison = _ends_by_poison(runs, ("segfault", "leave", "kill_itself", "never_end"))
         faults = self._widened([*crew.faults, *self.more_faults, *by_poison])
@@ -318,7 +317,7 @@ class Campaign:
             [*producers.acknowledged, *self.forked, *crew.names, *poison],
             runs,
             faults,
-            still_stored=dead,
+            still_stored=[str(job.args[0]) for found in remains.values() for job in found],
             retried=[*producers.failing, *crew.twice],
             unsure=producers.unsure,
         )
@@ -326,6 +325,8 @@ class Campaign:
         result = Result(
             verdict, producers, self.incidents, overlaps, Counter(self.plan.worker_faults)
         )
+        if waiting:
+            result.problems.append(f"drained, and still there: {waiting[:10]}")
         self._find_problems(result, dead)
         result.problems += self.problems
         result.facts |= {
@@ -401,7 +402,3 @@ def _ends_by_poison(runs: list[Run], poison: Iterable[str]) -> list[Fault]:
     for run in runs:
         last[run.pid] = max(last.get(run.pid, 0.0), run.start, run.end or 0.0)
     return [Fault("poison", run.pid, last[run.pid]) for run in runs if run.name in poison]
-
-
-def _left(broker: Inspector) -> int:
-    return sum(broker.count(state) for state in (State.SCHEDULED, State.READY, State.RUNNING))

@@ -9,6 +9,8 @@ import pytest
 from tests.chaos import workers
 from tests.chaos.history import SETTLED_WITHIN, Fault, Run, check, read_marks
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.processes
 @pytest.mark.timeout(240)

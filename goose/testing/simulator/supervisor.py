@@ -13,7 +13,7 @@ from goose.testing.simulator.faults import Chance
 from goose.testing.simulator.slots import Notes
 from goose.testing.simulator.timeline import Actor, Place
 from goose.testing.simulator.wire import Network, SimulatedClock, Wire
-from goose.worker.aftermath import Aftermath, Cause, blame
+from goose.worker.aftermath import Aftermath, Cause, testimony
 from goose.worker.errands import run_into
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Supervisor(Place):
         self._aftermath = Aftermath(
             Wire(network, self, chance, self._die),
             sessions,
-            blame(cause, notes.running(), notes.last(), network.timeline.now),
+            testimony(cause, notes.running(), notes.last(), network.timeline.now),
             name=name,
             ttl=network.ttl,
             submit=_at_once,

@@ -9,13 +9,19 @@ A broker's author writes three lines and lets pytest run them::
             return MyBroker(...)          # holding nothing
 
 Each test states its promise in a sentence. A test of an optional part that the broker does
-not implement, or of a capability it does not declare, is skipped with that reason;
-`BrokerSuite.left_out` lists them. Further hooks of `Hooks` let the suite test a second
-object on the same store, namespaces, retention and transactions, turn the broker's clock
-instead of waiting, or allow a slow server more time.
+not implement, of a capability it does not declare, or in which it raises `Unsupported`, is
+skipped with that reason; `BrokerSuite.left_out` lists parts and capabilities. Further hooks
+of `Hooks` let the suite test a second object on the same store, namespaces, retention and
+transactions, turn the broker's clock instead of waiting, or allow a slow server more time.
 """
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 import pytest
+
+from goose.errors import Unsupported
 
 pytest.register_assert_rewrite(
     *(
@@ -57,6 +63,24 @@ class BrokerSuite(
     Transactions,
 ):
     """Subclass it, define `make_broker`, and pytest tests your broker. See `Hooks` for more."""
+
+
+def _skipping(test: Callable[..., None]) -> Callable[..., None]:
+    """Return *test*, skipped where the broker says that it cannot do what is tested."""
+
+    @wraps(test)
+    def run(*args: Any, **fixtures: Any) -> None:
+        try:
+            test(*args, **fixtures)
+        except Unsupported as what:
+            pytest.skip(str(what))
+
+    return run
+
+
+for _name in dir(BrokerSuite):
+    if _name.startswith("test_"):
+        setattr(BrokerSuite, _name, _skipping(getattr(BrokerSuite, _name)))
 
 
 __all__ = ["BrokerSuite", "Hooks"]

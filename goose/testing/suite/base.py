@@ -119,6 +119,9 @@ class Hooks:
     patience: float = 20.0
     """Seconds after which something that should have happened counts as never happening."""
 
+    tells_ages: bool = True
+    """Whether the inspector knows for how long a queue's oldest ready job has been ready."""
+
     def make_broker(self) -> Broker:
         """Return a broker that holds nothing; called once for each test."""
         raise NotImplementedError(f"{type(self).__name__} must define make_broker")
@@ -142,6 +145,9 @@ class Hooks:
     def advance(self, broker: Broker, seconds: float) -> None:
         """Let *seconds* pass for *broker*; waits for them unless it has a clock to turn."""
         time.sleep(seconds)
+
+    def rest(self, broker: Broker) -> None:
+        """Let a broker whose server pushes jobs to it give back those that nobody asked for."""
 
     def clock(self) -> float:
         """Return epoch seconds as *broker* tells them."""

@@ -27,6 +27,7 @@ class Inspecting(Tools):
         lent = self.take(broker, session, 2)
         broker.bury([(lent[0], lent[0].envelope)])
         broker.schedule([job("scheduled", delay=YEAR)])
+        self.rest(broker)
         broker.enqueue([job("ready")])
         return inspector
 
@@ -35,6 +36,7 @@ class Inspecting(Tools):
         broker.enqueue(jobs(count, prefix=prefix))
         lent = self.take(broker, self.open(broker), count)
         broker.bury([(delivery, delivery.envelope) for delivery in lent])
+        self.rest(broker)
 
     def listed(self, inspector: Inspector, state: State, queue: str | None = None) -> list[str]:
         """Return the ids in *state*, page by page."""
@@ -66,6 +68,7 @@ class Inspecting(Tools):
     def test_queues_are_counted(self, broker: Broker) -> None:
         """Every queue with a job is listed by name, with all its counts."""
         inspector = self.one_of_each(broker)
+        inspector.count(State.RUNNING)  # where nobody sees running jobs, their count is missing
         broker.enqueue(jobs(2, "another", "a"))
         told = {stats.queue: dict(stats.counts) for stats in inspector.queues()}
         assert ["another", QUEUE] == [stats.queue for stats in inspector.queues()]
@@ -75,6 +78,8 @@ class Inspecting(Tools):
     def test_the_oldest_has_an_age(self, broker: Broker) -> None:
         """A queue tells for how many seconds its longest waiting ready job has waited."""
         inspector = needs(broker, Inspector)
+        if not self.tells_ages:
+            pytest.skip(f"{type(broker).__name__} does not tell ages")
         broker.enqueue([job("one")])
         self.advance(broker, self.delay)
         broker.enqueue([job("two")])
@@ -207,6 +212,7 @@ class Inspecting(Tools):
     def test_states_follow_a_job(self, broker: Broker) -> None:
         """A job's state is what was done to it last."""
         inspector = needs(broker, Inspector)
+        inspector.count(State.RUNNING)  # where nobody sees running jobs, none of this can be seen
         session = self.open(broker)
 
         def state() -> State | None:

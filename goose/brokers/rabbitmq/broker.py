@@ -1,0 +1,184 @@
+"""`RabbitMQBroker`: jobs on RabbitMQ, stored when the server has confirmed them.
+
+A process has up to two connections, each with a thread of its own: one that publishes, where
+the server may make us wait when it is short of memory, and one that consumes, where it never
+does. Nothing is connected before it is used.
+
+An ack has no answer in this protocol, so `ack` asks the server something behind it, once for
+all the jobs of a call, and returns with the answer. `requeue` and `bury` first store the next
+state and have that confirmed, and then ack. So a crash in between leaves both: a job may run
+twice, and is never lost.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from goose.brokers.base import Capability, Delivery, Session, Share
+from goose.brokers.rabbitmq.faults import Refused
+from goose.brokers.rabbitmq.inspector import Inspecting
+from goose.brokers.rabbitmq.ladder import climb
+from goose.brokers.rabbitmq.options import Options, read
+from goose.brokers.rabbitmq.parcels import aloft, delay_of, parcel
+from goose.brokers.rabbitmq.parts import Parts
+from goose.brokers.rabbitmq.publishing import Parcel
+from goose.jobs import Envelope
+
+
+class RabbitMQBroker(Inspecting):
+    """A durable broker on a server or cluster, as durable as its queues.
+
+    Thread-safe, and safe to use on both sides of a fork.
+
+    Args:
+        url: See `goose.brokers.rabbitmq.options`; ``amqp://localhost`` by default.
+        on_return: Called with the routing key and the job's id when no queue took a job.
+        on_lost: Called with the error when a connection is lost. Both are called on threads
+            that must not be kept waiting.
+        options: As in the query of the URL, and before it.
+
+    Raises:
+        ConfigError: The URL or an option is unknown or nonsense.
+    """
+
+    capabilities = frozenset({Capability.DURABLE, Capability.SHARED})
+
+    def __init__(
+        self,
+        url: str = "amqp://localhost",
+        *,
+        on_return: Callable[[str, str], None] = lambda _key, _id: None,
+        on_lost: Callable[[BaseException], None] = lambda _: None,
+        **options: Any,
+    ) -> None:
+        self.options: Options = read(url, options)
+        self._on_return = on_return
+        self._on_lost = on_lost
+        self._locks: dict[int, threading.Lock] = {}
+        """By process: a fork may have copied one that is held."""
+        self._current: Parts | None = None
+        self._inherited: list[Parts] = []
+
+    def __repr__(self) -> str:
+        return f"RabbitMQBroker({self.options.where!r})"
+
+    @property
+    def _parts(self) -> Parts:
+        parts = self._current
+        if parts is not None and parts.pid == os.getpid():
+            return parts
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
+            if self._current is None or self._current.pid != os.getpid():
+                if self._current is not None:
+                    # The parent's: kept as they are, since to end them would end the parent's.
+                    self._inherited.append(self._current)
+                self._current = Parts(self.options, self._on_return, self._on_lost)
+            return self._current
+
+    # --- in ------------------------------------------------------------------------------
+
+    def enqueue(self, envelopes: Sequence[Envelope]) -> None:
+        """See `Broker.enqueue`; nothing tells whether an id is stored already."""
+        parts = self._parts
+        ready = parts.topology.ready
+        parts.publisher.send([parcel(e, "", ready(e.queue)) for e in envelopes])
+
+    def schedule(self, envelopes: Sequence[Envelope]) -> None:
+        """See `Broker.schedule`; up to a tenth of a second late, an instant by our own clock."""
+        parts = self._parts
+        parts.publisher.send([self._bound(parts, envelope, None) for envelope in envelopes])
+
+    def _bound(self, parts: Parts, envelope: Envelope, word: str | None) -> Parcel:
+        """Return *envelope* as a message to where it belongs now."""
+        delay = delay_of(envelope)
+        if delay <= 0:
+            return parcel(envelope, "", parts.topology.ready(envelope.queue), word)
+        way = climb(delay)
+        return aloft(envelope, way, parts.topology.way(way, envelope.queue), word)
+
+    # --- out -----------------------------------------------------------------------------
+
+    def dequeue(
+        self, session: Session, queues: Sequence[Share], *, limit: int, wait: float
+    ) -> Sequence[Delivery]:
+        """See `Broker.dequeue`."""
+        parts = self._parts
+        parts.topology.queues.update([share.queue for share in queues])
+        return parts.intake.dequeue(session, queues, limit, wait)
+
+    # --- settle --------------------------------------------------------------------------
+
+    def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """See `Broker.ack`."""
+        return self._parts.intake.settle(deliveries)
+
+    def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """See `Broker.release`."""
+        parts = self._parts
+        lost = parts.intake.settle(deliveries, back=True)
+        given = [delivery.envelope.id for delivery in deliveries if delivery not in lost]
+        if given:
+            parts.announce(given)
+        return lost
+
+    def requeue(self, deliveries: Sequence[tuple[Delivery, Envelope]]) -> Sequence[Delivery]:
+        """See `Broker.requeue`."""
+        parts = self._parts
+        return self._replace(deliveries, lambda envelope, word: self._bound(parts, envelope, word))
+
+    def bury(self, deliveries: Sequence[tuple[Delivery, Envelope]]) -> Sequence[Delivery]:
+        """See `Broker.bury`; the server drops the oldest dead jobs of a queue that has too many."""
+        parts, died = self._parts, repr(time.time())
+
+        def grave(envelope: Envelope, _word: str | None) -> Parcel:
+            return parcel(envelope, "", parts.topology.dead(envelope.queue), goose_died=died)
+
+        return self._replace(deliveries, grave)
+
+    def _replace(
+        self,
+        pairs: Sequence[tuple[Delivery, Envelope]],
+        message: Callable[[Envelope, str | None], Parcel],
+    ) -> Sequence[Delivery]:
+        """Store the next states of those that are ours, then ack these."""
+        if not pairs:
+            return []
+        parts = self._parts
+        intake = parts.intake
+        ours, lost = intake.good([delivery for delivery, _ in pairs])
+        envelopes = {delivery.receipt: envelope for delivery, envelope in pairs}
+        parcels = [message(envelopes[d.receipt], intake.word_of(d)) for d in ours]
+        try:
+            parts.publisher.send(parcels)
+        except Refused:
+            # Its queue may have just been deleted; then it is made again.
+            parts.topology.forget()
+            parcels = [message(envelopes[d.receipt], intake.word_of(d)) for d in ours]
+            parts.publisher.send(parcels)
+        # What is taken back by the server between the two is stored twice, and runs again.
+        intake.settle(ours)
+        return lost
+
+    # --- the dead ------------------------------------------------------------------------
+
+    def testify(self, verdicts: Mapping[str, str]) -> None:
+        """See `Witnessed.testify`; repeated for two minutes, for workers that begin later."""
+        parts = self._parts
+        parts.topology.words()
+        parts.testify(verdicts)
+
+    # --- life ----------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """See `Broker.wake`."""
+        self._parts.intake.wake()
+
+    def close(self) -> None:
+        """See `Broker.close`."""
+        parts, self._current = self._current, None
+        if parts is not None and parts.pid == os.getpid():
+            parts.close()

@@ -1,0 +1,155 @@
+"""Looks into a queue, for people: takes jobs out, shows them, and puts back what is not wanted.
+
+AMQP has no other way. While somebody looks, nobody else has these jobs, so queues that workers
+do not consume are looked at by one at a time; a connection of its own, closed afterwards, makes
+sure that everything goes back, at the front and in its order, whatever happens.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import pika
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+from goose.brokers.rabbitmq.faults import translated
+from goose.brokers.rabbitmq.names import Names
+from goose.brokers.rabbitmq.options import Options
+from goose.brokers.rabbitmq.parcels import id_of
+from goose.brokers.rabbitmq.words import UNSTARTED, short, spoken
+
+QUIET = 1.0
+"""Seconds without another job after which a queue is taken to have no more."""
+AGAIN = 0.02
+"""Seconds before somebody else's look is asked for again."""
+_HEARTBEAT = 4
+"""Seconds; bounds how long a silent server can keep anybody."""
+_TAKEN, _GONE = (403, 405), 404
+
+
+class Seen(NamedTuple):
+    """A message that is being looked at."""
+
+    tag: int
+    id: str
+    headers: dict[str, Any]
+    body: bytes
+
+
+class Browser:
+    """A connection to look with; a context manager."""
+
+    def __init__(self, options: Options, names: Names) -> None:
+        self._options = options
+        self._names = names
+        self._connection: Any = None
+
+    def __enter__(self) -> Self:
+        options = self._options
+        attempts = [
+            pika.ConnectionParameters(
+                host,
+                port,
+                options.vhost,
+                pika.PlainCredentials(options.username, options.password),
+                heartbeat=_HEARTBEAT,
+                blocked_connection_timeout=options.timeout,
+                socket_timeout=options.connect_timeout,
+                stack_timeout=options.connect_timeout,
+                connection_attempts=1,
+                ssl_options=pika.SSLOptions(options.context(), host) if options.tls else None,
+            )
+            for host, port in options.hosts
+        ]
+        try:
+            self._connection = pika.BlockingConnection(attempts)
+        except (AMQPError, OSError) as error:
+            raise translated(error, options.where) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.is_open:
+            connection.close()
+        if isinstance(error, AMQPError | OSError):
+            raise translated(error, self._options.where) from error
+
+    def look(
+        self,
+        name: str,
+        choose: Callable[[Sequence[Seen]], Sequence[Seen]],
+        *,
+        limit: int,
+        shared: bool = False,
+    ) -> Sequence[Seen]:
+        """Show up to *limit* of the queue's messages to *choose*, and remove those it returns.
+
+        Args:
+            name: Of a queue; one that does not exist is empty.
+            choose: Called once, while nobody else has them.
+            limit: Messages, at least 1.
+            shared: Whether workers take from it meanwhile.
+
+        Returns:
+            All that was seen.
+        """
+        assert self._connection is not None
+        seen: list[Seen] = []
+        channel, left = self._begin(name, seen, limit, shared)
+        if channel is None:
+            return []
+        self._connection.process_data_events(time_limit=0)
+        heard = time.monotonic()
+        while left and len(seen) < limit and time.monotonic() - heard < QUIET:
+            before = len(seen)
+            self._connection.process_data_events(time_limit=0.05)
+            if len(seen) > before:
+                heard = time.monotonic()
+        seen = seen[:limit]
+        chosen = choose(seen)
+        for message in chosen:
+            channel.basic_ack(message.tag)
+        if shared:
+            self._excuse(channel, seen)
+        channel.close()
+        return seen
+
+    def _begin(self, name: str, seen: list[Seen], limit: int, shared: bool) -> tuple[Any, int]:
+        """Return a channel that consumes, and how many messages are not on their way to it."""
+        assert self._connection is not None
+
+        def take(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            headers = properties.headers or {}
+            seen.append(Seen(method.delivery_tag, id_of(properties), headers, body))
+
+        deadline = time.monotonic() + self._options.timeout
+        while True:
+            channel = self._connection.channel()
+            try:
+                channel.basic_qos(prefetch_count=min(limit, 0xFFFF))
+                channel.basic_consume(name, take, exclusive=not shared)
+                # The answer comes behind everything that is pushed here.
+                left = channel.queue_declare(name, passive=True).method.message_count
+                return channel, left
+            except ChannelClosedByBroker as error:
+                if error.reply_code == _GONE:
+                    return None, 0
+                if error.reply_code not in _TAKEN or time.monotonic() > deadline:
+                    raise translated(error, self._options.where) from error
+                time.sleep(AGAIN)
+
+    def _excuse(self, channel: Any, seen: Sequence[Seen]) -> None:
+        """Tell workers that these come back though nothing happened to them."""
+        channel.exchange_declare(self._names.words, "fanout", durable=True)
+        said = spoken("", {short(message.id): UNSTARTED for message in seen})
+        properties = pika.BasicProperties(message_id=str(uuid.uuid4()))
+        channel.basic_publish(self._names.words, "", said, properties)

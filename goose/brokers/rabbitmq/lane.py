@@ -1,0 +1,411 @@
+"""One queue's ready jobs, as the server pushes them here.
+
+A lane has a channel, and on it a consumer with a *prefetch*: so many jobs the server may have
+pushed that are not settled. Quorum queues know no limit for a whole channel, and that of a
+consumer cannot be changed; so a lane that needs more cancels its consumer and begins another,
+and one that has too much also gives back what it holds. Both are rare: the prefetch is what was
+lent plus what was asked for, so jobs pile up here only when they have become slow. Loans of an
+earlier consumer are as good as others; only they do not count against the prefetch, so each
+consumer is an *epoch*.
+
+A lane is *clear* when everything that the server had for it before a certain moment is here:
+it has asked the server a question since and had the answer, which came behind the jobs. Only
+of a clear lane with credit is it known that it is empty, and that less urgent queues may be
+looked at.
+
+A channel that is closed takes all its loans with it, for the server lends them again: that is a
+new *generation*, in which earlier receipts are worth nothing. If such a job comes back to the
+very process that is still running it, it is not lent a second time: the loan that was lost gets
+the new message, and settles it.
+
+What is said here of threads: everything is guarded by the intake's condition, except what is
+marked as the wire's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from goose.brokers.rabbitmq import ladder
+from goose.brokers.rabbitmq.faults import Remedy, is_timeout, judge, said, translated
+from goose.brokers.rabbitmq.words import HEADER, SUSPECT, UNEXPLAINED, UNSTARTED, count_of
+from goose.errors import BrokerError
+
+if TYPE_CHECKING:
+    from goose.brokers.rabbitmq.intake import Intake
+
+logger = logging.getLogger("goose.brokers.rabbitmq")
+
+PATIENCE = 0.02
+"""Seconds for which acks may be on their way before a lane without credit asks for more."""
+REOPEN = 1.0
+"""Seconds before a channel that the server refused is tried again."""
+
+
+class Arrival(NamedTuple):
+    """A job that the server lent to this process."""
+
+    tag: int
+    id: str
+    body: bytes
+    headers: dict[str, Any] | None
+    arrived_mono: float
+    verdict: str | None = None
+    word: str | None = None
+
+
+@dataclass(slots=True)
+class Loan:
+    """A job that was handed on to a session."""
+
+    lane: Lane
+    id: str
+    tag: int
+    generation: int
+    epoch: int
+    word: str | None
+    """The last word about it that was heeded."""
+
+
+class Hearing:
+    """Waits until the server has heard what several lanes had to say.
+
+    Args:
+        lanes: How many.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self._left = lanes
+        self._well = True
+        self._done = threading.Event()
+
+    def heard(self, well: bool) -> None:
+        """Note that one lane had its answer, or will have none; on the wire's thread."""
+        self._well &= well
+        self._left -= 1
+        if not self._left:
+            self._done.set()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to *timeout* seconds; say whether all was heard."""
+        return self._done.wait(timeout) and self._well
+
+
+class Lane:
+    """See the module."""
+
+    def __init__(self, intake: Intake, queue: str) -> None:
+        self.queue = queue
+        self.name = intake.names.ready(queue)
+        self.buffer: deque[Arrival] = deque()
+        self.quarantine: deque[tuple[float, Arrival]] = deque()
+        self.lent = 0
+        """Loans that take up the prefetch: those of this epoch."""
+        self.prefetch = 0
+        self.generation = 0
+        self.epoch = 0
+        """Raised each time a consumer is given up."""
+        self.clear = False
+        self.asked_mono = 0.0
+        self.askers = 0
+        """Threads that wait for its jobs at this moment."""
+        self.error: BrokerError | None = None
+        self._poor_since: float | None = None
+        self._intake = intake
+        # The wire's own:
+        self._channel: Any = None
+        self._consumer: str | None = None
+        self._busy = False
+        self._wanted = 0
+        self._retry_mono = 0.0
+        self._hearings: list[Hearing] = []
+        self._open: dict[int, None] = {}
+        """Tags that are not settled, in their order."""
+
+    # --- asked under the condition -------------------------------------------------------
+
+    @property
+    def credit(self) -> int:
+        """How many jobs more the server may push."""
+        return self.prefetch - self.lent - len(self.buffer) - len(self.quarantine)
+
+    def known_empty(self, limit: int, now: float) -> bool:
+        """Say whether nothing is to be had here now; if that is unsure, see to it that it will be.
+
+        Args:
+            limit: How many jobs are asked for.
+            now: Monotonic seconds.
+        """
+        if not self.clear:
+            self._want(self.lent + limit)
+            return False
+        if self.credit > 0:
+            self._poor_since = None
+            return True
+        if self._poor_since is None:
+            self._poor_since = now
+        wanted = self.lent + len(self.quarantine) + limit
+        if wanted >= 2 * self.prefetch + 2 or now - self._poor_since >= PATIENCE:
+            self._poor_since = None
+            self.clear = False
+            self._want(wanted + self.lent // 4)
+        return False
+
+    def _want(self, prefetch: int) -> None:
+        prefetch = min(prefetch, 0xFFFF)
+        self._intake.wire.call(lambda: self._adjust(prefetch))
+
+    def doubt(self) -> None:
+        """Note that something was given back, which may come here again."""
+        self.clear = False
+
+    # --- the wire's own ------------------------------------------------------------------
+
+    def _adjust(self, prefetch: int) -> None:
+        self._wanted = max(self._wanted, prefetch)
+        self.work()
+
+    def work(self) -> None:
+        """Take the next step towards consuming as much as is wanted."""
+        connection = self._intake.connection
+        if self._busy or connection is None or not connection.is_open or not self._wanted:
+            return
+        if time.monotonic() < self._retry_mono:
+            return
+        self._busy = True
+        if self._channel is None:
+            connection.channel(on_open_callback=self._opened)
+        elif self.prefetch >= self._wanted:
+            self._ask()
+        elif self._consumer is None:
+            self._channel.basic_qos(prefetch_count=self._wanted, callback=self._limited)
+        else:
+            self._stop_consuming(lambda _: self._declared())
+
+    def _opened(self, channel: Any) -> None:
+        self._channel = channel
+        channel.add_on_close_callback(self._closed)
+        channel.add_on_cancel_callback(self._cancelled)
+        deliver = self._intake.names.deliver
+        channel.exchange_declare(
+            deliver, "topic", durable=True, callback=lambda _: self._declare(channel)
+        )
+
+    def _declare(self, channel: Any) -> None:
+        names = self._intake.names
+        channel.queue_declare(
+            self.name,
+            durable=True,
+            arguments=names.ready_arguments(),
+            callback=lambda _: channel.queue_bind(
+                self.name,
+                names.deliver,
+                ladder.arrival(self.queue),
+                callback=lambda _: self._declared(),
+            ),
+        )
+
+    def _declared(self) -> None:
+        self._busy = False
+        self.work()
+
+    def _limited(self, _frame: Any) -> None:
+        wanted = self._wanted
+        self._consumer = self._channel.basic_consume(
+            self.name, self._delivered, callback=lambda _: self._consuming(wanted)
+        )
+
+    def _consuming(self, prefetch: int) -> None:
+        with self._intake.condition:
+            self.prefetch = prefetch
+        self._ask()
+
+    def _stop_consuming(self, then: Any) -> None:
+        """End the consumer, if there is one; what the server has pushed already still comes."""
+        consumer, self._consumer = self._consumer, None
+        with self._intake.condition:
+            self.epoch += 1
+            # What comes yet, and what waits here, is the next consumer's business.
+            self.prefetch = self.lent = 0
+            self.clear = False
+        if consumer is not None:
+            self._channel.basic_cancel(consumer, callback=then)
+            # The driver would reject what is on its way, as if something had happened to it.
+            self._channel._cancelled.discard(consumer)  # noqa: SLF001 - there is no public way
+
+    def _ask(self) -> None:
+        """Ask a question whose answer comes behind everything the server had for this lane."""
+        self._channel.queue_declare(self.name, passive=True, callback=self._answered)
+
+    def _answered(self, _frame: Any) -> None:
+        self._busy = False
+        if self.prefetch < self._wanted:
+            self.work()
+            return
+        self._wanted = 0
+        with self._intake.condition:
+            self.clear = True
+            self.error = None
+            self._intake.condition.notify_all()
+
+    def _delivered(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        now = time.monotonic()
+        headers = properties.headers
+        arrival = Arrival(method.delivery_tag, properties.message_id or "", body, headers, now)
+        if headers and "goose-id" in headers:
+            arrival = arrival._replace(id=str(headers["goose-id"]))
+        intake = self._intake
+        self._open[arrival.tag] = None
+        with intake.condition:
+            if not method.redelivered:
+                self.buffer.append(arrival)
+            elif not self._reattached(arrival):
+                self.quarantine.append((now + intake.options.quarantine, arrival))
+                self._examine(now)
+            if self.buffer:
+                intake.condition.notify_all()
+
+    def _reattached(self, arrival: Arrival) -> bool:
+        loan = self._intake.strays.pop(arrival.id, None)
+        if loan is None:
+            return False
+        loan.lane, loan.tag = self, arrival.tag
+        loan.generation, loan.epoch = self.generation, self.epoch
+        self.lent += 1
+        logger.info("job %s, which still runs here, was lent to this process again", arrival.id)
+        return True
+
+    def examine(self, now: float) -> None:
+        """Release from quarantine what has waited long enough, or of which there is word."""
+        if self.quarantine:
+            with self._intake.condition:
+                self._examine(now)
+                if self.buffer:
+                    self._intake.condition.notify_all()
+
+    def _examine(self, now: float) -> None:
+        kept: deque[tuple[float, Arrival]] = deque()
+        for until, arrival in self.quarantine:
+            heeded = arrival.headers.get(HEADER) if arrival.headers else None
+            word = self._intake.hearsay.about(arrival.id, heeded)
+            if word is None and until > now:
+                kept.append((until, arrival))
+                continue
+            verdict = said = None
+            if word is not None and word.verdict != UNSTARTED:
+                verdict, said = word.verdict, word.id
+            elif word is None and count_of(arrival.headers) >= UNEXPLAINED:
+                verdict = SUSPECT
+            self.buffer.append(arrival._replace(arrived_mono=now, verdict=verdict, word=said))
+        self.quarantine = kept
+
+    def sweep(self, now: float) -> None:
+        """Give back what is held here for nothing, and consume no more than is asked for."""
+        if self._busy:
+            return
+        with self._intake.condition:
+            hold = self._intake.options.hold
+            unasked = not self.askers and now - self.asked_mono > hold
+            stale = bool(self.buffer) and now - self.buffer[0].arrived_mono > hold
+            hidden = bool(self.buffer) or self.credit > 0
+            if not self.prefetch or not (stale or (unasked and hidden)):
+                return
+            held, self.buffer = self.buffer, deque()
+        self._wanted = 0
+        self._busy = True
+        self._stop_consuming(lambda _: self._declared())
+        if held:
+            logger.debug("gave back %d jobs of %s that nobody asked for", len(held), self.queue)
+            self._intake.announce([arrival.id for arrival in held])
+            self.nack([arrival.tag for arrival in held])
+
+    # --- settling; the wire's own --------------------------------------------------------
+
+    def ack(self, tags: list[int]) -> None:
+        """Tell the server that these are done, many with one word where possible."""
+        self._settle(tags, self._channel.basic_ack)
+
+    def nack(self, tags: list[int]) -> None:
+        """Give these back, in their order."""
+        channel = self._channel
+        self._settle(tags, lambda tag, multiple: channel.basic_nack(tag, multiple, requeue=True))
+
+    def ask(self, hearing: Hearing) -> None:
+        """Have *hearing* told once the server has heard all that was said here."""
+        self._hearings.append(hearing)
+
+        def answered(_frame: Any) -> None:
+            self._hearings.remove(hearing)
+            hearing.heard(True)
+
+        self._channel.queue_declare(self.name, passive=True, callback=answered)
+
+    def _settle(self, tags: list[int], say: Any) -> None:
+        for tag in tags:
+            self._open.pop(tag, None)
+        oldest = next(iter(self._open), None)
+        ordered = sorted(tags)
+        below = 0
+        if oldest is None:
+            below = len(ordered)
+        else:
+            while below < len(ordered) and ordered[below] < oldest:
+                below += 1
+        if below:
+            say(ordered[below - 1], True)
+        for tag in ordered[below:]:
+            say(tag, False)
+
+    # --- losing it; the wire's own -------------------------------------------------------
+
+    def _cancelled(self, _frame: Any) -> None:
+        """The server ended the consumer: the queue was deleted, or its node went down."""
+        logger.warning("RabbitMQ ended the consumer of %s; beginning again", self.name)
+        if self._channel is not None and self._channel.is_open:
+            self._channel.close()  # its loans are lost: nobody knows which the server still has
+
+    def _closed(self, channel: Any, error: BaseException) -> None:
+        if channel is not self._channel and self._channel is not None:
+            return
+        if is_timeout(error):
+            logger.error(
+                "RabbitMQ took the jobs of %s back, because one ran for longer than its "
+                "consumer_timeout: raise that on the server (%s)",
+                self.queue, said(error),
+            )  # fmt: skip
+        refused = judge(error).remedy is Remedy.REFUSED
+        if refused:
+            logger.error("jobs of %s cannot be had: %s", self.queue, said(error))
+            self._retry_mono = time.monotonic() + REOPEN
+        self.lose(translated(error, self._intake.options.where) if refused else None)
+        if not refused:
+            self.work()
+
+    def lose(self, error: BrokerError | None = None) -> None:
+        """Begin a new generation: the server lends all of this one's jobs again."""
+        self._channel = self._consumer = None
+        self._open.clear()
+        self._busy = False
+        hearings, self._hearings = self._hearings, []
+        for hearing in hearings:
+            hearing.heard(False)
+        with self._intake.condition:
+            self._wanted = max(self._wanted, self.prefetch)
+            self.generation += 1
+            self.epoch += 1
+            self.prefetch = self.lent = 0
+            self.buffer.clear()
+            self.quarantine.clear()
+            self.clear = False
+            self.error = error
+            if error is not None:
+                self._wanted = 0
+            for loan in self._intake.loans.values():
+                if loan.lane is self:
+                    self._intake.strays[loan.id] = loan
+            self._intake.condition.notify_all()

@@ -1,0 +1,133 @@
+"""The parts of one broker object in one process, and the wires between them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+
+from goose.brokers.rabbitmq.intake import Intake
+from goose.brokers.rabbitmq.keeper import Keeper
+from goose.brokers.rabbitmq.ladder import climb
+from goose.brokers.rabbitmq.names import Names
+from goose.brokers.rabbitmq.options import Options
+from goose.brokers.rabbitmq.parcels import aloft
+from goose.brokers.rabbitmq.publishing import Parcel, Publisher
+from goose.brokers.rabbitmq.topology import Topology
+from goose.brokers.rabbitmq.words import REPEAT, UNSTARTED, Testimony, short, spoken
+from goose.jobs import Envelope
+
+CLOSE_SECONDS = 2.0
+"""Seconds a connection may take to end in good order."""
+STRANDED = "default"
+"""Whose dead jobs those join of which nobody knows where they belong."""
+
+
+class Parts:
+    """Made in one process and used in no other."""
+
+    def __init__(
+        self,
+        options: Options,
+        on_return: Callable[[str, str], None],
+        on_lost: Callable[[BaseException], None],
+    ) -> None:
+        self.pid = os.getpid()
+        self.names = Names(options)
+        self._options = options
+        self._told_return = on_return
+        self._on_lost = on_lost
+        self.publisher = Publisher(options, "client", on_return=self._returned, on_lost=on_lost)
+        self.topology = Topology(options, self.names, self.publisher)
+        self._lock = threading.Lock()
+        self._intake: Intake | None = None
+        self._keeper: Keeper | None = None
+        self._testimony = Testimony()
+        self._speaking = False
+        self.publisher.kept = lambda: self._speaking or self._intake is not None
+
+    def _returned(self, key: str, job_id: str) -> None:
+        self.topology.forget()
+        self._told_return(key, job_id)
+
+    @property
+    def intake(self) -> Intake:
+        """What takes jobs, made when it is first needed."""
+        if self._intake is None:
+            with self._lock:
+                if self._intake is None:
+                    self._keeper = keeper = Keeper(
+                        self.names, store=self._store, strand=self._strand, on_wire=self._on_wire
+                    )
+                    self._intake = Intake(
+                        self._options,
+                        self.names,
+                        on_lost=self._on_lost,
+                        announce=self.announce,
+                        on_parked=keeper.take,
+                    )
+        return self._intake
+
+    def held(self, queue: str) -> int:
+        """Return how many ready jobs of *queue* the server has pushed here."""
+        return 0 if self._intake is None else self._intake.held(queue)
+
+    def _on_wire(self, do: Callable[[], object]) -> None:
+        self.intake.wire.call(do)
+
+    # --- parked jobs ---------------------------------------------------------------------
+
+    def _store(self, queue: str, parcel: Parcel, left: float) -> None:
+        if left <= 0:
+            parcel = parcel._replace(key=self.topology.ready(queue))
+        else:
+            way = climb(left)
+            entry = self.topology.way(way, queue)
+            again = aloft(Envelope(parcel.id, queue, parcel.body), way, entry, None)
+            headers = {**(again.headers or {}), **(parcel.headers or {})} or None
+            parcel = again._replace(headers=headers)
+        self.publisher.send([parcel])
+
+    def _strand(self, parcel: Parcel) -> None:
+        headers = {**(parcel.headers or {}), "goose-died": repr(time.time())}
+        self.publisher.send([parcel._replace(key=self.topology.dead(STRANDED), headers=headers)])
+
+    # --- words ---------------------------------------------------------------------------
+
+    def announce(self, job_ids: Sequence[str]) -> None:
+        """Tell whoever listens that these jobs were given back unstarted."""
+        self._say(spoken("", {short(job_id): UNSTARTED for job_id in job_ids}))
+
+    def _say(self, body: bytes) -> None:
+        self.publisher.whisper(Parcel(self.names.words, "", str(uuid.uuid4()), body))
+
+    def testify(self, verdicts: Mapping[str, str]) -> None:
+        """Say this now and again."""
+
+        def begin() -> None:
+            self._testimony.add(verdicts)
+            if not self._speaking:
+                self._speaking = True
+                self._speak()
+            else:
+                self._say(self._testimony.sayings()[-1])
+
+        self.publisher.wire.call(begin)
+
+    def _speak(self) -> None:
+        sayings = self._testimony.sayings()
+        for body in sayings:
+            self._say(body)
+        self._speaking = bool(sayings)
+        if sayings:
+            self.publisher.wire.later(REPEAT, self._speak)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        if self._keeper is not None:
+            self._keeper.close()
+        if self._intake is not None:
+            self._intake.close(CLOSE_SECONDS)
+        self.publisher.wire.close(CLOSE_SECONDS)

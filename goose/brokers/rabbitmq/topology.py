@@ -1,0 +1,170 @@
+"""Sees to it that what a job needs on the server is there, and remembers that it is.
+
+Everything here is declared when it is first needed, which costs nothing if it exists, and is
+durable, so that it need not be looked at again. When a message comes back because its queue is
+gone, the memory of that is dropped, and the next use declares it anew.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from pika.exceptions import ChannelClosedByBroker
+
+from goose.brokers.rabbitmq import ladder
+from goose.brokers.rabbitmq.desk import Desk
+from goose.brokers.rabbitmq.faults import translated
+from goose.brokers.rabbitmq.ladder import Climb
+from goose.brokers.rabbitmq.names import Names
+from goose.brokers.rabbitmq.options import Options
+from goose.brokers.rabbitmq.publishing import Parcel, Publisher
+
+_GONE = 404
+
+
+class Topology:
+    """What is known to exist. Thread-safe."""
+
+    def __init__(self, options: Options, names: Names, publisher: Publisher) -> None:
+        self._options = options
+        self._names = names
+        self._publisher = publisher
+        self._desk: Desk = publisher.desk
+        self._known: set[str] = set()
+        self._lock = threading.Lock()
+        self.queues: set[str] = set()
+        """Every queue that was used here."""
+
+    def forget(self) -> None:
+        """Trust in nothing: something that was known to exist is gone."""
+        self._known.clear()
+
+    def ready(self, queue: str) -> str:
+        """Return the server's name of the queue of ready jobs, which exists."""
+        name = self._names.ready(queue)
+        if name not in self._known:
+            with self._lock:
+                self._make_ready(queue, name)
+        return name
+
+    def _make_ready(self, queue: str, name: str) -> None:
+        if not self._exists(name):
+            self._register(queue)
+        self._kept(self._names.parked)
+        self._declare(name, self._names.ready_arguments())
+        self._exchange(self._names.deliver, "topic")
+        self._bind(name, self._names.deliver, ladder.arrival(queue))
+        self.queues.add(queue)
+        self._known.add(name)
+
+    def dead(self, queue: str) -> str:
+        """Return the server's name of the queue of dead jobs, which exists."""
+        name = self._names.dead(queue)
+        if name not in self._known:
+            self.ready(queue)  # so that the queue is registered
+            with self._lock:
+                self._declare(name, self._names.dead_arguments())
+                self._known.add(name)
+        return name
+
+    def words(self) -> str:
+        """Return the exchange of words, which exists."""
+        with self._lock:
+            self._exchange(self._names.words, "fanout")
+        return self._names.words
+
+    def way(self, climb: Climb, queue: str) -> str:
+        """Return the exchange where *climb* enters the ladder; all it needs on its way exists."""
+        self.ready(queue)
+        entry = self._names.entry(climb.top)
+        needed = {self._names.step(level, digit): (level, digit) for level, digit in climb.steps()}
+        goes_on = not climb.left or f"{ladder.PARKED} bound" in self._known
+        if goes_on and entry in self._known and self._known.issuperset(needed):
+            return entry
+        with self._lock:
+            for level in range(climb.top + 1):
+                self._level(level)
+            for name, (level, digit) in needed.items():
+                self._step(name, level, digit)
+            if climb.left:
+                self._bind(self._names.parked, self._names.deliver, ladder.arrival(ladder.PARKED))
+                self._known.add(f"{ladder.PARKED} bound")
+        return entry
+
+    def _level(self, level: int) -> None:
+        entry = self._names.entry(level)
+        if entry in self._known:
+            return
+        self._exchange(entry, "topic")
+        self._ask(
+            "exchange_bind",
+            destination=self._names.entry(level - 1),
+            source=entry,
+            routing_key=ladder.binding(level, 0),
+        )
+        self._known.add(entry)
+
+    def _step(self, name: str, level: int, digit: int) -> None:
+        if name in self._known:
+            return
+        arguments = self._names.step_arguments(level, ladder.milliseconds(level, digit))
+        self._declare(name, arguments)
+        self._bind(name, self._names.entry(level), ladder.binding(level, digit))
+        self._known.add(name)
+
+    # --- registry ------------------------------------------------------------------------
+
+    def _register(self, queue: str) -> None:
+        """Leave the queue's name where `Inspector.queues` finds it, before the queue exists."""
+        self._kept(self._names.names)
+        self._publisher.send([Parcel("", self._names.names, queue, b"")])
+
+    def _exists(self, name: str) -> bool:
+        try:
+            self._desk.ask("queue_declare", queue=name, passive=True)
+        except ChannelClosedByBroker as error:
+            if error.reply_code == _GONE:
+                return False
+            raise translated(error, self._options.where) from error
+        return True
+
+    def size(self, name: str) -> int | None:
+        """Return how many ready messages that queue has; None if there is no such queue."""
+        try:
+            answer = self._desk.ask("queue_declare", queue=name, passive=True)
+        except ChannelClosedByBroker as error:
+            if error.reply_code == _GONE:
+                return None
+            raise translated(error, self._options.where) from error
+        count: int = answer.message_count
+        return count
+
+    def purge(self, name: str) -> int:
+        """Remove every ready message of that queue; return how many."""
+        count: int = self._ask("queue_purge", queue=name).message_count
+        return count
+
+    # --- asking --------------------------------------------------------------------------
+
+    def _kept(self, name: str) -> None:
+        if name not in self._known:
+            self._declare(name, self._names.kept_arguments())
+            self._known.add(name)
+
+    def _declare(self, name: str, arguments: dict[str, Any]) -> None:
+        self._ask("queue_declare", queue=name, durable=True, arguments=arguments)
+
+    def _exchange(self, name: str, kind: str) -> None:
+        if f"{name} is there" not in self._known:
+            self._ask("exchange_declare", exchange=name, exchange_type=kind, durable=True)
+            self._known.add(f"{name} is there")
+
+    def _bind(self, queue: str, exchange: str, key: str) -> None:
+        self._ask("queue_bind", queue=queue, exchange=exchange, routing_key=key)
+
+    def _ask(self, name: str, **words: Any) -> Any:
+        try:
+            return self._desk.ask(name, **words)
+        except ChannelClosedByBroker as error:
+            raise translated(error, self._options.where) from error

@@ -1,0 +1,305 @@
+"""One connection, with a thread of its own that only moves frames.
+
+Jobs never run on that thread, so they cannot keep it from its heartbeats, and whatever thread
+wants something from the server hands it over with `Wire.call`. A connection that is lost is
+made again, on the next of the hosts, after a growing, jittered pause; one that is silent though
+it was asked something is given up, long before heartbeats would notice.
+
+What the connection carries is not decided here: its `Freight` sets up channels when it is up
+and picks up the pieces when it is down. All its methods are called on the wire's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pika
+from pika.adapters.select_connection import IOLoop, SelectConnection
+
+from goose.brokers.rabbitmq.faults import Remedy, judge, said
+from goose.brokers.rabbitmq.options import Options
+
+logger = logging.getLogger("goose.brokers.rabbitmq")
+# The driver tells every failed attempt in a dozen lines; what matters is told here.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+PAUSE_FIRST = 0.1
+"""Seconds: ceiling of the pause before the second attempt to connect; doubles each time."""
+PAUSE_LIMIT = 2.0
+"""Seconds: no ceiling is above this, so that a server is in use again soon after its start."""
+_STALLED = 0.5
+"""Seconds a timer may be late before nothing is concluded from silence: we were asleep ourselves."""
+
+
+class Freight(Protocol):
+    """What a connection is for."""
+
+    def up(self, connection: Any) -> None:
+        """Begin on a new connection."""
+        ...
+
+    def down(self, error: BaseException) -> None:
+        """Give up what was under way: the connection is lost, or could not be made."""
+        ...
+
+    def unblocked(self) -> None:
+        """Go on: the server takes messages again."""
+        ...
+
+    def waiting(self) -> bool:
+        """Say whether the connection is needed now."""
+        ...
+
+
+class Wire:
+    """A connection that comes back. `call` and `close` may be called from any thread.
+
+    Args:
+        options: Where to connect, and how.
+        role: What the server's tools show it as.
+        freight: What it is for.
+        on_lost: Told of every connection that is lost, with the error.
+
+    Attributes:
+        connection: The open connection, or None; for the wire's own thread.
+        error: Why there is none, if that is known.
+        blocked: Whether the server has asked to publish nothing at the moment.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        role: str,
+        freight: Freight,
+        on_lost: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
+        self.connection: Any = None
+        self.error: BaseException | None = None
+        self.blocked = False
+        self._options = options
+        self._role = role
+        self._freight = freight
+        self._on_lost = on_lost
+        self._hosts = deque(options.hosts)
+        self._hosts.rotate(random.randrange(len(options.hosts)))
+        self._calls: deque[Callable[[], Any]] = deque()
+        self._lock = threading.Lock()
+        self._called = False
+        self._loop: IOLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._connecting = False
+        self._trying: Any = None
+        """Under way, and not open yet."""
+        self._closing = False
+        self._stopped = False
+        self._failures = 0
+        self._control: Any = None
+        self._received = -1
+        self._asked_mono: float | None = None
+
+    def call(self, do: Callable[[], Any]) -> None:
+        """Have *do* called on the wire's thread soon; starts the thread if need be."""
+        self._calls.append(do)
+        if self._called:
+            return
+        with self._lock:
+            if self._called:
+                return
+            self._called = True
+            if self._loop is None:
+                self._loop = IOLoop()
+                self._thread = threading.Thread(
+                    target=self._run, name=f"goose-rabbitmq-{self._role}", daemon=True
+                )
+                self._loop.add_callback_threadsafe(self._obey)
+                self._thread.start()
+                return
+        self._loop.add_callback_threadsafe(self._obey)
+
+    def later(self, seconds: float, do: Callable[[], Any]) -> None:
+        """Have *do* called after *seconds*; on the wire's thread only."""
+        assert self._loop is not None
+        self._loop.call_later(seconds, do)
+
+    def close(self, timeout: float) -> None:
+        """End the connection in good order, so that the server has all that was written."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            self._closing = True
+            return
+        self.call(self._close)
+        if thread is not threading.current_thread():
+            thread.join(timeout)
+
+    # --- on its thread -------------------------------------------------------------------
+
+    def _run(self) -> None:
+        assert self._loop is not None
+        self._loop.call_later(self._options.silence / 2, self._look)
+        while not self._stopped:
+            try:
+                self._loop.start()
+            except Exception as error:
+                # A thread that ended would leave everybody waiting: another connection is better.
+                logger.exception("a defect on the %s connection; it is replaced", self._role)
+                self.abandon(error)
+        self._loop.close()
+
+    def _obey(self) -> None:
+        # Cleared before looking: a call from here on is not forgotten.
+        self._called = False
+        while self._calls:
+            do = self._calls.popleft()
+            try:
+                do()
+            except Exception:
+                logger.exception("a defect on the %s connection", self._role)
+        self.connect()
+
+    def connect(self) -> None:
+        """Begin to connect, if there is no connection and one is needed."""
+        idle = self.connection is None and not self._connecting
+        if idle and not self._closing and self._freight.waiting():
+            self._connecting = True
+            self._attempt()
+
+    def _attempt(self) -> None:
+        if self._closing:
+            return
+        host, port = self._hosts[0]
+        self._hosts.rotate(-1)
+        options = self._options
+        tls = pika.SSLOptions(options.context(), host) if options.tls else None
+        parameters = pika.ConnectionParameters(
+            host,
+            port,
+            options.vhost,
+            pika.PlainCredentials(options.username, options.password),
+            heartbeat=options.heartbeat,
+            socket_timeout=options.connect_timeout,
+            stack_timeout=options.connect_timeout,
+            connection_attempts=1,
+            ssl_options=tls,
+            client_properties={
+                "connection_name": f"goose {self._role} {socket.gethostname()} {os.getpid()}"
+            },
+        )
+        self._trying = SelectConnection(
+            parameters,
+            on_open_callback=self._opened,
+            on_open_error_callback=self._lost,
+            on_close_callback=self._lost,
+            custom_ioloop=self._loop,
+        )
+
+    def _opened(self, connection: Any) -> None:
+        self._connecting = False
+        self._trying = None
+        if self._closing:
+            connection.close()
+            return
+        if self._failures or self.error is not None:
+            logger.info("connected to RabbitMQ at %s again (%s)", self._options.where, self._role)
+        self.connection = connection
+        self.error = None
+        self.blocked = False
+        self._failures = 0
+        self._control = None
+        self._asked_mono = None
+        connection.add_on_connection_blocked_callback(lambda *_: self._block(True))
+        connection.add_on_connection_unblocked_callback(lambda *_: self._block(False))
+        connection.channel(on_open_callback=self._controlled)
+        self._freight.up(connection)
+
+    def _controlled(self, channel: Any) -> None:
+        self._control = channel
+
+    def _block(self, blocked: bool) -> None:
+        self.blocked = blocked
+        if blocked:
+            logger.warning(
+                "RabbitMQ at %s takes nothing for now: it is short of memory or disk space",
+                self._options.where,
+            )
+        else:
+            logger.info("RabbitMQ at %s takes jobs again", self._options.where)
+            self._freight.unblocked()
+
+    def _lost(self, connection: Any, error: BaseException) -> None:
+        if self.connection is not None and connection is not self.connection:
+            return
+        was_open = self.connection is not None
+        self._connecting = False
+        self._trying = None
+        self.connection = None
+        self.blocked = False
+        if self._closing:
+            self._freight.down(error)
+            self._stop()
+            return
+        if was_open or self.error is None:
+            logger.warning(
+                "the %s connection to RabbitMQ at %s is lost, or cannot be made: %s",
+                self._role, self._options.where, said(error),
+            )  # fmt: skip
+        self.error = error
+        if was_open:
+            self._on_lost(error)
+        self._freight.down(error)
+        if self._freight.waiting():
+            ceiling = min(PAUSE_FIRST * 2.0 ** min(self._failures, 10), PAUSE_LIMIT)
+            refused = judge(error).remedy is Remedy.REFUSED
+            self._failures += 1
+            self._connecting = True
+            self.later(PAUSE_LIMIT if refused else random.uniform(0.0, ceiling), self._attempt)
+
+    def _look(self, due: float | None = None) -> None:
+        """Ask for a sign of life where one is due, and give up a connection without one."""
+        if self._closing:
+            return
+        now = time.monotonic()
+        stalled = due is not None and now - due > _STALLED
+        every = self._options.silence / 2
+        connection = self.connection
+        if connection is not None and not self.blocked and self._freight.waiting():
+            heard = connection.bytes_received != self._received
+            self._received = connection.bytes_received
+            if heard or stalled:
+                self._asked_mono = None if heard else self._asked_mono and now
+            elif self._asked_mono is None:
+                if self._control is not None and self._control.is_open:
+                    self._control.basic_qos(prefetch_count=1)
+                    self._asked_mono = now
+            elif now - self._asked_mono >= self._options.silence:
+                self.abandon(TimeoutError(f"no answer for {self._options.silence:g} s"))
+        else:
+            self._asked_mono = None
+        self.later(every, lambda: self._look(now + every))
+
+    def abandon(self, error: Exception) -> None:
+        """Give the connection up without a word: whoever is at the other end does not listen."""
+        if self.connection is not None:
+            # There is no public way that does not wait for an answer.
+            self.connection._terminate_stream(error)  # noqa: SLF001
+
+    def _close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        if self.connection is not None and self.connection.is_open:
+            self.connection.close()
+        elif self._trying is None:
+            self._stop()
+
+    def _stop(self) -> None:
+        assert self._loop is not None
+        self._stopped = True
+        self._loop.stop()

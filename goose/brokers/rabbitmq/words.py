@@ -1,0 +1,138 @@
+"""What survivors say of jobs whose worker died, and how long to wait for it.
+
+The server lends a dead client's jobs to the next one by itself and at once, with nothing but a
+flag that says "redelivered": not why, and not whether the job was ever started. Who knows is
+the dead process's supervisor. So it says what it saw, through an exchange that every worker
+listens to, and says it again every half second for two minutes, for workers that start later;
+and a job that is lent again waits in quarantine, for a second or two, for such a word. If none
+comes, nobody holds anything against it.
+
+Who gives jobs back unstarted says so too, once, so that nobody has to wait. Each word about a
+death has an id, which travels with the job from then on: a word is heeded once.
+
+Where no supervisor survives, nobody speaks. A job that was lent again very often without any
+word is at last suspected, and runs alone and ever more rarely, but it is never condemned.
+Source: docs/adr/0006-blame-on-rabbitmq.md.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+HEADER = "goose-word"
+"""The header with the id of the last word that was heeded."""
+COUNT = "x-delivery-count"
+"""The header in which the server counts how often it lent a job again."""
+UNSTARTED = "unstarted"
+SUSPECT = "suspect"
+UNEXPLAINED = 20
+"""Times a job may be lent again, without a word about it, before it is suspected."""
+REPEAT = 0.5
+"""Seconds between repetitions of a word."""
+REPEATED_FOR = 120.0
+"""Seconds: longer than any pause before a dead process is replaced."""
+KEPT_FOR = 600.0
+"""Seconds a word is remembered."""
+FRESH = 3.0
+"""Seconds for which a job that was given back may come without being asked why."""
+MOST = 100_000
+"""Words remembered."""
+ID_BYTES = 200
+"""Bytes of a job's id that survivors know."""
+
+
+def short(job_id: str) -> str:
+    """Return the part of an id that words go by."""
+    raw = job_id.encode("utf-8", "replace")
+    return job_id if len(raw) <= ID_BYTES else raw[:ID_BYTES].decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What is said of one job."""
+
+    id: str
+    verdict: str
+    heard_mono: float
+
+
+def spoken(word: str, verdicts: Mapping[str, str]) -> bytes:
+    """Return the message that says it."""
+    return json.dumps({"word": word, "verdicts": dict(verdicts)}).encode()
+
+
+class Hearsay:
+    """Words heard, by job. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._words: dict[str, Word] = {}
+
+    def hear(self, body: bytes) -> bool:
+        """Remember what a message says; say whether it said anything."""
+        try:
+            said = json.loads(body)
+            word, verdicts = said["word"], said["verdicts"]
+            pairs = [(str(job), str(verdict)) for job, verdict in verdicts.items()]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return False  # whoever may write to the server may say anything
+        self._note(str(word), pairs)
+        return True
+
+    def given_back(self, job_ids: Iterable[str]) -> None:
+        """Remember that these were given back by ourselves."""
+        self._note("", [(short(job_id), UNSTARTED) for job_id in job_ids])
+
+    def _note(self, word: str, pairs: Iterable[tuple[str, str]]) -> None:
+        now = time.monotonic()
+        for job, verdict in pairs:
+            known = self._words.pop(job, None)  # so that the latest stand last
+            heard = known.heard_mono if known is not None and known.id == word and word else now
+            self._words[job] = Word(word, verdict, heard)
+        while self._words:
+            oldest = next(iter(self._words))
+            if len(self._words) <= MOST and now - self._words[oldest].heard_mono < KEPT_FOR:
+                break
+            del self._words[oldest]
+
+    def about(self, job_id: str, heeded: object) -> Word | None:
+        """Return what is said of a job that was lent again, unless that was *heeded* before."""
+        if not self._words:
+            return None
+        key = short(job_id)
+        word = self._words.get(key)
+        if word is None or (word.id and word.id == heeded):
+            return None
+        if word.verdict == UNSTARTED:
+            del self._words[key]  # it explains one return
+            if time.monotonic() - word.heard_mono > FRESH:
+                return None
+        return word
+
+
+class Testimony:
+    """What this process has to say, until everybody must have heard it. For one thread."""
+
+    def __init__(self) -> None:
+        self._sayings: list[tuple[float, bytes]] = []
+
+    def add(self, verdicts: Mapping[str, str]) -> None:
+        """Say this from now on."""
+        until = time.monotonic() + REPEATED_FOR
+        self._sayings.append((until, spoken(str(uuid.uuid4()), verdicts)))
+
+    def sayings(self) -> list[bytes]:
+        """Return what is to be said now."""
+        now = time.monotonic()
+        self._sayings = [saying for saying in self._sayings if saying[0] > now]
+        return [body for _, body in self._sayings]
+
+
+def count_of(headers: Mapping[str, Any] | None) -> int:
+    """Return how often the server says that it lent a job again."""
+    count = headers.get(COUNT) if headers else None
+    return count if isinstance(count, int) else 0
