@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from goose.brokers.postgres import checks, schema
 from goose.brokers.postgres.connections import Connection, Connections, Row
-from goose.brokers.postgres.faults import CAUGHT, Remedy, judge, translated
+from goose.brokers.postgres.faults import CAUGHT, MISSING, Remedy, judge, translated
 from goose.brokers.postgres.floors import Floors
 from goose.brokers.postgres.notices import Bell, Ear
 from goose.brokers.postgres.options import read
@@ -177,6 +177,8 @@ class Access:
                     return call(connection)
             except CAUGHT as error:
                 remedy = judge(error).remedy
+                if getattr(error, "sqlstate", None) in MISSING:
+                    self._started = False  # somebody dropped the tables: the next call looks
                 if remedy in (Remedy.RECONNECT, Remedy.LOST):
                     self._connections.drop()
                 repeat = remedy in (Remedy.RETRY, Remedy.RECONNECT) and not lost

@@ -157,6 +157,19 @@ def test_many_may_come_first(connect: Connect) -> None:
     assert 8 == connect().count(State.READY)
 
 
+def test_tables_that_were_dropped_are_made_again(
+    connect: Connect, postgres_server: PostgresServer
+) -> None:
+    """When somebody drops the tables, one call says that they are missing, and the next makes them."""
+    broker = connect()
+    broker.enqueue(jobs(1))
+    postgres_server.execute(f'DROP SCHEMA "{broker.options.schema}" CASCADE')
+    with pytest.raises(BrokerError, match="tables are missing"):
+        broker.enqueue(jobs(1))
+    broker.enqueue(jobs(1))
+    assert 1 == broker.count(State.READY)
+
+
 def test_tables_may_be_the_owners_business(
     connect: Connect, postgres_server: PostgresServer
 ) -> None:
