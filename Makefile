@@ -37,12 +37,12 @@ fix: setup ## format the code and mend what ruff can mend
 	$(BIN)/ruff format
 
 .PHONY: bench
-bench: ## measure beside other libraries (BROKER=sqlite|redis, ARGS="--only latency")
+bench: ## measure beside other libraries (BROKER=sqlite|redis|postgres, ARGS="--only latency")
 	@tools/setup bench
-	$(BIN)/python benchmarks/$(if $(filter redis,$(BROKER)),redis_run,run).py $(ARGS)
+	$(BIN)/python benchmarks/$(if $(filter redis postgres,$(BROKER)),$(BROKER)_run,run).py $(ARGS)
 
 .PHONY: chaos
-chaos: setup ## real processes killed, stopped and crashed (BROKER=sqlite|redis|sentinel)
+chaos: setup ## real processes killed, stopped and crashed (BROKER=sqlite|redis|sentinel|postgres|transactions)
 	$(BIN)/python -m tests.chaos.run $(BROKER) $(ARGS)
 
 .PHONY: simulate

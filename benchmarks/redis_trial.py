@@ -23,7 +23,6 @@ from redis_sides import PEERS, Side
 
 sys.path.insert(0, str(PEERS.parent.parent))
 
-from tests.servers.redis import RedisServer
 
 DEADLINE = 120.0
 """Seconds any one measurement may take."""
@@ -54,13 +53,17 @@ def family(pid: int) -> list[int]:
 class Trial:
     """A clean *server* for *side*, and a folder for what *places* jobs have done."""
 
-    def __init__(self, side: Side, server: RedisServer, folder: Path, places: int) -> None:
+    def __init__(self, side: Side, server: Any, folder: Path, places: int) -> None:
         self.side, self.server, self.places = side, server, places
         self.programs = side.installed()
         self.url = server.url
         self._folder = folder
         self._maps: list[mmap.mmap] = []
-        server.client.flushall()
+        self.wipe()
+
+    def wipe(self) -> None:
+        """Make the server clean."""
+        self.server.client.flushall()
 
     def __enter__(self) -> Self:
         for name, size in (("done", 1), ("times", 16)):

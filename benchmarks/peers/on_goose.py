@@ -8,7 +8,7 @@ import produce
 
 import goose
 
-client = goose.Client(os.environ["BENCH_REDIS"])
+client = goose.Client(os.environ["GOOSE_BROKER"])
 functions = {"noop": jobs.noop, "stamp": jobs.stamp, "nap": jobs.nap}
 
 

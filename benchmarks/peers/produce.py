@@ -1,9 +1,9 @@
 """Enqueues jobs in a process of its own, and prints how many there were per second.
 
 A library's module calls ``produce.main(send, bulk=…)`` and is run as
-``python MODULE single|bulk|pace KIND COUNT``. KIND is noop, stamp or nap; the places of the
+``python MODULE single|together|bulk|pace KIND COUNT``. KIND is noop, stamp or nap; the places of the
 jobs are 0 and up. The first is a single one and does not count: it imports and connects.
-``pace`` sends one every 20 ms, and notes when.
+``pace`` sends one every 20 ms, and notes when; ``together`` has 16 callers at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -25,6 +26,8 @@ BATCH = 500
 TOGETHER = 100
 """Single calls under way at once, where an asynchronous library has no bulk call."""
 PACE = 0.02
+CALLERS = 16
+"""Threads or tasks that send at once by ``together``."""
 
 Send = Callable[[str, int], Any]
 Bulk = Callable[[str, Sequence[int]], Any]
@@ -68,6 +71,9 @@ def _blocking(how: str, kind: str, count: int, send: Send, bulk: Bulk | None) ->
     if how == "bulk" and bulk is not None:
         for part in _batches(count, BATCH):
             bulk(kind, part)
+    elif how == "together":
+        with ThreadPoolExecutor(CALLERS) as callers:
+            list(callers.map(lambda place: send(kind, place), range(1, count)))
     else:
         for place in range(1, count):
             if how == "pace":
@@ -81,7 +87,15 @@ async def _asynchronous(how: str, kind: str, count: int, send: Send, bulk: Bulk 
     jobs.sent(0)
     await send(kind, 0)
     start = time.perf_counter()
-    if how != "bulk":
+    if how == "together":
+        places = iter(range(1, count))
+
+        async def caller() -> None:
+            for place in places:
+                await send(kind, place)
+
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    elif how != "bulk":
         for place in range(1, count):
             if how == "pace":
                 await asyncio.sleep(PACE)

@@ -11,13 +11,21 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from tests.chaos import postgres_campaign, redis_campaign, redis_failover, workers
+from tests.chaos import (
+    postgres_campaign,
+    postgres_transactions,
+    redis_campaign,
+    redis_failover,
+    workers,
+)
 
 
 def main() -> int:
     """Run the campaign; return 0 if nothing was lost and every duplicate is explained."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("broker", choices=["sqlite", "redis", "sentinel", "postgres"])
+    parser.add_argument(
+        "broker", choices=["sqlite", "redis", "sentinel", "postgres", "transactions"]
+    )
     parser.add_argument("--jobs", type=int, help="jobs in all")
     parser.add_argument("--kills", type=int, default=20, help="sqlite: kills of workers")
     parser.add_argument(
@@ -35,6 +43,7 @@ def main() -> int:
             "redis": _on_a_server,
             "postgres": _on_a_server,
             "sentinel": _sentinel,
+            "transactions": _transactions,
         }
         return campaigns[chosen.broker](chosen, folder)
 
@@ -61,6 +70,17 @@ def _on_a_server(chosen: argparse.Namespace, folder: Path) -> int:
     result = campaign.run(folder, plan, say=lambda text: print(text, flush=True))
     print("\n".join(result.lines()))
     return 0 if result.ok else 1
+
+
+def _transactions(chosen: argparse.Namespace, folder: Path) -> int:
+    outcome = postgres_transactions.run(
+        folder,
+        chosen.jobs or 70_000,
+        seed=chosen.seed,
+        say=lambda text: print(text, end="\r", flush=True),
+    )
+    print("\n".join(outcome.lines()))
+    return 0 if outcome.ok else 1
 
 
 def _sentinel(chosen: argparse.Namespace, folder: Path) -> int:

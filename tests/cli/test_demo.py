@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from goose.brokers.base import State
-from goose.brokers.redis import RedisBroker
+from goose.brokers import connect
+from goose.brokers.base import Inspector, State
 from goose.brokers.sqlite import SQLiteBroker
 from goose.demo import files, work
 from goose.demo.crew import Kill
@@ -23,6 +23,7 @@ from goose.demo.files import File
 from goose.demo.history import History
 from goose.demo.play import anywhere
 from goose.demo.verdict import Ending, Report, Work, expected, judge
+from tests.servers.postgres import PostgresServer
 from tests.servers.redis import DURABLE, RedisServer
 
 TEXT = "one two\nthree\r\n\n  four\tfive"
@@ -95,11 +96,17 @@ def test_the_demo_loses_nothing_while_workers_are_killed(
 
 @pytest.mark.processes
 @pytest.mark.timeout(120)
-def test_the_demo_runs_on_redis(some: Path, own_folder: Path) -> None:
-    """The same on a Redis server that keeps all on disk: nothing lost, and no job left on it."""
-    with RedisServer(own_folder / "server", config=DURABLE) as server:
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
+def test_the_demo_runs_on_a_server(kind: str, some: Path, own_folder: Path) -> None:
+    """The same on a server that keeps all on disk: nothing lost, and no job left on it."""
+    servers = {
+        "redis": lambda folder: RedisServer(folder, config=DURABLE),
+        "postgres": PostgresServer,
+    }
+    with servers[kind](own_folder / "server") as server:
         done = demo(str(some), "--jobs", "600", "--broker", server.url, "--json")
-        broker = RedisBroker(server.url)
+        broker = connect(server.url)
+        assert isinstance(broker, Inspector)
         left = sum(broker.count(state) for state in State)
         broker.close()
     report = json.loads(done.stdout)

@@ -7,15 +7,17 @@ server and makes the tables if they are missing.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from goose.brokers.postgres import checks, schema
 from goose.brokers.postgres.connections import Connection, Connections, Row
-from goose.brokers.postgres.faults import CAUGHT, Remedy, judge, translated
+from goose.brokers.postgres.faults import CAUGHT, MISSING, Remedy, judge, translated
 from goose.brokers.postgres.floors import Floors
 from goose.brokers.postgres.notices import Bell, Ear
 from goose.brokers.postgres.options import read
@@ -47,6 +49,12 @@ class Access:
         self._started = False
         self._closed = False
         self._home = ""
+        _all.add(self)
+
+    def _start_afresh(self) -> None:
+        """Forget, in a forked child, who held what in the parent."""
+        self._starting = threading.Lock()
+        self._floors = Floors()
 
     def close(self) -> None:
         """See `Broker.close`; ends every `dequeue` that blocks. The broker cannot be used again."""
@@ -169,6 +177,8 @@ class Access:
                     return call(connection)
             except CAUGHT as error:
                 remedy = judge(error).remedy
+                if getattr(error, "sqlstate", None) in MISSING:
+                    self._started = False  # somebody dropped the tables: the next call looks
                 if remedy in (Remedy.RECONNECT, Remedy.LOST):
                     self._connections.drop()
                 repeat = remedy in (Remedy.RETRY, Remedy.RECONNECT) and not lost
@@ -188,3 +198,14 @@ class Access:
         self._sleepers.rouse(queues)
         if self._bell is not None:
             self._bell.ring(queues)
+
+
+_all: weakref.WeakSet[Access] = weakref.WeakSet()
+
+
+def _start_all_afresh() -> None:
+    for access in list(_all):
+        access._start_afresh()  # noqa: SLF001 - this module's own
+
+
+os.register_at_fork(after_in_child=_start_all_afresh)

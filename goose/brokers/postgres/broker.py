@@ -17,6 +17,7 @@ from typing import Any
 
 from goose.brokers.base import Capability, Delivery, Session, Share, order
 from goose.brokers.postgres.arrays import numbers, texts
+from goose.brokers.postgres.connections import Connection
 from goose.brokers.postgres.inspector import Inspecting
 from goose.brokers.postgres.rows import (
     bodies,
@@ -28,6 +29,7 @@ from goose.brokers.postgres.rows import (
     stored,
 )
 from goose.brokers.postgres.sessions import Sessioned, lost
+from goose.brokers.postgres.statements import statement
 from goose.brokers.postgres.upkeep import Upkept
 from goose.brokers.postgres.waiting import Sleeper
 from goose.brokers.postgres.within import Transacting
@@ -60,6 +62,10 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
 
     def __init__(self, place: str | None = None, **given: Any) -> None:
         super().__init__(place, **given)
+        query = statement("store_one", self.options.schema).decode()
+        for number, name in enumerate(("id", "queue", "group", "body"), 1):
+            query = query.replace(f"%({name})s", f"${number}").replace(f"%({name})b", f"${number}")
+        self._store_one_query = query.encode()
         self._idle = False
         """Whether the last dequeue found nothing, so that looking first saves a write."""
 
@@ -73,12 +79,25 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
         if len(envelopes) == 1:
             [job] = envelopes
             if job.delay is None and job.due_at is None:
-                values = {"id": job.id, "queue": job.queue, "group": job.group, "body": job.body}
-                # A second try does no harm, as an id that is stored already is left out.
-                self._run("store_one", values, again=True)
+                self._store_one(job)
                 self._announce({job.queue}, in_front=False)
                 return
         self.schedule(envelopes)
+
+    def _store_one(self, job: Envelope) -> None:
+        """Store a job that is ready: the usual call, which should cost little."""
+        # A second try does no harm, as an id that is stored already is left out.
+        if self.options.notify == "off":  # nothing stays prepared
+            values = {"id": job.id, "queue": job.queue, "group": job.group, "body": job.body}
+            self._run("store_one", values, again=True)
+            return
+
+        def call(connection: Connection) -> None:
+            group = None if job.group is None else job.group.encode()
+            given = (job.id.encode(), job.queue.encode(), group, job.body)
+            connection.run_quickly("goose_store_one", self._store_one_query, given)
+
+        self._call(call, again=True)
 
     def schedule(self, envelopes: Sequence[Envelope]) -> None:
         """See `Broker.schedule`; due instants to the microsecond, by the server's clock."""

@@ -22,7 +22,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
 from typing import Any, TypeVar, cast
@@ -55,9 +55,60 @@ class Connection(psycopg.Connection[Row]):
     patience = 5.0
     """Seconds to wait for an answer."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._known: set[str] = set()
+
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
         """Wait for *gen* as the driver does, but no longer than `patience`."""
         return super().wait(_bounded(gen, time.monotonic() + self.patience), *args, **options)
+
+    def run_quickly(self, name: str, query: bytes, values: Sequence[bytes | None]) -> None:
+        """Run a statement that returns no rows, beside the driver's cursors, which cost more than it.
+
+        Args:
+            name: Under which the server keeps it prepared.
+            query: With ``$1``, ``$2`` … for parameters.
+            values: As binary, which of a text is its UTF-8.
+        """
+        if name not in self._known:
+            self.pgconn.send_prepare(name.encode(), query)
+            self._take_answer()
+            self._known.add(name)
+        self.pgconn.send_query_prepared(
+            name.encode(), values, param_formats=[psycopg.pq.Format.BINARY] * len(values)
+        )
+        self._take_answer()
+
+    def _take_answer(self) -> None:
+        """Wait for the answer to what was sent, no longer than `patience`.
+
+        Raises:
+            psycopg.Error: The server refused, or did not answer in time.
+        """
+        deadline = time.monotonic() + self.patience
+        answer = None
+        while True:
+            self._wait_for_input(deadline)
+            result = self.pgconn.get_result()
+            if result is None:  # the server waits for the next statement
+                break
+            answer = result
+        if answer is None or answer.status != psycopg.pq.ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(answer or psycopg.pq.PGresult())
+
+    def _wait_for_input(self, deadline: float) -> None:
+        """Send what is left to send, and wait until a result, or the end of them, is there."""
+        pgconn, poller = self.pgconn, select.poll()
+        while (sending := bool(pgconn.flush())) or pgconn.is_busy():
+            poller.register(
+                pgconn.socket, select.POLLIN | select.POLLOUT if sending else select.POLLIN
+            )
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise psycopg.OperationalError("no answer came in time")
+            if any(event & ~select.POLLOUT for _, event in poller.poll(left * 1000)):
+                pgconn.consume_input()
 
 
 def _bounded(gen: Generator[Any, Any, T], deadline: float) -> Generator[Any, Any, T]:
@@ -216,7 +267,12 @@ def _end(connection: Connection) -> None:
         connection.close()
 
 
+_forsaken: list[Connection] = []
+"""Kept, since the driver would complain of connections that are dropped while they seem open."""
+
+
 def _forsake(connection: Connection) -> None:
     """Close this process's copy of a connection of the parent's."""
+    _forsaken.append(connection)
     with contextlib.suppress(*CAUGHT):
         os.close(connection.pgconn.socket)

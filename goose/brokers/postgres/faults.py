@@ -113,6 +113,8 @@ _SAID = {
 }
 """Meanings by words: an error of connecting has no SQLSTATE."""
 
+MISSING = ("42P01", "3F000")
+"""What is said of tables that are not there."""
 CAUGHT = (psycopg.Error, OSError, UnicodeEncodeError)
 """Everything that this module judges."""
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from goose.brokers.base import Session, Share
-from goose.brokers.postgres import PostgresBroker, floors
+from goose.brokers.postgres import PostgresBroker, floors, upkeep
 from goose.brokers.postgres.arrays import numbers, teach, texts
 from goose.brokers.postgres.floors import Floors
 from goose.brokers.postgres.statements import statement
 from goose.jobs import Envelope
+from tests.brokers.postgres.roles import grant, make_roles
 from tests.servers.postgres import PostgresServer
 
 MAIL = [Share("mail")]
@@ -112,3 +114,29 @@ def test_lending_reads_little_under_a_held_snapshot(
 
     assert above * 2 < whole, reads
     assert ack < 100, reads
+
+
+def test_workers_clean_up_what_done_jobs_left(
+    broker: PostgresBroker, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upkeep has the table vacuumed once there is much to gain, by who owns it; others leave it."""
+    monkeypatch.setattr(upkeep, "_WASTE", 500)
+    session = opened(broker)
+    schema = broker.options.schema
+    broker.enqueue(jobs(1000))
+    broker.ack(broker.dequeue(session, MAIL, limit=1000, wait=1))
+    dead = f"SELECT n_dead_tup, vacuum_count FROM pg_stat_user_tables WHERE schemaname = '{schema}'"
+    dead += " AND relname = 'jobs'"
+    deadline = time.monotonic() + 20
+    while postgres_server.execute(dead)[0][1] == 0:
+        assert time.monotonic() < deadline, postgres_server.execute(dead)
+        broker._next_look = 0.0
+        broker.promote_due(limit=1)
+    make_roles(postgres_server)
+    with postgres_server.connect() as connection:
+        grant(connection, schema)
+    worker = PostgresBroker(
+        postgres_server.url_of("goose_worker"), namespace=broker.options.namespace
+    )
+    assert [] == worker._rows("waste", {})
+    worker.close()

@@ -157,6 +157,19 @@ def test_many_may_come_first(connect: Connect) -> None:
     assert 8 == connect().count(State.READY)
 
 
+def test_tables_that_were_dropped_are_made_again(
+    connect: Connect, postgres_server: PostgresServer
+) -> None:
+    """When somebody drops the tables, one call says that they are missing, and the next makes them."""
+    broker = connect()
+    broker.enqueue(jobs(1))
+    postgres_server.execute(f'DROP SCHEMA "{broker.options.schema}" CASCADE')
+    with pytest.raises(BrokerError, match="tables are missing"):
+        broker.enqueue(jobs(1))
+    broker.enqueue(jobs(1))
+    assert 1 == broker.count(State.READY)
+
+
 def test_tables_may_be_the_owners_business(
     connect: Connect, postgres_server: PostgresServer
 ) -> None:
@@ -474,6 +487,21 @@ def test_both_sides_of_a_fork_go_on(connect: Connect) -> None:
     assert [0, 0, 0] == codes
     assert [] == list(broker.ack([lent]))
     assert 30 == broker.count(State.READY)
+
+
+def test_a_fork_in_the_middle_of_the_first_use(connect: Connect) -> None:
+    """A child whose parent was just looking at the server, and at the jobs, looks for itself."""
+    broker = connect()
+    with broker._starting, broker._floors._guard:
+        child = os.fork()
+        if not child:
+            code = 1
+            with contextlib.suppress(BaseException):
+                session = opened(broker)
+                broker.enqueue(jobs(1))
+                code = len(broker.dequeue(session, MAIL, limit=1, wait=1)) - 1
+            os._exit(code)
+    assert 0 == os.waitpid(child, 0)[1]
 
 
 # --- two sessions, held at each boundary ---------------------------------------------------

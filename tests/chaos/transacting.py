@@ -1,0 +1,57 @@
+"""A program that does business: each transaction writes a row and enqueues its job, or rolls both back.
+
+Usage: python -m tests.chaos.transacting URL PREFIX SEED
+Goes on, whatever fails, until it is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+import time
+
+import psycopg
+
+import goose
+from tests.chaos import jobs
+
+
+def main(url: str, prefix: str, seed: str) -> None:
+    """Do business for ever."""
+    chance = random.Random(seed)
+    client = goose.Client(url)
+    number = 0
+    while True:
+        # What failed is not repeated: whether it is stored or not, both must be so.
+        with (
+            contextlib.suppress(psycopg.Error, goose.EnqueueError, goose.BrokerError),
+            psycopg.connect(url, connect_timeout=3) as connection,
+        ):
+            while True:
+                number += 1
+                _transact(connection, client, f"{prefix}-{number}", chance)
+        time.sleep(0.05)
+
+
+def _transact(
+    connection: psycopg.Connection[tuple[object, ...]],
+    client: goose.Client,
+    name: str,
+    chance: random.Random,
+) -> None:
+    first = [
+        lambda: connection.execute("INSERT INTO business VALUES (%s)", [name]),
+        lambda: client.using(connection=connection).enqueue(jobs.work, name, 0.0),
+    ]
+    chance.shuffle(first)
+    for step in first:
+        step()
+    if chance.random() < 0.3:
+        connection.rollback()
+    else:
+        connection.commit()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
