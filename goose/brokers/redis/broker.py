@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from goose.brokers.base import Capability, Delivery, Session, Share, order
 from goose.brokers.redis import scripts
@@ -30,6 +30,9 @@ from goose.brokers.redis.upkeep import Upkept
 from goose.brokers.redis.waiting import Alarm
 from goose.errors import BrokerUnavailable, SessionLost
 from goose.jobs import Envelope
+
+if TYPE_CHECKING:
+    from goose.stores.base import Store
 
 CHUNK = 500
 """Jobs in one call of a script at most."""
@@ -73,8 +76,15 @@ class RedisBroker(Sessioned, Upkept, Inspecting):
 
     def __init__(self, place: Any = None, **given: Any) -> None:
         super().__init__(place, **given)
+        self._place, self._given = place, given
         self._unheard: BrokerUnavailable | None = None
         """A node of a cluster did not answer a call that others did; raised by the next one."""
+
+    def open_store(self) -> Store:
+        """See `Keeper.open_store`: on the same server, over connections of its own."""
+        from goose.stores.redis import RedisStore
+
+        return RedisStore(self._place, **self._given)
 
     def __repr__(self) -> str:
         return f"RedisBroker({self._link.where!r})"

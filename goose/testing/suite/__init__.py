@@ -27,6 +27,7 @@ pytest.register_assert_rewrite(
             "lending",
             "sessions",
             "settling",
+            "stores",
             "storing",
             "waiting",
         )
@@ -39,6 +40,7 @@ from goose.testing.suite.inspecting import Inspecting, Upkeeping  # noqa: E402
 from goose.testing.suite.lending import Lending  # noqa: E402
 from goose.testing.suite.sessions import Living, Recovering  # noqa: E402
 from goose.testing.suite.settling import Settling  # noqa: E402
+from goose.testing.suite.stores import StoreSuite  # noqa: E402
 from goose.testing.suite.storing import Storing  # noqa: E402
 from goose.testing.suite.waiting import Waiting  # noqa: E402
 
@@ -59,4 +61,4 @@ class BrokerSuite(
     """Subclass it, define `make_broker`, and pytest tests your broker. See `Hooks` for more."""
 
 
-__all__ = ["BrokerSuite", "Hooks"]
+__all__ = ["BrokerSuite", "Hooks", "StoreSuite"]
