@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from goose.middleware.base import Execution, current
     from goose.worker.embedded import Worker
 
+cron = default.cron
 enqueue = default.enqueue
 enqueue_in = default.enqueue_in
 enqueue_at = default.enqueue_at
@@ -121,6 +122,7 @@ __all__ = [
     "aio",
     "call",
     "configure",
+    "cron",
     "current",
     "enqueue",
     "enqueue_at",

@@ -76,6 +76,8 @@ class Settings:
     """Context managers a worker opens for its jobs, or ``module:name`` of some."""
     store: str | None = None
     """URL of the store; None: the broker's own."""
+    cron: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Cron entries a worker registers, by name."""
     grace: float = 30.0
     """How long running jobs may go on after a stop."""
     ttl: float = 30.0
@@ -174,6 +176,7 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "metrics": values.objects,
     "resources": values.objects,
     "store": values.text,
+    "cron": values.tables,
     "grace": values.duration,
     "ttl": values.positive_duration,
     "hard_timeout": values.positive_duration,

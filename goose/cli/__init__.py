@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "See real jobs run while workers are killed under them.",
     "jobs": "List, show, retry, delete and prioritise stored jobs.",
     "dead": "List, show, pop, replay and purge dead jobs.",
+    "cron": "List, show, pause, resume, run and delete cron entries.",
     "queues": "Show the queues: counts and the age of the oldest job.",
 }
 """Name of each command's module, and its one line of help."""

@@ -24,12 +24,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from goose import brokers, metrics, middleware
+from goose import brokers, metrics, middleware, settings
 from goose.brokers.base import Broker, Session, Share
 from goose.calls import Offer
 from goose.errors import BrokerError, ConfigError, GooseError
 from goose.metrics.fanout import Fanout
-from goose.worker import logs
+from goose.worker import crons, logs
 from goose.worker.config import WorkerConfig
 from goose.worker.control import (
     Bootstrap,
@@ -277,6 +277,8 @@ def _build(bootstrap: Bootstrap, channel: Channel) -> tuple[Broker, Runner, list
             middleware=[middleware.connect(spec) for spec in bootstrap.middleware],
             metrics=backends,
             resources=[connect_resource(spec) for spec in bootstrap.resources],
+            # After the modules, which may configure a store.
+            firing=crons.firing(broker, offer, settings.active(), bootstrap.broker),
             session=Session(bootstrap.session, bootstrap.epoch),
             notes=notes,
             beats=False,
