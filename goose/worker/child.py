@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from goose import brokers, metrics, middleware
+from goose import brokers, metrics, middleware, settings
 from goose.brokers.base import Broker, Session, Share
 from goose.calls import Offer
 from goose.errors import BrokerError, ConfigError, GooseError
@@ -34,7 +34,7 @@ from goose.metrics.detached import detached
 from goose.metrics.fanout import Fanout
 from goose.metrics.handover import Handover
 from goose.metrics.served import is_served
-from goose.worker import logs, outlet
+from goose.worker import crons, logs, outlet
 from goose.worker.config import WorkerConfig
 from goose.worker.control import (
     Bootstrap,
@@ -346,6 +346,8 @@ def _build(
             metrics=[*guarded, numbers.gathered] if bootstrap.hand_over else guarded,
             gauges=numbers.gathered if bootstrap.metrics or bootstrap.hand_over else None,
             resources=[connect_resource(spec) for spec in bootstrap.resources],
+            # After the modules, which may configure a store.
+            firing=crons.firing(broker, offer, settings.active(), bootstrap.broker),
             session=Session(bootstrap.session, bootstrap.epoch),
             notes=notes,
             beats=False,
