@@ -321,6 +321,7 @@ class Intake:
         for lane in list(self._lanes.values()):
             lane.examine(now)
             lane.sweep(now)
+            lane.audit(now)
         self.wire.later(TEND, self._tend)
 
     # --- the end -------------------------------------------------------------------------

@@ -43,6 +43,10 @@ logger = logging.getLogger("goose.brokers.rabbitmq")
 
 PATIENCE = 0.02
 """Seconds for which acks may be on their way before a lane without credit asks for more."""
+AUDIT = 2.0
+"""Seconds between two looks whether a lane to which nothing comes is deaf."""
+STRIKES = 2
+"""Looks in a row at which the server has jobs and does not push them, before it is."""
 REOPEN = 1.0
 """Seconds before a channel that the server refused is tried again."""
 
@@ -124,6 +128,8 @@ class Lane:
         self._wanted = 0
         self._retry_mono = 0.0
         self._hearings: list[Hearing] = []
+        self._audit_mono = 0.0
+        self._strikes = 0
         self._open: dict[int, None] = {}
         """Tags that are not settled, in their order."""
 
@@ -323,6 +329,25 @@ class Lane:
             logger.debug("gave back %d jobs of %s that nobody asked for", len(held), self.queue)
             self._intake.announce([arrival.id for arrival in held])
             self.nack([arrival.tag for arrival in held])
+
+    def audit(self, now: float) -> None:
+        """Make sure that the server still knows whom to push to, when it pushes nothing."""
+        with self._intake.condition:
+            quiet = self.askers and self.clear and self.credit > 0 and not self.buffer
+        if not quiet or self._busy:
+            self._strikes = 0
+        elif now - self._audit_mono >= AUDIT:
+            self._audit_mono = now
+            self._channel.queue_declare(self.name, passive=True, callback=self._audited)
+
+    def _audited(self, frame: Any) -> None:
+        with self._intake.condition:
+            waiting = frame.method.message_count and self.credit > 0 and not self.buffer
+        self._strikes = self._strikes + 1 if waiting else 0
+        if self._strikes >= STRIKES or not frame.method.consumer_count:
+            logger.warning("RabbitMQ pushes nothing of %s here; beginning again", self.name)
+            self._strikes = 0
+            self._channel.close()
 
     # --- settling; the wire's own --------------------------------------------------------
 

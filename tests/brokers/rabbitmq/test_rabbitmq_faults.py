@@ -132,7 +132,7 @@ def test_a_job_that_still_runs_is_not_lent_again_here(proxy: Proxy, connect: Con
     worker, other = connect(through(proxy)), connect()
     worker.enqueue(envelopes("one"))
     held = take(worker)
-    assert proxy.reset()
+    proxy.reset()
     deadline = time.monotonic() + 10
     while (
         worker._parts.intake.loans[held[0].receipt].generation
@@ -165,14 +165,15 @@ def test_a_cut_connection_voids_what_another_took(proxy: Proxy, connect: Connect
 
 def test_a_silent_network_is_noticed(proxy: Proxy, connect: Connect) -> None:
     """On a connection where nothing arrives, an enqueue raises in time, and jobs soon come again."""
-    worker = connect(through(proxy), silence=1.0, timeout=2.0, connect_timeout=1.0)
+    worker = connect(through(proxy), silence=1.0, timeout=2.0, connect_timeout=1.0, heartbeat=2)
     worker.enqueue(envelopes("before"))
     worker.ack(take(worker))
     proxy.strand()
     before = time.monotonic()
-    connect().enqueue(envelopes("after"))
-    assert ["after"] == ids(take(worker))
-    assert time.monotonic() - before < RECOVERY
+    # The server pushes the first of them to a process that cannot hear, until it notices.
+    connect().enqueue(envelopes("first", "second"))
+    assert {"first", "second"} == set(ids(take(worker, 2)))
+    assert time.monotonic() - before < 3 * RECOVERY
     proxy.blackhole()
     before = time.monotonic()
     with pytest.raises(BrokerUnavailable):
@@ -188,16 +189,21 @@ def test_a_deleted_queue_raises_and_is_made_again(rabbit: RabbitServer, connect:
     client.enqueue(envelopes("one"))
     worker.ack(take(worker))
     name = client._parts.names.ready("mail")
-    worker._parts.intake.wire.call(lambda: None)
     admin = connect()
     admin._parts.topology._ask("queue_delete", queue=name)
     # The worker begins again at once, and so may be quicker than this client.
-    with contextlib.suppress(BrokerError):
+    try:
         client.enqueue(envelopes("two"))
-        returned.append("two")
-    assert ["two"] == returned
-    client.enqueue(envelopes("three"))
-    assert "three" in ids(take(worker))
+    except BrokerError:
+        assert ["two"] == returned
+    deadline = time.monotonic() + 20
+    seen: list[str] = []
+    while "three" not in seen:
+        assert time.monotonic() < deadline
+        # What is stored while a queue is being deleted goes with it.
+        with contextlib.suppress(BrokerError):
+            client.enqueue(envelopes("three"))
+        seen += ids(list(worker.dequeue(SESSION, MAIL, limit=9, wait=1.0)))
 
 
 def test_a_queue_that_nobody_makes_again_is_missed(connect: Connect) -> None:
