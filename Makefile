@@ -4,6 +4,9 @@
 BIN := .venv/bin
 BROKER ?= sqlite
 SEEDS ?= 100000
+# Files of tests run side by side: many wait for servers and for other processes. One more than
+# processors of a small machine, each keeping the servers its files share.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -18,7 +21,7 @@ demo: ## see real jobs done while workers are killed under them
 
 .PHONY: test
 test: check ## set up, check, and run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 .PHONY: check
 check: setup ## lint, format, types, import layers
@@ -45,6 +48,15 @@ chaos: setup ## real processes killed, stopped and crashed (BROKER=sqlite|redis|
 .PHONY: simulate
 simulate: setup ## the engine under a virtual clock with faults (SEEDS=100000)
 	$(BIN)/python -m goose.testing.simulate --seeds $(SEEDS) $(ARGS)
+
+.PHONY: cost
+cost: setup ## CPU per job of each middleware and of metrics, and a Redis drain with both
+	$(BIN)/python benchmarks/observe.py $(ARGS)
+	$(BIN)/python benchmarks/observe_drain.py
+
+.PHONY: statsd
+statsd: setup ## every measure in every dialect to the real StatsD server (needs Node.js)
+	$(BIN)/python tests/metrics/real_statsd.py
 
 .PHONY: setup
 setup: ## only create .venv and install everything into it

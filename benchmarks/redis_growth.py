@@ -6,18 +6,21 @@ taking turns, so that what the machine does meanwhile meets all sizes alike.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import redis
 import work
-from redis_sides import SIDES
+from redis_sides import PEERS, SIDES
 from redis_trial import Trial
 
 import goose
-from goose.brokers.base import Session, Share
+from goose.brokers.base import Session, Share, State
 from goose.brokers.redis import RedisBroker
 from goose.jobs import Envelope
 from goose.testing.proxy import Proxy
@@ -82,6 +85,56 @@ def depth(server: RedisServer, depths: Sequence[int], rounds: int) -> Figures:
     for broker in brokers:
         broker.close()
     return {f"depth_{size}": value for size, value in found.items()}
+
+
+def inspection(server: RedisServer, jobs: int) -> Figures:
+    """Look at a queue of *jobs* and purge it: the longest another client waits meanwhile, in ms.
+
+    The other client is a process of its own, so that this one's interpreter does not hold it up.
+    """
+    server.client.flushall()
+    broker = RedisBroker(server.url)
+    for first in range(0, jobs, 10_000):
+        broker.enqueue(_envelopes(first, min(10_000, jobs - first)))
+    steps: dict[str, Callable[[], object]] = {
+        "count": broker.queues,
+        "list": lambda: _pages(broker, 100),
+        "prioritise": lambda: broker.prioritise([f"{place:036d}" for place in range(5_000)]),
+        "purge": lambda: broker.purge(State.READY),
+    }
+    figures: Figures = {"inspect_jobs": jobs}
+    for name, step in steps.items():
+        with _neighbour(server) as waits:
+            began = time.perf_counter()
+            step()
+            figures[f"inspect_{name}_s"] = time.perf_counter() - began
+        figures[f"pause_{name}"] = max(waits, default=0.0)
+    broker.close()
+    return figures
+
+
+def _pages(broker: RedisBroker, count: int) -> None:
+    after = None
+    for _ in range(count):
+        after = broker.page(State.READY, limit=1_000, after=after).next
+        if after is None:
+            return
+
+
+@contextlib.contextmanager
+def _neighbour(server: RedisServer) -> Iterator[list[float]]:
+    """Have another process say PING all the time; in the end its longest wait is in the list."""
+    waits: list[float] = []
+    command = [sys.executable, str(PEERS.parent / "neighbour.py"), str(server.port)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield waits
+        process.stdin.close()
+        waits.append(float(process.stdout.readline()))
 
 
 def sessions(server: RedisServer, crews: Sequence[int], rounds: int) -> Figures:

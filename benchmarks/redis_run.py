@@ -1,7 +1,7 @@
 """Goose measured on Redis beside other libraries, in one run; compared with the targets.
 
     python benchmarks/redis_run.py [--only drain,latency] [--peers dramatiq,huey]
-                                   [--jobs 20000] [--repeat 3] [--json]
+                                   [--jobs 20000] [--repeat 3] [--plot growth.svg] [--json]
 
 One redis-server is started for it all, without persistence (``appendonly no``, ``save ""``),
 the same for every side. The sides take turns, and the median of the repeats counts. A target
@@ -21,12 +21,13 @@ from pathlib import Path
 
 from environments import NotInstalledError
 from redis_measures import MEASURES
+from redis_plot import draw
 from redis_sides import SIDES, Side
 from redis_targets import Verdict, judge, show, show_all
 
 from tests.servers.redis import RedisServer  # found by redis_measures
 
-GROWTH = ("growth", "slices", "ancestor")
+GROWTH = ("growth", "inspection", "slices", "ancestor")
 OURS = ("goose", "raw")
 """Measured in every run."""
 
@@ -85,6 +86,9 @@ def measure_growth(
         depths = [min(size, options.deepest) for size in redis_growth.DEPTHS]
         figures |= redis_growth.depth(server, sorted(set(depths)), 2_000)
         figures |= redis_growth.sessions(server, redis_growth.CREWS, 2_000)
+    if "inspection" in names:
+        print("inspection", file=sys.stderr)
+        figures |= redis_growth.inspection(server, options.deepest)
     if "slices" in names:
         print("slices", file=sys.stderr)
         figures |= redis_growth.slices(server, 50)
@@ -104,6 +108,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=20_000, help="no-ops per measurement")
     parser.add_argument("--repeat", type=int, default=3, help="measurements of each side")
     parser.add_argument("--deepest", type=int, default=1_000_000, help="jobs of the longest queue")
+    parser.add_argument("--plot", type=Path, help="draw the growth into this SVG file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args()
     options.only = options.only.split(",")
@@ -127,6 +132,8 @@ def main() -> int:
         medians = take_turns(sides, server, names, options)
         growth = measure_growth(server, options.only, options)
     verdicts: list[Verdict] = judge(medians, growth)
+    if options.plot is not None:
+        draw(growth, options.plot)
     if options.json:
         listed = [verdict.as_dict() for verdict in verdicts]
         print(json.dumps({"sides": medians, "growth": growth, "targets": listed}))

@@ -164,6 +164,11 @@ def _show_growth(growth: Mapping[str, float]) -> None:
         if sizes:
             line = "   ".join(f"{size:,}: {value:.1f}" for size, value in sizes.items())
             print(f"\n{unit}\n  {line}")
+    if "inspect_jobs" in growth:
+        print(f"\nms another client waits at most, with {growth['inspect_jobs']:,.0f} jobs queued")
+        for name in ("count", "list", "prioritise", "purge"):
+            pause, seconds = growth[f"pause_{name}"], growth[f"inspect_{name}_s"]
+            print(f"  {name}: {pause:.1f}, of {seconds:.2f} s")
     if "drained_s" in growth:
         print(
             f"\nthe ancestor's scenario, {growth['trip_ms']:.1f} ms per round trip, 25 threads:\n"

@@ -23,9 +23,10 @@ from goose.calls import Call
 from goose.combining import BATCH, Combiner
 from goose.errors import Stored
 from goose.jobs import Envelope, Job
+from goose.metrics.base import Metrics
 from goose.retries import Retry
-from goose.sealing import Sealed, delay_of, instant_of, item_arguments
-from goose.sending import Door, storing
+from goose.sealing import BeforeEnqueue, Sealed, delay_of, instant_of, item_arguments
+from goose.sending import Door, Within, storing
 from goose.settings import Settings
 
 P = ParamSpec("P")
@@ -41,6 +42,8 @@ class Client:
         retry: What happens after an error.
         timeout: Seconds (or `timedelta`) a single run may take.
         group: Whose job it is.
+        before_enqueue: Changes or refuses jobs; must not block.
+        metrics: What enqueued jobs are counted into.
         settings: What decides where nothing nearer does.
 
     Raises:
@@ -55,10 +58,19 @@ class Client:
         retry: Retry | None = None,
         timeout: float | timedelta | None = None,
         group: str | None = None,
+        before_enqueue: Sequence[str | BeforeEnqueue] | None = None,
+        metrics: Sequence[str | Metrics] | None = None,
         settings: Settings | None = None,
     ) -> None:
         self._client = clients.Client(
-            broker, queue=queue, retry=retry, timeout=timeout, group=group, settings=settings
+            broker,
+            queue=queue,
+            retry=retry,
+            timeout=timeout,
+            group=group,
+            before_enqueue=before_enqueue,
+            metrics=metrics,
+            settings=settings,
         )
         self._sealer = self._client.sealer
 
@@ -82,8 +94,9 @@ class Client:
     ) -> Client:
         """Return a client with these options bound on top, as `goose.Client.using`.
 
-        With *connection* jobs are stored by the event loop's own thread, which is blocked
-        for as long as the connection's database takes.
+        With *connection*, one that is awaited (psycopg's ``AsyncConnection``, SQLAlchemy's
+        ``AsyncSession`` …) is awaited; any other blocks the event loop for as long as its
+        database takes.
         """
         return Client.of(
             self._client.using(
@@ -197,7 +210,7 @@ class Client:
         await self.close()
 
     async def _store(self, sealed: Sequence[Sealed]) -> None:
-        steps = storing(sealed, self._client.door)
+        steps = storing(sealed, self._client.door, self._client.meter())
         for door, envelopes in steps:
             try:
                 await _sent(door, envelopes)
@@ -206,8 +219,11 @@ class Client:
 
 
 async def _sent(door: Door, envelopes: Sequence[Envelope]) -> None:
+    if isinstance(door, Within):
+        await door.asend(envelopes)  # the caller's own connection belongs to this task
+        return
     if not isinstance(door, Combiner):
-        door.send(envelopes)  # the caller's own connection belongs to this thread
+        door.send(envelopes)
         return
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()

@@ -29,13 +29,15 @@ from goose.errors import Unsupported
 from goose.jobs import Job
 from goose.options import Options, options
 from goose.retries import Retry
-from goose.sealing import Sealed, Sealer, delay_of, instant_of, item_arguments
+from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
 from goose.sending import Door, Root, store_one, storing
 from goose.settings import Settings
 
 if TYPE_CHECKING:
     from goose.aio import Client as AsyncClient
     from goose.inspecting import Inspection
+    from goose.metrics.base import Metrics
+    from goose.metrics.enqueuing import Meter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,6 +52,11 @@ class Client:
         retry: What happens after an error, likewise.
         timeout: Seconds (or `timedelta`) a single run may take, likewise.
         group: Whose job it is, likewise; see `using`.
+        before_enqueue: Called with each new job, in this order; each returns the job as it is
+            to be stored, or raises to refuse it. Callables or ``module:name``; None takes the
+            configured ones.
+        metrics: What enqueued jobs are counted into: backends, URLs or ``module:name``; None
+            takes the configured `client_metrics`.
         settings: What decides where nothing nearer does; None: this process's settings.
 
     Raises:
@@ -64,10 +71,12 @@ class Client:
         retry: Retry | None = None,
         timeout: float | timedelta | None = None,
         group: str | None = None,
+        before_enqueue: Sequence[str | BeforeEnqueue] | None = None,
+        metrics: Sequence[str | Metrics] | None = None,
         settings: Settings | None = None,
     ) -> None:
         own = options(queue=queue, retry=retry, timeout=timeout, group=group)
-        self._root = Root(broker, own, settings)
+        self._root = Root(broker, own, settings, before_enqueue, metrics)
         self.sealer = Sealer(self._root, Options())
         self._broker: str | Broker | None = None
         self._connection: Any = None
@@ -130,7 +139,7 @@ class Client:
             ConfigError: A setting is wrong, or the broker's driver is missing.
         """
         sealed = self.sealer.seal(fn, args, kwargs)
-        store_one(sealed, self.door, later=False)
+        store_one(sealed, self.door, self._root.meter(), later=False)
         return sealed[0]
 
     @overload
@@ -161,7 +170,7 @@ class Client:
             CallError: Also if *delay* is negative, NaN, too long or no duration at all.
         """
         sealed = self.sealer.seal(fn, args, kwargs, delay=delay_of(delay))
-        store_one(sealed, self.door, later=True)
+        store_one(sealed, self.door, self._root.meter(), later=True)
         return sealed[0]
 
     @overload
@@ -192,7 +201,7 @@ class Client:
             CallError: Also if *instant* is naive, too far ahead or no `datetime` at all.
         """
         sealed = self.sealer.seal(fn, args, kwargs, due_at=instant_of(instant))
-        store_one(sealed, self.door, later=True)
+        store_one(sealed, self.door, self._root.meter(), later=True)
         return sealed[0]
 
     @overload
@@ -253,6 +262,10 @@ class Client:
         """The broker jobs go to."""
         return self._root.link(self._broker).broker
 
+    def meter(self) -> Meter | None:
+        """Return what counts the jobs it stores; None if nobody wants to know."""
+        return self._root.meter()
+
     @property
     def settings(self) -> Settings:
         """What decides where no option does."""
@@ -300,7 +313,7 @@ class Client:
         self.close()
 
     def _store(self, sealed: Sequence[Sealed]) -> None:
-        steps = storing(sealed, self.door)
+        steps = storing(sealed, self.door, self._root.meter())
         for door, envelopes in steps:
             try:
                 door.send(envelopes)

@@ -84,6 +84,8 @@ class Job(Generic[R_co]):
     """Free for middleware and integrations: trace context, tenant, …"""
     deferred_since: float | None = None
     """Epoch seconds since when it waits for a worker that knows its function, or that is empty."""
+    origin: str = ""
+    """Why it had to wait before it was due: ``scheduled`` or ``cron``; empty if it had not."""
     extra: Mapping[str, JSON] = field(default_factory=dict)
     """Keys of the body this version does not know, kept as they came."""
 
@@ -168,8 +170,8 @@ def encode(job: Job[Any], *, max_bytes: int = MAX_BYTES) -> bytes:
         fields["failure"] = _failure_fields(job.failure)
     if job.meta:
         fields["meta"] = job.meta
-    if job.deferred_since is not None:
-        fields["deferred_since"] = job.deferred_since
+    if job.origin or job.deferred_since is not None:
+        fields.update(_waiting_fields(job))
     if job.extra:
         fields = {**job.extra, **fields}
     try:
@@ -193,6 +195,15 @@ def _too_deep(job: Job[Any]) -> PayloadTooLarge:
         f"job {job.id} of {job.fn} is nested deeper than {MAX_DEPTH} levels, or contains itself; "
         "flatten its arguments"
     )
+
+
+def _waiting_fields(job: Job[Any]) -> dict[str, JSON]:
+    fields: dict[str, JSON] = {}
+    if job.deferred_since is not None:
+        fields["deferred_since"] = job.deferred_since
+    if job.origin:
+        fields["origin"] = job.origin
+    return fields
 
 
 def _failure_fields(failure: Failure) -> dict[str, JSON]:
@@ -356,6 +367,7 @@ _OPTIONAL: dict[str, Callable[[str, object], object]] = {
     "failure": _failure,
     "meta": _object,
     "deferred_since": _instant,
+    "origin": _text,
 }
 
 

@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeAlias
 
 from goose.calls import Call, encode_arguments, name_of
-from goose.errors import ArgumentError, CallError, Stored
+from goose.errors import ArgumentError, CallError, ConfigError, Stored
 from goose.jobs import JSON, Envelope, Job, R_co, check_queue, job_of, new_id, seal
 from goose.options import Options, options_of
+from goose.plugins import load
 from goose.settings import Settings
 from goose.values import MAX_SECONDS, seconds
 
+BeforeEnqueue: TypeAlias = Callable[[Job[Any]], Job[Any]]
+"""Returns the job as it is to be stored; raises to refuse it."""
 Sealed: TypeAlias = tuple[Job[Any], Envelope]
+_LATER: Mapping[str, Any] = {"origin": "scheduled"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +47,8 @@ class Source(Protocol):
 
     own: Options
     """What the client itself was given."""
+    before_enqueue: Sequence[str | BeforeEnqueue] | None
+    """The chain of the client itself; None takes that of the settings."""
 
     def settings(self) -> Settings:
         """Return the settings as they are now."""
@@ -74,6 +80,7 @@ class Sealer:
         self._bound = bound
         self._plans: dict[Callable[..., Any], _Plan] = {}
         self._planned_for: Settings | None = None
+        self._chain: tuple[BeforeEnqueue, ...] = ()
 
     def using(self, bound: Options) -> Sealer:
         """Return a sealer with *bound* on top of the options bound here."""
@@ -115,9 +122,34 @@ class Sealer:
                 "timeout": plan.timeout,
                 "meta": {},
                 "extra": {},
+                **(_LATER if delay or due_at else {}),
             }
         )
+        if self._chain:
+            return self._changed(job, plan.max_bytes, delay, due_at)
         return job, seal(job, delay=delay, due_at=due_at, max_bytes=plan.max_bytes)
+
+    def _changed(
+        self, job: Job[Any], max_bytes: int, delay: float | None, due_at: float | None
+    ) -> Sealed:
+        for change in self._chain:
+            changed = change(job)
+            if not isinstance(changed, Job):
+                raise ConfigError(
+                    f"before_enqueue {change!r} returned {changed!r:.80}, not a job: return the one it "
+                    "was given, or job.evolve(…); raise to refuse it"
+                )
+            job = changed
+        check_queue(job.queue)
+        try:
+            return job, seal(job, delay=delay, due_at=due_at, max_bytes=max_bytes)
+        except ValueError as error:
+            raise CallError(f"{error}; before_enqueue made it so") from error
+
+    def _hooks(self, settings: Settings) -> tuple[BeforeEnqueue, ...]:
+        own = self._source.before_enqueue
+        given = settings.before_enqueue if own is None else own
+        return tuple(load(g, kind="before_enqueue") if isinstance(g, str) else g for g in given)
 
     def again(self, jobs: Mapping[Job[Any], Stored] | Iterable[Job[Any]]) -> list[Sealed]:
         """Return what `Client.submit` has to send: all of *jobs* not known to be stored.
@@ -145,6 +177,7 @@ class Sealer:
     def _plan(self, fn: Callable[..., Any]) -> _Plan:
         settings = self._source.settings()
         if settings is not self._planned_for:
+            self._chain = self._hooks(settings)
             self._plans, self._planned_for = {}, settings
         try:
             return self._plans[fn]

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from dataclasses import fields
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from goose.brokers import connect, name_of, namespaced
-from goose.brokers.base import Broker, Transactional
+from goose.brokers.base import AsyncTransactional, Broker, Transactional
 from goose.combining import BATCH, Combiner
 from goose.errors import (
     BrokerError,
@@ -31,8 +32,12 @@ from goose.errors import (
 )
 from goose.jobs import Envelope, Job
 from goose.options import Options
-from goose.sealing import Sealed, Unsent
+from goose.sealing import BeforeEnqueue, Sealed, Unsent
 from goose.settings import Settings, active
+
+if TYPE_CHECKING:
+    from goose.metrics.base import Metrics
+    from goose.metrics.enqueuing import Meter
 
 
 class Door(Protocol):
@@ -49,7 +54,7 @@ instead: ContextVar[Callable[[Door], Door] | None] = ContextVar(
 """Puts something in the place of every door; for `goose.testing`."""
 
 
-class _Within:
+class Within:
     """Stores inside a transaction of the caller's own, and so never with others."""
 
     def __init__(self, broker: Transactional, connection: object) -> None:
@@ -57,7 +62,15 @@ class _Within:
         self._connection = connection
 
     def send(self, envelopes: Sequence[Envelope]) -> None:
+        """See `Door.send`."""
         self._broker.enqueue_within(self._connection, envelopes)
+
+    async def asend(self, envelopes: Sequence[Envelope]) -> None:
+        """The same, for a connection that may have to be awaited."""
+        if isinstance(self._broker, AsyncTransactional):
+            await self._broker.aenqueue_within(self._connection, envelopes)
+        else:
+            self.send(envelopes)
 
 
 class Link:
@@ -87,7 +100,7 @@ class Link:
                 f"{name_of(self.broker)} cannot store jobs inside a transaction of yours; use a broker "
                 "in your own database, or leave out connection= and enqueue after the commit"
             )
-        return _Within(self.broker, connection)
+        return Within(self.broker, connection)
 
     def close(self) -> None:
         """Let go of the broker, unless it was given as an object."""
@@ -101,8 +114,17 @@ class Root:
     """What a client and all made from it by ``using`` share: settings and connections."""
 
     def __init__(
-        self, broker: str | Broker | None, own: Options, settings: Settings | None
+        self,
+        broker: str | Broker | None,
+        own: Options,
+        settings: Settings | None,
+        before_enqueue: Sequence[str | BeforeEnqueue] | None = None,
+        metrics: Sequence[str | Metrics] | None = None,
     ) -> None:
+        self.before_enqueue = before_enqueue
+        self._metrics = metrics
+        self._meter: Meter | None = None
+        self._metered_for: Settings | None = None
         self._broker = broker
         self._settings = settings
         self.own = own
@@ -128,10 +150,35 @@ class Root:
                 self._links[key] = link
         return link
 
+    def meter(self) -> Meter | None:
+        """Return what counts jobs that are sent; None if nobody wants to know.
+
+        Raises:
+            ConfigError: A backend cannot be had.
+        """
+        settings = self.settings()
+        if settings is not self._metered_for:
+            given = settings.client_metrics if self._metrics is None else self._metrics
+            with _lock:
+                if settings is not self._metered_for:
+                    self._close_meter()
+                    if given:
+                        from goose.metrics.enqueuing import Meter  # only those who count need it
+
+                        self._meter = Meter(given)
+                    self._metered_for = settings
+        return self._meter
+
+    def _close_meter(self) -> None:
+        if self._meter is not None:
+            self._meter.close()
+        self._meter = self._metered_for = None
+
     def close(self) -> None:
         """Close all links; a later call makes new ones."""
         with _lock:
             links, self._links = self._links, {}
+            self._close_meter()
         for link in links.values():
             link.close()
 
@@ -151,28 +198,34 @@ _PASSED_ON = (ConfigError, Unsupported, JobFailed)
 """The caller's mistakes, or a job's that a test ran instead of sending it."""
 
 
-def store_one(sealed: Sealed, door: Callable[[bool], Door], *, later: bool) -> None:
+def store_one(
+    sealed: Sealed, door: Callable[[bool], Door], meter: Meter | None, *, later: bool
+) -> None:
     """Send a single job and wait: the usual call, which should cost little.
 
     Raises:
         EnqueueError: As in `storing`, like the rest.
     """
+    began = 0.0 if meter is None else time.perf_counter()
     try:
         door(later).send([sealed[1]])
     except _PASSED_ON:
         raise
     except Exception as error:
-        raise _failed([(later, [sealed])], 0, error) from error
+        raise _failed([(later, [sealed])], 0, error, meter) from error
+    if meter is not None:
+        meter.stored([sealed[0]], time.perf_counter() - began)
 
 
 def storing(
-    sealed: Sequence[Sealed], door: Callable[[bool], Door]
+    sealed: Sequence[Sealed], door: Callable[[bool], Door], meter: Meter | None
 ) -> Generator[tuple[Door, list[Envelope]], None, None]:
     """Yield what to send and through which door, in order; throw in what a sending raised.
 
     Args:
         sealed: Jobs with their envelopes.
         door: Returns the door for jobs due later (True) or ready (False).
+        meter: Told of each sending.
 
     Raises:
         EnqueueError: A sending failed; later ones are not tried.
@@ -184,12 +237,15 @@ def storing(
         for at in range(0, len(part), BATCH)
     ]
     for place, (later, chunk) in enumerate(chunks):
+        began = time.perf_counter()
         try:
             yield door(later), [envelope for _, envelope in chunk]
         except _PASSED_ON:
             raise
         except Exception as error:
-            raise _failed(chunks, place, error) from error
+            raise _failed(chunks, place, error, meter) from error
+        if meter is not None:
+            meter.stored([job for job, _ in chunk], time.perf_counter() - began)
 
 
 def _by_time(sealed: Sequence[Sealed]) -> list[tuple[bool, Sequence[Sealed]]]:
@@ -201,7 +257,10 @@ def _by_time(sealed: Sequence[Sealed]) -> list[tuple[bool, Sequence[Sealed]]]:
 
 
 def _failed(
-    chunks: Sequence[tuple[bool, Sequence[Sealed]]], place: int, error: Exception
+    chunks: Sequence[tuple[bool, Sequence[Sealed]]],
+    place: int,
+    error: Exception,
+    meter: Meter | None,
 ) -> EnqueueError:
     """Return what to raise when sending the chunk at *place* ended in *error*."""
     refused = isinstance(error, BrokerError) and not isinstance(error, BrokerUnavailable)
@@ -211,6 +270,8 @@ def _failed(
         if at == place and not refused:
             known = "unknown"
         jobs.update((_unsent(job, envelope), known) for job, envelope in chunk)
+    if meter is not None:
+        meter.failed(jobs)
     counts = {what: list(jobs.values()).count(what) for what in ("stored", "not_stored", "unknown")}
     summary = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n)
     reason = str(error) if isinstance(error, BrokerError) else f"{type(error).__name__}: {error}"

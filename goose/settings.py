@@ -74,6 +74,10 @@ class Settings:
     """`Metrics` objects, or URLs or ``module:name`` of some."""
     resources: tuple[Any, ...] = ()
     """Context managers a worker opens for its jobs, or ``module:name`` of some."""
+    before_enqueue: tuple[Any, ...] = ()
+    """Callables that change or refuse jobs before they are stored, or ``module:name`` of some."""
+    client_metrics: tuple[Any, ...] = ()
+    """What clients count into: as `metrics`, which are a worker's."""
     store: str | None = None
     """URL of the store; None: the broker's own."""
     grace: float = 30.0
@@ -94,6 +98,10 @@ class Settings:
     """Bytes of resident memory above which a worker process is replaced."""
     wait_broker: float = 30.0
     """How long a starting worker waits for its broker."""
+    health: str | None = None
+    """Where a worker serves ``/livez``, ``/readyz`` and ``/metrics``: ``:8080``, ``127.0.0.1:8080``."""
+    heartbeat_file: str | None = None
+    """Path of the file a worker keeps for ``goose health``."""
     log_format: str = "text"
     log_level: str = "info"
 
@@ -173,6 +181,8 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "middleware": values.objects,
     "metrics": values.objects,
     "resources": values.objects,
+    "before_enqueue": values.objects,
+    "client_metrics": values.objects,
     "store": values.text,
     "grace": values.duration,
     "ttl": values.positive_duration,
@@ -183,6 +193,8 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "max_jobs": values.count,
     "max_rss": values.size,
     "wait_broker": values.duration,
+    "health": values.address,
+    "heartbeat_file": values.text,
     "log_format": values.one_of("text", "json"),
     "log_level": values.one_of("debug", "info", "warning", "error", "critical"),
 }

@@ -108,6 +108,14 @@ def text(value: object) -> str:
     return value.strip()
 
 
+def address(value: object) -> str:
+    """Return ``host:port`` from a port, ``:port`` (all interfaces) or ``host:port``."""
+    host, _, port = str(value).strip().rpartition(":")
+    if isinstance(value, bool) or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("give an address such as ':8080' or '127.0.0.1:8080'")
+    return f"{host}:{port}"
+
+
 def one_of(*words: str) -> Callable[[object], str]:
     """Return a parser that takes exactly *words*."""
 

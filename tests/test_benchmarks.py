@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -12,7 +13,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("environments", "redis_targets"):
+    for name in ("environments", "redis_plot", "redis_targets"):
         sys.modules.pop(name, None)
 
 
@@ -73,3 +74,18 @@ def test_a_peer_that_cannot_be_installed_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(environments.NotInstalledError, match=r"install Node\.js.*--peers"):
         environments.node("bullmq", ("bullmq",))
+
+
+def test_growth_is_drawn(tmp_path):
+    """The plot is well-formed, with a line for each measure and every size on its axis."""
+    from redis_plot import draw
+
+    sizes = (10, 10_000, 1_000_000)
+    growth = {f"depth_{size}": 20.0 + place for place, size in enumerate(sizes)}
+    growth |= {f"heartbeat_{size}": 33.0 for size in (10, 100, 1_000)}
+    draw(growth, tmp_path / "growth.svg")
+    root = ET.parse(tmp_path / "growth.svg").getroot()
+    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+
+    assert 2 == len(list(root.iter("{http://www.w3.org/2000/svg}polyline")))
+    assert {"10", "10,000", "1,000,000", "100", "1,000"} <= set(texts)

@@ -25,9 +25,11 @@ from typing import Any
 
 import pytest
 
+from goose.brokers.postgres import options as postgres
 from goose.brokers.redis.keys import Domain, Line
 from goose.brokers.redis.options import _READERS
 from goose.settings import Settings
+from tests.servers.postgres import PostgresServer
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -81,11 +83,14 @@ def steps(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def run(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a page's snippets in *folder*."""
+def run(page: Path, folder: Path, *changes: tuple[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a page's snippets in *folder*, with some text changed."""
     plan = folder.parent / f"{folder.name}-steps.json"
     module = re.sub(r"\W", "_", page.stem).lower()
-    content = {"path": str(page), "module": f"page_{module}", "steps": steps(page.read_text())}
+    text = page.read_text()
+    for old, new in changes:
+        text = text.replace(old, new)
+    content = {"path": str(page), "module": f"page_{module}", "steps": steps(text)}
     plan.write_text(json.dumps(content))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return subprocess.run(
@@ -99,12 +104,43 @@ def run(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if steps(p.read_text())], ids=lambda p: p.stem)
+ALONE = [page for page in PAGES if steps(page.read_text()) and page.name != "postgres.md"]
+
+
+@pytest.mark.parametrize("page", ALONE, ids=lambda p: p.stem)
 def test_the_snippets_of_a_page_run(page: Path, own_folder: Path) -> None:
     """What a reader copies from the page works, from top to bottom."""
     done = run(page, own_folder)
 
     assert 0 == done.returncode, done.stdout + done.stderr
+
+
+def test_the_snippets_on_postgres_run(own_folder: Path) -> None:
+    """Those of the page on PostgreSQL do on a server: what they committed is stored, and listed as said."""
+    with PostgresServer(own_folder / "server") as server:
+        where = ("postgresql://app@localhost:5432/app", server.url)
+        done = run(ROOT / "docs/postgres.md", own_folder, where)
+        assert 0 == done.returncode, done.stdout + done.stderr
+        counts = "SELECT (SELECT count(*) FROM goose.jobs), (SELECT count(*) FROM orders)"
+        assert [(2, 2)] == server.execute(counts)
+        [call] = re.findall(r"SELECT goose\.enqueue.*;", (ROOT / "docs/postgres.md").read_text())
+        server.execute(call)
+        assert [(1,)] == server.execute("SELECT count(*) FROM goose.jobs WHERE state = 0")
+        tables = "SELECT relname FROM pg_class WHERE relnamespace = 'goose'::regnamespace AND relkind = 'r'"
+        named = {name for (name,) in server.execute(tables)}
+    page = (ROOT / "docs/postgres.md").read_text()
+    listed = page.partition("| in the schema `goose` |")[2].partition("Instants")[0]
+    assert {*named, "enqueue"} == set(re.findall(r"^\| `(\w+)` \|", listed, flags=re.MULTILINE))
+
+
+def test_the_table_of_options_of_postgres_is_complete() -> None:
+    """The page on PostgreSQL lists every option of the broker."""
+    page = (ROOT / "docs/postgres.md").read_text()
+    options = page.partition("## Options")[2].partition("##")[0]
+
+    assert sorted(postgres._READERS) == sorted(
+        re.findall(r"^\| `(\w+)` \|", options, flags=re.MULTILINE)
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -162,6 +198,7 @@ def test_the_tables_of_redis_are_complete() -> None:
     domain = Domain("goose:{ns}")
     line = Line("QUEUE", domain, "goose:{ns:QUEUE}")
     used = {*_keys_of(domain), *_keys_of(line), domain.held("SESSION"), domain.uses("SESSION")}
+    used.add(line.own_wake("SLEEPER"))
     assert used == set(re.findall(r"`(goose:\S+:\w+)`", keys))
 
 

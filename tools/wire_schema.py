@@ -49,6 +49,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "failure": {"$ref": "#/$defs/failure", "description": "What is remembered of its errors."},
     "meta": OBJECT,
     "deferred_since": INSTANT,
+    "origin": TEXT,
 }
 FAILURE: dict[str, dict[str, Any]] = {
     "type": TEXT,

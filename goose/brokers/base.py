@@ -392,6 +392,32 @@ class Transactional(Protocol):
         ...
 
 
+@runtime_checkable
+class AsyncTransactional(Protocol):
+    """As `Transactional`, inside a transaction that asyncio code has open."""
+
+    async def aenqueue_within(self, connection: Any, envelopes: Sequence[Envelope]) -> None:
+        """Store *envelopes* through *connection*, as `Transactional.enqueue_within`."""
+        ...
+
+
+@runtime_checkable
+class Migrating(Protocol):
+    """Has tables that must be made, and brought up to date, before the first use or by it."""
+
+    def migrate(self) -> None:
+        """Make the tables, or bring them up to date; harmless if they are so. Safe while others work.
+
+        Raises:
+            BrokerError: The database refused.
+        """
+        ...
+
+    def migration(self) -> str:
+        """Return the statements that make the tables from nothing, for a person to look at or to run."""
+        ...
+
+
 def order(queues: Sequence[Share], random: random.Random) -> list[str]:
     """Return the names of *queues* in the order to look at them this time.
 

@@ -17,7 +17,10 @@ COMMANDS = {
     "demo": "See real jobs run while workers are killed under them.",
     "jobs": "List, show, retry, delete and prioritise stored jobs.",
     "dead": "List, show, pop, replay and purge dead jobs.",
+    "doctor": "Look whether settings, broker, code and stored jobs fit together.",
+    "health": "Say whether a worker is well, from its heartbeat file.",
     "queues": "Show the queues: counts and the age of the oldest job.",
+    "migrate": "Make the tables of a database that keeps jobs, or print how.",
 }
 """Name of each command's module, and its one line of help."""
 

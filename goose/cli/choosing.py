@@ -112,7 +112,7 @@ def inspecting(broker: str | None) -> Iterator[Inspection]:
         Unsupported: The broker cannot list its jobs, or has them in another process.
     """
     chosen = configured(broker)
-    missing = _missing_file(chosen.broker)
+    missing = missing_file(chosen.broker)
     if missing is not None:
         # Looking must not make a database; an empty broker answers as an empty one would.
         click.echo(f"{missing} does not exist: nothing was ever enqueued there", err=True)
@@ -128,7 +128,7 @@ def inspecting(broker: str | None) -> Iterator[Inspection]:
         yield client.inspector
 
 
-def _missing_file(url: object) -> Path | None:
+def missing_file(url: object) -> Path | None:
     """Return the absolute path of the SQLite file that *url* names, if it is not there.
 
     Raises:

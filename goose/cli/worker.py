@@ -12,7 +12,7 @@ from goose import __version__, settings
 from goose.brokers import redact
 from goose.errors import ConfigError
 from goose.settings import Settings
-from goose.worker import host, logs
+from goose.worker import host, logs, outlet
 
 _LISTS = ("middleware", "metrics", "resources")
 
@@ -42,6 +42,10 @@ _LISTS = ("middleware", "metrics", "resources")
     "--wait-broker", metavar="TIME", help="How long to wait for the broker at start.  [30s]"
 )
 @click.option(
+    "--health", metavar="ADDRESS", help="Serve /livez, /readyz and /metrics: :8080 or host:8080."
+)
+@click.option("--heartbeat-file", metavar="PATH", help="Keep a file for `goose health`.")
+@click.option(
     "--log-level", metavar="LEVEL", help="debug, info, warning, error or critical.  [info]"
 )
 @click.option("--log-format", metavar="FORMAT", help="text or json.  [text]")
@@ -69,6 +73,7 @@ def command(
         raise click.UsageError(
             "name at least one module whose functions may run, for example: goose worker app.tasks"
         )
+    outlet.unblock()
     logs.set_up(chosen.log_level, chosen.log_format, "supervisor")
     if chosen.log_format == "text":
         click.echo(banner(chosen), err=True)

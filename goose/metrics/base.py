@@ -1,8 +1,11 @@
 """The contract between Goose and whatever counts for you, and the names it counts by.
 
-A backend is any object with the three methods of `Metrics`. Goose calls them from worker
-threads, never while a job's own code runs, and survives whatever they raise: a broken
-backend is logged once and costs jobs nothing (see `goose.metrics.fanout`).
+A backend is any object with the three methods of `Metrics`. Goose survives whatever they
+raise: a broken backend is logged once and costs jobs nothing (see `goose.metrics.fanout`). In
+a worker one thread calls them, never while a job's own code runs, and one that is slow loses
+numbers instead of holding jobs up (see `goose.metrics.detached`), unless it promises by the
+attribute ``never_blocks = True`` that it is thread-safe and quick: then it is called at once,
+from whichever thread has something to count.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ Tags = Mapping[str, str]
 
 @runtime_checkable
 class Metrics(Protocol):
-    """Receives numbers. Thread-safe; must not block; units are in the names below."""
+    """Receives numbers; units are in the names below."""
 
     def increment(self, name: str, value: int, tags: Tags) -> None:
         """Count *value* more of *name*."""
@@ -53,16 +56,44 @@ LOST_SETTLES = "jobs.lost_settles"
 """Settles refused because the delivery was no longer ours; tagged with queue only."""
 STRAYS = "jobs.strays"
 """Loans found by the audit whose session never existed; must stay 0; tagged with queue only."""
+ENQUEUED = "jobs.enqueued"
+"""Counted by clients, once the broker has confirmed."""
+ENQUEUE_FAILED = "jobs.enqueue_failed"
+"""Counted by clients; also tagged with the outcome, ``not_stored`` or ``unknown``."""
 SESSIONS_LOST = "sessions.lost"
 """Times a worker found itself declared dead; no tags."""
+PROCESS_DEATHS = "worker.deaths"
+"""Worker processes that ended without being asked to; tagged with the cause."""
+BROKER_ERRORS = "broker.errors"
+"""Calls of a worker's own duties that the broker failed; tagged with the step."""
+BROKER_RECONNECTS = "broker.reconnects"
+"""Times such a duty worked again after it had failed; tagged with the step."""
 
 # Timings, in seconds, tagged with queue and function.
 EXECUTION_TIME = "job.execution_time"
 LATENCY = "job.latency"
-"""From the moment a job was ready to its start."""
+"""From the moment a job was due to its start; also tagged with the origin."""
+ENQUEUE_TIME = "job.enqueue_time"
+"""How long a client waited for the broker's confirmation, once for each call."""
 
 # Gauges.
 QUEUE_SIZE = "queue.size"
 """Jobs, tagged with queue and state."""
 QUEUE_OLDEST = "queue.oldest"
 """Seconds the longest waiting ready job has waited, tagged with queue."""
+BROKER_UP = "broker.up"
+"""Whether the broker answered when the queues were last measured: 1 or 0; no tags."""
+PROCESSES = "worker.processes"
+"""Worker processes that work; no tags."""
+SERVING = "worker.serving"
+"""Worker processes that take jobs from a queue; tagged with queue."""
+SLOTS = "worker.slots"
+"""Jobs that can run at once; tagged with the kind, ``sync`` or ``async``."""
+BUSY = "worker.busy"
+"""Jobs that run; tagged with the kind."""
+HELD = "worker.held"
+"""Jobs fetched and not started; no tags."""
+IN_FLIGHT = "worker.in_flight"
+"""Jobs lent to the worker: held, running, or not settled yet; no tags."""
+WINDOW = "worker.window"
+"""Jobs the worker would hold ahead; no tags."""

@@ -7,6 +7,7 @@ docs/metrics.md true. A backend must also take names that are not here: plugins 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +15,30 @@ from goose.metrics import base
 
 Kind = Literal["counter", "timing", "gauge"]
 
+BUCKETS = (
+    0.001,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+    900.0,
+    3600.0,
+)
+"""Upper bounds of histograms' buckets, in seconds: a millisecond to an hour."""
+
 _JOB = ("queue", "function")
 _QUEUE = ("queue",)
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +52,25 @@ class Measure:
     """One sentence without a full stop."""
     unit: str = ""
     """``seconds``, or nothing for a plain count."""
+
+    @property
+    def prometheus(self) -> str:
+        """Its name in Prometheus, without the ``_total`` of a counter."""
+        name = "goose_" + _NOT_IN_NAMES.sub("_", self.name)
+        return name if not self.unit or name.endswith(self.unit) else f"{name}_{self.unit}"
+
+    @property
+    def labels(self) -> list[str]:
+        """Its tags as Prometheus's labels."""
+        return [_NOT_IN_NAMES.sub("_", tag) for tag in self.tags]
+
+
+def measure_of(name: str, kind: Kind, tags: base.Tags) -> Measure:
+    """Return the measure *name*; one that is not in the catalogue has the tags of this call."""
+    known = MEASURES.get(name)
+    if known is not None and known.kind == kind:
+        return known
+    return Measure(name, kind, tuple(sorted(tags)), name, "seconds" if kind == "timing" else "")
 
 
 MEASURES = {
@@ -49,13 +91,46 @@ MEASURES = {
             base.LOST_SETTLES, "counter", _QUEUE, "Settles refused: the loan was no longer ours"
         ),
         Measure(base.STRAYS, "counter", _QUEUE, "Loans whose session never existed; must stay 0"),
+        Measure(base.ENQUEUED, "counter", _JOB, "Jobs a client has stored"),
+        Measure(
+            base.ENQUEUE_FAILED,
+            "counter",
+            (*_JOB, "outcome"),
+            "Jobs the broker did not confirm to a client",
+        ),
         Measure(base.SESSIONS_LOST, "counter", (), "Times a worker found itself declared dead"),
+        Measure(
+            base.PROCESS_DEATHS, "counter", ("cause",), "Worker processes that died or were killed"
+        ),
+        Measure(
+            base.BROKER_ERRORS, "counter", ("step",), "Calls of a worker that the broker failed"
+        ),
+        Measure(
+            base.BROKER_RECONNECTS, "counter", ("step",), "Times the broker worked again after that"
+        ),
         Measure(base.EXECUTION_TIME, "timing", _JOB, "Duration of an execution", "seconds"),
-        Measure(base.LATENCY, "timing", _JOB, "From a job being ready to its start", "seconds"),
+        Measure(
+            base.LATENCY,
+            "timing",
+            (*_JOB, "origin"),
+            "From a job being due to its start",
+            "seconds",
+        ),
+        Measure(
+            base.ENQUEUE_TIME, "timing", _JOB, "A client's wait for the confirmation", "seconds"
+        ),
         Measure(base.QUEUE_SIZE, "gauge", ("queue", "state"), "Jobs in a queue, by state"),
         Measure(
             base.QUEUE_OLDEST, "gauge", _QUEUE, "Wait of the longest waiting ready job", "seconds"
         ),
+        Measure(base.BROKER_UP, "gauge", (), "Whether the broker answered last time: 1 or 0"),
+        Measure(base.PROCESSES, "gauge", (), "Worker processes at work"),
+        Measure(base.SERVING, "gauge", _QUEUE, "Worker processes that take jobs from a queue"),
+        Measure(base.SLOTS, "gauge", ("kind",), "Jobs that can run at once"),
+        Measure(base.BUSY, "gauge", ("kind",), "Jobs that run"),
+        Measure(base.HELD, "gauge", (), "Jobs fetched and not started"),
+        Measure(base.IN_FLIGHT, "gauge", (), "Jobs lent to the worker and not settled yet"),
+        Measure(base.WINDOW, "gauge", (), "Jobs the worker would hold ahead"),
     )
 }
 """Every measure of `goose.metrics.base`, by name."""

@@ -77,6 +77,18 @@ class Fanout:
             except Exception as error:  # noqa: BLE001 - whatever it raises, jobs go on
                 guard.failed(error)
 
+    def timings(self, name: str, seconds: Sequence[float], tags: Tags) -> None:
+        """Record several durations at every backend: in one call where it has ``timings``."""
+        for guard in self._guards:
+            try:
+                if guard.many is not None:
+                    guard.many(name, seconds, tags)
+                else:
+                    for one in seconds:
+                        guard.backend.timing(name, one, tags)
+            except Exception as error:  # noqa: BLE001 - whatever it raises, jobs go on
+                guard.failed(error)
+
     def close(self) -> None:
         """Close the backends that have a ``close``; may be called twice if they allow it."""
         for guard in self._guards:
@@ -98,6 +110,9 @@ class _Guard:
 
     def __init__(self, backend: Metrics, clock: Callable[[], float]) -> None:
         self.backend = backend
+        self.many: Callable[[str, Sequence[float], Tags], None] | None = getattr(
+            backend, "timings", None
+        )
         # The class only: a repr may hold the address or a password.
         self.name = type(backend).__name__
         self.failures = 0

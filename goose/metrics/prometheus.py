@@ -1,23 +1,19 @@
-"""Metrics for Prometheus, scraped over HTTP from the worker process.
+"""Metrics for Prometheus, kept by prometheus-client and scraped over HTTP.
+
+For programs with a `goose.Worker` of their own. ``goose worker`` needs nothing of this: there
+the supervisor serves the numbers of all its processes (`goose.metrics.aggregate`).
 
 Measures of Goose are declared when a `Prometheus` is made, so that a scrape shows each
 with its help text from the start; those of others at their first value. A measure's name
 gets ``goose_`` in front, ``_seconds`` if it is a time and ``_total`` if it is a counter:
-``jobs.processed`` is ``goose_jobs_processed_total``.
-
-Every set of tag values is a series that costs memory here and on the server, so their
-number is bounded for each measure: past the bound new functions are counted together as
-``function="other"``.
-
-One process has one port. The k-th process under one supervisor, counted from 0, listens on
-port + k (`Prometheus.for_process`).
+``jobs.processed`` is ``goose_jobs_processed_total``. The number of series is bounded
+(`goose.metrics.bounds`).
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import socket
 import socketserver
 import sys
@@ -25,12 +21,13 @@ import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from goose.errors import ConfigError, MissingDriver
 from goose.metrics.base import Tags
-from goose.metrics.catalogue import MEASURES, Kind, Measure
+from goose.metrics.bounds import MAX_SERIES, Bounds
+from goose.metrics.catalogue import BUCKETS, MEASURES, Kind, Measure, measure_of
+from goose.metrics.served import address
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -42,33 +39,8 @@ except ImportError as error:
 
 logger = logging.getLogger("goose.metrics")
 
-BUCKETS = (
-    0.001,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-    300.0,
-    900.0,
-    3600.0,
-)
-"""Upper bounds of the histograms' buckets, in seconds: a millisecond to an hour."""
-MAX_SERIES = 1000
-"""Sets of tag values per measure before new functions become ``other``."""
-OTHER = "other"
 _POLL = 0.2
 """Seconds `close` waits for the server's thread at most."""
-
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]")
 
 
 class Prometheus:
@@ -89,6 +61,8 @@ class Prometheus:
             Goose's measures already.
     """
 
+    never_blocks = True
+
     def __init__(
         self,
         url: str = "prometheus://",
@@ -97,7 +71,7 @@ class Prometheus:
         buckets: Sequence[float] = BUCKETS,
         max_series: int = MAX_SERIES,
     ) -> None:
-        host, port = _read(url)
+        host, port = address(url)
         self._registry = REGISTRY if registry is None else registry
         self._buckets = tuple(buckets)
         self._max_series = max_series
@@ -113,19 +87,6 @@ class Prometheus:
             self.close()
             raise
         _alive.add(self)
-
-    @classmethod
-    def for_process(cls, url: str, index: int) -> Prometheus:
-        """Return one for the *index*-th process under a supervisor, from 0: port + index.
-
-        Raises:
-            ConfigError: As the constructor; the port is the one after adding.
-        """
-        host, port = _read(url)
-        if not port or not index:
-            return cls(url)
-        host = f"[{host}]" if ":" in host else host
-        return cls(f"prometheus://{host}:{port + index}")
 
     @property
     def port(self) -> int | None:
@@ -166,19 +127,15 @@ class Prometheus:
         try:
             return self._families[name, kind]
         except KeyError:
-            unit = "seconds" if kind == "timing" else ""
-            return self._declare(Measure(name, kind, tuple(sorted(tags)), name, unit))
+            return self._declare(measure_of(name, kind, tags))
 
     def _declare(self, measure: Measure) -> _Family:
         with self._lock:
             key = (measure.name, measure.kind)
             if key in self._families:
                 return self._families[key]
-            name = "goose_" + _NOT_IN_NAMES.sub("_", measure.name)
-            if measure.unit and not name.endswith(f"_{measure.unit}"):
-                name = f"{name}_{measure.unit}"
-            labels = [_NOT_IN_NAMES.sub("_", tag) for tag in measure.tags]
-            common: dict[str, Any] = {"labelnames": labels, "registry": self._registry}
+            name = measure.prometheus
+            common: dict[str, Any] = {"labelnames": measure.labels, "registry": self._registry}
             try:
                 metric: Counter | Gauge | Histogram
                 if measure.kind == "counter":
@@ -201,15 +158,13 @@ class _Family:
 
     def __init__(self, metric: Any, measure: Measure, max_series: int) -> None:
         self.metric = metric
-        self._measure = measure
-        self._max_series = max_series
+        self._bounds = Bounds(measure, max_series)
         self._children: dict[tuple[str, ...], Any] = {}
         self._lock = threading.Lock()
-        self._full = False
 
     def child(self, tags: Tags) -> Any:
         """Return the series of *tags*; a tag that is missing is empty, others are left out."""
-        values = tuple([tags.get(tag, "") for tag in self._measure.tags])
+        values = self._bounds.values(tags)
         try:
             return self._children[values]
         except KeyError:
@@ -217,27 +172,10 @@ class _Family:
 
     def _new_child(self, values: tuple[str, ...]) -> Any:
         with self._lock:
-            if len(self._children) >= self._max_series:
-                values = self._folded(values)
             if values not in self._children:
                 made = self.metric.labels(*values) if values else self.metric
                 self._children[values] = made
             return self._children[values]
-
-    def _folded(self, values: tuple[str, ...]) -> tuple[str, ...]:
-        if not self._full:
-            self._full = True
-            logger.warning(
-                "Prometheus: %s has %d sets of tags; new functions are counted as %r",
-                self._measure.name,
-                self._max_series,
-                OTHER,
-            )
-        tags = self._measure.tags
-        pairs = zip(tags, values, strict=True)
-        folded = tuple(OTHER if tag == "function" else value for tag, value in pairs)
-        # Queues without end as well: give up on telling anything apart.
-        return folded if len(self._children) < 2 * self._max_series else (OTHER,) * len(tags)
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
@@ -279,18 +217,6 @@ def _serve(host: str, port: int, registry: CollectorRegistry) -> _Server:
         target=server.serve_forever, args=(_POLL,), name="goose-prometheus", daemon=True
     ).start()
     return server
-
-
-def _read(url: str) -> tuple[str, int | None]:
-    parts = urlsplit(url)
-    if parts.scheme != "prometheus" or parts.path.strip("/") or parts.query:
-        raise ConfigError(
-            f"{url!r} is not a Prometheus URL: write prometheus://host:port, without path or options"
-        )
-    try:
-        return parts.hostname or "", parts.port
-    except ValueError as error:
-        raise ConfigError(f"Prometheus URL {url!r}: {error}") from None
 
 
 _alive: weakref.WeakSet[Prometheus] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""Metrics by StatsD: short text lines in UDP datagrams, sent and forgotten.
+"""Metrics by StatsD: short text lines in datagrams, by UDP or a unix socket, sent and forgotten.
 
 Nothing here makes a job wait. A call formats one line and appends it to a buffer; a full
 datagram (1,400 bytes, which fits every common network) is sent at once through a
@@ -7,7 +7,7 @@ same thread resolves the host's name, once, and again only as long as that fails
 cannot be sent is dropped and counted (`StatsD.statistics`), never raised: no server, a
 full socket, an unknown host.
 
-Two dialects. ``plain`` is what every StatsD server reads; having no tags, it gets them
+Three dialects. ``plain`` is what every StatsD server reads; having no tags, it gets them
 folded into the name::
 
     goose.<values of the constant tags>.<measure>.<values of its tags>.<values of other tags>
@@ -15,9 +15,12 @@ folded into the name::
 Constant tags come in the order given, those of a measure in the order of
 `goose.metrics.catalogue` (queue, then function, then what is special to it), others by
 name; a value that is missing is ``none``. ``datadog`` appends them as
-``|#tag:value,…``, constant tags first. Times are in milliseconds in both.
+``|#tag:value,…``, constant tags first; ``influx`` puts ``,tag=value`` behind the name. Times
+are in milliseconds in all of them.
 
-After ``fork`` the child starts with an empty buffer; the parent's lines stay the parent's.
+With a *rate* below 1 only that part of counts and times is sent, chosen by chance and marked
+so that the server multiplies. After ``fork`` the child starts with an empty buffer; the
+parent's lines stay the parent's.
 """
 
 from __future__ import annotations
@@ -25,14 +28,16 @@ from __future__ import annotations
 import logging
 import math
 import os
+import random
 import re
 import socket
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from goose.errors import ConfigError
 from goose.metrics.base import Tags
@@ -47,6 +52,8 @@ FLUSH = 0.1
 """Seconds a line waits for company at most."""
 RESOLVE_AGAIN = 10.0
 """Seconds until a name that could not be resolved is tried again."""
+REFUSED = 0.5
+"""Seconds for which nothing is sent after the network refused a datagram."""
 _WAITING = 64
 """Datagrams kept while the host's name is being resolved."""
 _SERIES = 10_000
@@ -54,8 +61,8 @@ _SERIES = 10_000
 _VALUE = 200
 """Characters of the longest tag value."""
 
-_DIALECTS = ("plain", "datadog")
-_OPTIONS = ("prefix", "tags", "dialect")
+_DIALECTS = ("plain", "datadog", "influx")
+_OPTIONS = ("prefix", "tags", "dialect", "rate")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.\-]")
 _NOT_IN_PLAIN = re.compile(r"[^A-Za-z0-9_\-]")
 _NOT_IN_DATADOG = re.compile(r"[^A-Za-z0-9_.\-:/]")
@@ -70,7 +77,7 @@ class StatsDStatistics:
     datagrams: int
     """Handed to the network; whether they arrived nobody knows."""
     errors: int
-    """Datagrams the network refused."""
+    """Datagrams the network refused; what comes in the half second after that is dropped."""
     dropped: int
     """Lines or datagrams given up: not a number, too long, or no address for too long."""
 
@@ -80,14 +87,18 @@ class StatsD:
 
     Args:
         url: ``statsd://host:port?prefix=goose&tags=env:prod,region:eu&dialect=datadog``; host
-            and port default to 127.0.0.1 and 8125. What it says wins over the arguments below.
+            and port default to 127.0.0.1 and 8125. ``statsd:///run/statsd.sock`` is a unix
+            socket for datagrams. What it says wins over the arguments below.
         prefix: Put before every name, with a dot; may be empty.
         tags: Constant tags, given with every line.
-        dialect: ``plain`` or ``datadog``.
+        dialect: ``plain``, ``datadog`` or ``influx``.
+        rate: The part of counts and times that is sent, above 0 and at most 1.
 
     Raises:
         ConfigError: The URL's scheme, port, or an option is wrong.
     """
+
+    never_blocks = True
 
     def __init__(
         self,
@@ -96,8 +107,11 @@ class StatsD:
         prefix: str = "goose",
         tags: Mapping[str, str] | None = None,
         dialect: str = "plain",
+        rate: float = 1.0,
     ) -> None:
         self._address, options = _read(url)
+        self._rate = _read_rate(options.get("rate", rate))
+        self._marked = "" if self._rate == 1 else f"|@{_decimal(self._rate, 6)}"
         self._prefix = _NOT_IN_NAMES.sub("_", options.get("prefix", prefix)).strip(".")
         self._tags = _read_tags(options["tags"]) if "tags" in options else dict(tags or {})
         self._dialect = options.get("dialect", dialect)
@@ -116,6 +130,7 @@ class StatsD:
         self._buffer: list[bytes] = []
         self._size = 0
         self._waiting: deque[bytes] = deque()
+        self._refused_until = 0.0
         self._lines = self._datagrams = self._errors = self._dropped = 0
         self._thread: threading.Thread | None = None
         self._news = threading.Event()
@@ -128,14 +143,16 @@ class StatsD:
 
     def increment(self, name: str, value: int, tags: Tags) -> None:
         """Count *value* more of *name*."""
+        if self._rate < 1 and random.random() >= self._rate:
+            return
         head, tail = self._names(name, tags)
-        self._add(f"{head}:{value}|c{tail}".encode())
+        self._add(f"{head}:{value}|c{self._marked}{tail}".encode())
 
     def gauge(self, name: str, value: float, tags: Tags) -> None:
         """Say that *name* is *value* now."""
         head, tail = self._names(name, tags)
         line = f"{head}:{_decimal(value, 6)}|g{tail}"
-        if value < 0 and self._dialect == "plain":
+        if value < 0 and self._dialect != "datadog":
             # A signed number is a change, not a value: go to 0 first. One string, so that
             # both lines travel in one datagram, in order.
             line = f"{head}:0|g{tail}\n{line}"
@@ -143,8 +160,10 @@ class StatsD:
 
     def timing(self, name: str, seconds: float, tags: Tags) -> None:
         """Record one duration of *seconds*, sent in milliseconds to the microsecond."""
+        if self._rate < 1 and random.random() >= self._rate:
+            return
         head, tail = self._names(name, tags)
-        line = f"{head}:{_decimal(seconds * 1000, 3)}|ms{tail}"
+        line = f"{head}:{_decimal(seconds * 1000, 3)}|ms{self._marked}{tail}"
         self._add(line.encode() if math.isfinite(seconds) else b"")
 
     # --- life ----------------------------------------------------------------------------
@@ -197,10 +216,14 @@ class StatsD:
         measure = MEASURES.get(name)
         known = measure.tags if measure else [key for key in ("queue", "function") if key in tags]
         order = [*known, *sorted(tags.keys() - set(known))]
+        pairs = [*self._tags.items(), *((key, tags[key]) for key in order if key in tags)]
         if self._dialect == "datadog":
-            pairs = [*self._tags.items(), *((key, tags[key]) for key in order if key in tags)]
             tail = ",".join(f"{_clean(key)}:{_value(value)}" for key, value in pairs)
             return ".".join(filter(None, (self._prefix, name))), f"|#{tail}" if tail else ""
+        if self._dialect == "influx":
+            # A colon in a tag would end the name.
+            tail = "".join(f",{_clean(key)}={_clean(value)}" for key, value in pairs)
+            return ".".join(filter(None, (self._prefix, name))) + tail, ""
         constant = (_clean(value) for value in self._tags.values())
         # A tag of the measure that is missing keeps its place, or the next would slip into it.
         values = (_clean(tags.get(key, "")) for key in order)
@@ -238,12 +261,28 @@ class StatsD:
         """Send the datagrams, without blocking. Lock held."""
         while self._socket is not None and self._waiting:
             datagram = self._waiting.popleft()
+            if self._refused_until and time.monotonic() < self._refused_until:
+                self._dropped += 1
+                continue
             try:
                 self._socket.send(datagram)
                 self._datagrams += 1
-            except OSError:
-                # Full socket, no route, or the refusal of an earlier datagram.
+            except BlockingIOError:
                 self._errors += 1
+            except OSError:
+                # No route, no server, or the refusal of an earlier datagram.
+                self._errors += 1
+                # Nobody listens: to be told so for each datagram would cost more than a server.
+                self._refused_until = time.monotonic() + REFUSED
+                if isinstance(self._address, str):
+                    self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Have the thread connect again: a unix socket is gone with its server. Lock held."""
+        assert self._socket is not None
+        self._socket.close()
+        self._socket = None
+        self._resolved.clear()
 
     # --- the thread ----------------------------------------------------------------------
 
@@ -263,13 +302,12 @@ class StatsD:
         said = False
         while not self._closing.is_set():
             try:
-                connected = _connect(*self._address)
+                connected = _connect(self._address)
             except (OSError, UnicodeError) as error:
                 if not (said or self._closing.is_set()):
-                    host, port = self._address
-                    logger.warning(
-                        "no metrics to StatsD at %s:%d until it resolves: %s", host, port, error
-                    )
+                    place = self._address
+                    shown = place if isinstance(place, str) else f"{place[0]}:{place[1]}"
+                    logger.warning("no metrics to StatsD at %s until it is there: %s", shown, error)
                 said = True
                 self._closing.wait(RESOLVE_AGAIN)
                 continue
@@ -282,14 +320,20 @@ class StatsD:
             return
 
 
-def _connect(host: str, port: int) -> socket.socket:
+def _connect(place: str | tuple[str, int]) -> socket.socket:
+    if isinstance(place, str):
+        return _connected(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), place)
+    host, port = place
     found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     # A local StatsD mostly listens on IPv4 alone, while localhost may name ::1 first.
     family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-    made = socket.socket(family, kind, protocol)
+    return _connected(socket.socket(family, kind, protocol), address)
+
+
+def _connected(made: socket.socket, address: object) -> socket.socket:
     try:
         made.setblocking(False)
-        made.connect(address)
+        made.connect(address)  # type: ignore[arg-type]
     except OSError:
         made.close()
         raise
@@ -312,7 +356,7 @@ def _value(value: str) -> str:
 # --- configuration -------------------------------------------------------------------------
 
 
-def _read(url: str) -> tuple[tuple[str, int], dict[str, str]]:
+def _read(url: str) -> tuple[str | tuple[str, int], dict[str, str]]:
     parts = urlsplit(url)
     if parts.scheme != "statsd":
         raise ConfigError(f"{url!r} is not a StatsD URL: write statsd://host:port")
@@ -320,8 +364,12 @@ def _read(url: str) -> tuple[tuple[str, int], dict[str, str]]:
         port = 8125 if parts.port is None else parts.port
     except ValueError as error:
         raise ConfigError(f"StatsD URL {url!r}: {error}") from None
-    if port == 0 or parts.path.strip("/"):
-        raise ConfigError(f"StatsD URL {url!r}: write statsd://host:port, without a path")
+    path = unquote(parts.path) if parts.path.strip("/") else ""
+    if port == 0 or (path and parts.netloc):
+        raise ConfigError(
+            f"StatsD URL {url!r}: write statsd://host:port, without a path, or statsd:///path of a "
+            "unix socket"
+        )
     options: dict[str, str] = {}
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key not in _OPTIONS:
@@ -331,7 +379,17 @@ def _read(url: str) -> tuple[tuple[str, int], dict[str, str]]:
             )
         again = key == "tags" and key in options
         options[key] = f"{options[key]},{value}" if again else value
-    return (parts.hostname or "127.0.0.1", port), options
+    return path or (parts.hostname or "127.0.0.1", port), options
+
+
+def _read_rate(given: str | float) -> float:
+    try:
+        rate = float(given)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate <= 1:
+        raise ConfigError(f"StatsD rate {given!r} is not a number above 0 and at most 1")
+    return rate
 
 
 def _read_tags(text: str) -> dict[str, str]:

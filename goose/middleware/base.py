@@ -19,7 +19,9 @@ The rules are those of nested ``with`` statements:
 
 Each sync execution runs in a context of its own (`contextvars`): what a function or a
 middleware sets and forgets to reset is gone before the thread's next job. An async
-execution has that from its asyncio task; the worker gives each one its own.
+execution has that from its asyncio task; the worker gives each one its own. When an
+execution fails, its context as it was at that moment is kept (`Execution.failed_in`): the log
+records about the failure are written in it, and callbacks of its policy run in it.
 """
 
 from __future__ import annotations
@@ -27,15 +29,9 @@ from __future__ import annotations
 import contextvars
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    AsyncExitStack,
-    ExitStack,
-)
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, TypeAlias
 
 from goose.errors import ConfigError
@@ -59,6 +55,8 @@ class Execution:
     """Set by the worker; read it as `should_stop`."""
     returned: bool = False
     """Whether the function has returned; middleware may still raise."""
+    failed_in: contextvars.Context | None = None
+    """The context in which it failed; what is said about that is said in there."""
 
     @property
     def attempt(self) -> int:
@@ -115,54 +113,90 @@ AsyncRun: TypeAlias = Callable[[Execution], Awaitable[None]]
 def compose(middleware: Sequence[Middleware], fn: Callable[..., Any]) -> Run:
     """Return what runs *fn* inside *middleware*, outermost first; built once per function."""
 
-    def bare(execution: Execution) -> None:
-        _current.set(execution)
-        execution.result = fn(*execution.args, **execution.kwargs)
+    def call(execution: Execution) -> None:
+        try:
+            execution.result = fn(*execution.args, **execution.kwargs)
+        except BaseException:
+            execution.failed_in = contextvars.copy_context()
+            raise
         if execution.result is not None:
             _refuse_awaitable(execution)
         execution.returned = True
 
-    def wrapped(execution: Execution) -> None:
-        with ExitStack() as stack:
-            stack.push(partial(_note, execution))
-            _current.set(execution)
-            for enter in middleware:
-                stack.enter_context(_sync(enter(execution), enter))
-            execution.result = fn(*execution.args, **execution.kwargs)
-            if execution.result is not None:
-                _refuse_awaitable(execution)
-            execution.returned = True
+    run: Run = call
+    for enter in reversed(middleware):
+        run = _around(enter, run)
 
-    run = wrapped if middleware else bare
+    def begin(execution: Execution) -> None:
+        _current.set(execution)
+        try:
+            run(execution)
+        except Exception as error:
+            _note(execution, error)
+            raise
+
     # Costs hardly more than a reset, and nothing can leak into the thread's next job.
-    return lambda execution: contextvars.copy_context().run(run, execution)
+    return lambda execution: contextvars.copy_context().run(begin, execution)
+
+
+def _around(enter: Middleware, inner: Run) -> Run:
+    def around(execution: Execution) -> None:
+        try:
+            with _sync(enter(execution), enter):
+                inner(execution)
+        except BaseException:
+            # Not inner's, whose context said more, but what this one raised itself.
+            if execution.failed_in is None:
+                execution.failed_in = contextvars.copy_context()
+            raise
+
+    return around
 
 
 def compose_async(middleware: Sequence[Middleware], fn: Callable[..., Awaitable[Any]]) -> AsyncRun:
     """Return what `compose` does, for an async *fn*; sync middleware are entered too."""
 
-    async def bare(execution: Execution) -> None:
-        token = _current.set(execution)
+    async def call(execution: Execution) -> None:
         try:
             execution.result = await fn(*execution.args, **execution.kwargs)
-            execution.returned = True
+        except BaseException:
+            execution.failed_in = contextvars.copy_context()
+            raise
+        execution.returned = True
+
+    run: AsyncRun = call
+    for enter in reversed(middleware):
+        run = _around_async(enter, run)
+
+    async def begin(execution: Execution) -> None:
+        token = _current.set(execution)
+        try:
+            await run(execution)
+        except Exception as error:
+            _note(execution, error)
+            raise
         finally:
             _current.reset(token)
 
-    async def wrapped(execution: Execution) -> None:
-        async with AsyncExitStack() as stack:
-            stack.push(partial(_note, execution))
-            stack.callback(_current.reset, _current.set(execution))
-            for enter in middleware:
-                manager = enter(execution)
-                if isinstance(manager, AbstractAsyncContextManager):
-                    await stack.enter_async_context(manager)
-                else:
-                    stack.enter_context(_sync(manager, enter))
-            execution.result = await fn(*execution.args, **execution.kwargs)
-            execution.returned = True
+    return begin
 
-    return wrapped if middleware else bare
+
+def _around_async(enter: Middleware, inner: AsyncRun) -> AsyncRun:
+    async def around(execution: Execution) -> None:
+        try:
+            manager = enter(execution)
+            if isinstance(manager, AbstractAsyncContextManager):
+                async with manager:
+                    await inner(execution)
+            else:
+                with _sync(manager, enter):
+                    await inner(execution)
+        except BaseException:
+            if execution.failed_in is None:
+                execution.failed_in = contextvars.copy_context()
+            raise
+
+    return around
 
 
 def _sync(manager: object, enter: Middleware) -> AbstractContextManager[Any]:
@@ -198,9 +232,9 @@ def _refuse_awaitable(execution: Execution) -> None:
     )
 
 
-def _note(execution: Execution, _: object, error: BaseException | None, __: object) -> None:
+def _note(execution: Execution, error: Exception) -> None:
     """Say on an error raised after the function was done that a retry runs it again."""
-    if execution.returned and isinstance(error, Exception):
+    if execution.returned:
         error.add_note(
             "Raised by middleware after the function had returned; a retry runs it again."
         )

@@ -64,9 +64,9 @@ class _Lane:
 
     def room(self, now: float) -> int:
         free = self.slots - self.running
-        return free + self._window(free, now) - len(self.held)
+        return free + self.window(free, now) - len(self.held)
 
-    def _window(self, free: int, now: float) -> int:
+    def window(self, free: int, now: float) -> int:
         if self.mean is None:
             return 0
         # All slots taken, and none lately: those that run are slow, whatever the mean says.
@@ -275,6 +275,16 @@ class Buffer:
     def running(self) -> int:
         """Jobs in slots."""
         return self._sync.running + self._async.running
+
+    def busy(self, *, is_async: bool) -> int:
+        """Jobs in slots of that kind."""
+        return (self._async if is_async else self._sync).running
+
+    def window(self, now: float) -> int:
+        """Return how many jobs would be held ahead now: what the prefetch has adapted to."""
+        with self._lock:
+            lanes = [lane for lane in (self._sync, self._async) if lane.seen]
+            return sum(lane.window(lane.slots - lane.running, now) for lane in lanes)
 
     @property
     def held(self) -> int:

@@ -17,24 +17,29 @@ import math
 import random
 import signal
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from goose.brokers.base import Broker, Inspector, Session, Sessions
 from goose.errors import SessionLost
+from goose.metrics.base import PROCESS_DEATHS
 from goose.worker.aftermath import Aftermath, Cause, testimony
 from goose.worker.clock import Clock
 from goose.worker.control import (
     Count,
+    Dump,
     Empty,
     Fatal,
     Leaving,
     Message,
     NewSession,
+    Numbers,
     Ready,
     Refused,
+    Registry,
     Stop,
     Stopped,
 )
@@ -42,6 +47,7 @@ from goose.worker.errands import Submit
 from goose.worker.notes import Running
 from goose.worker.process import Process, Spawn
 from goose.worker.pulse import Pulse, Sign
+from goose.worker.witness import NoWitness, Witness
 
 logger = logging.getLogger("goose.worker.charge")
 
@@ -80,6 +86,7 @@ class Tools:
     submit: Submit
     clock: Clock
     random: random.Random
+    witness: Witness = field(default_factory=NoWitness)
 
 
 class Phase(Enum):
@@ -137,6 +144,11 @@ class Charge:
         return f"worker {self.index + 1}" + (f" ({self.process.pid})" if self.process else "")
 
     @property
+    def source(self) -> str:
+        """What its numbers are kept under: its place, and which of those who held it."""
+        return f"{self.index + 1}/{self.process.pid if self.process else 0}"
+
+    @property
     def alive(self) -> bool:
         """Whether it has a process, or will have one."""
         return self.phase not in (Phase.ENDED, Phase.GONE)
@@ -147,16 +159,38 @@ class Charge:
         return not self.alive and self._cause is Cause.LEFT
 
     @property
-    def tally(self) -> Mapping[tuple[str, str], int]:
-        """What its aftermath did, by name of metric and queue; complete once it is gone."""
-        return {} if self._aftermath is None else self._aftermath.tally
+    def tally(self) -> Mapping[tuple[str, str, str], int]:
+        """What its end has to be counted as, by name, tag and value; complete once it is gone."""
+        tally: Counter[tuple[str, str, str]] = Counter()
+        if self._cause is not Cause.LEFT and self.process is not None:
+            tally[PROCESS_DEATHS, "cause", self._cause.value] += 1
+        if self._aftermath is not None:
+            for (name, queue), count in self._aftermath.tally.items():
+                tally[name, "queue", queue] += count
+        return tally
 
-    def count(self, increments: Sequence[tuple[str, str, int]]) -> bool:
+    @property
+    def works(self) -> bool:
+        """Whether it takes jobs."""
+        return self.phase is Phase.WORKING and not self.leaving and self._killed_at is None
+
+    def in_contact(self, now: float, within: float) -> bool:
+        """Say whether it takes jobs and the broker answered it in the last *within* seconds."""
+        assert self.process is not None or not self.works
+        return self.works and now - self.process.last_contact() <= within  # type: ignore[union-attr]
+
+    def count(self, count: Count) -> bool:
         """Have the child count these numbers; say whether it will."""
         # One that leaves has closed what it shows its metrics on.
-        if self.phase is not Phase.WORKING or self.leaving or self.process is None:
-            return False
-        return self.process.send(Count(increments))
+        return self.works and self.process is not None and self.process.send(count)
+
+    def dump(self) -> None:
+        """Log what it runs, and have it log where each job is."""
+        if self.process is None or not self.alive:
+            return
+        ids = [job.job_id for job in self.process.running()]
+        logger.warning("%s runs %d jobs: %s", self.label, len(ids), ", ".join(ids) or "none")
+        self.process.send(Dump())
 
     def stop(self, now: float, grace: float) -> None:
         """Ask the child to end within *grace* seconds; may be repeated, the shorter one holds."""
@@ -265,6 +299,10 @@ class Charge:
                 self.phase = Phase.WORKING
                 self.ready_at = now
                 logger.info("%s is ready", self.label)
+            case Numbers():
+                self._tools.witness.numbers(self.source, message.changes)
+            case Registry():
+                self._tools.witness.registry(self.source, message.families)
             case Refused():
                 self._next_at = min(self._next_at, now)
             case Leaving():
@@ -358,6 +396,7 @@ class Charge:
             logger.info("%s ended (%s)", self.label, _describe(code))
         died_at = now if self._killed_at is None else self._killed_at
         self._end(running, ended, died_at)
+        self._tools.witness.ended(self.source)
         self.process.close()
 
     def _end(self, running: Sequence[Running], ended: Sequence[str], died_at: float) -> None:

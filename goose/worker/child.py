@@ -28,20 +28,27 @@ from goose import brokers, metrics, middleware
 from goose.brokers.base import Broker, Session, Share
 from goose.calls import Offer
 from goose.errors import BrokerError, ConfigError, GooseError
+from goose.metrics import foreign
+from goose.metrics.detached import detached
 from goose.metrics.fanout import Fanout
-from goose.worker import logs
+from goose.metrics.handover import Handover
+from goose.metrics.served import is_served
+from goose.worker import logs, outlet
 from goose.worker.config import WorkerConfig
 from goose.worker.control import (
     Bootstrap,
     Channel,
     Count,
+    Dump,
     Empty,
     Fatal,
     Leaving,
     Message,
     NewSession,
+    Numbers,
     Ready,
     Refused,
+    Registry,
     Stop,
     Stopped,
     die_with,
@@ -57,6 +64,8 @@ LISTEN_SECONDS = 0.1
 """Longest wait for a message before other reasons to act are looked at."""
 LOOK_SECONDS = 1.0
 """Between two looks at memory and source files."""
+REGISTRY_SECONDS = 2.0
+"""Between two times that the user's own measures are handed over."""
 SETTINGS, MODULES, BROKER, OTHER = 2, 3, 4, 1
 """Exit codes of what can go wrong at the start."""
 
@@ -80,6 +89,10 @@ class Work(Protocol):
         """Say whether nothing is left to do."""
         ...
 
+    def dump(self) -> None:
+        """Log every running job with its stack."""
+        ...
+
 
 class Duty:
     """What a child's main thread does between `Ready` and its end; `step` it until it returns.
@@ -89,7 +102,8 @@ class Duty:
         work: Its runner, started.
         send: Sends a message to the supervisor.
         make_way: Frees what a successor needs at once: ports that metrics listen on.
-        count: Counts into the metrics.
+        metrics: Counts what the supervisor did or measured.
+        hand_over: Hands this process's numbers to the supervisor; told whether it is the end.
         rss: Returns the resident memory, in bytes.
         changed: Returns a changed source file, if any; None does not look.
     """
@@ -101,7 +115,8 @@ class Duty:
         *,
         send: Callable[[Message], bool],
         make_way: Callable[[], None] = lambda: None,
-        count: Callable[[str, int, Mapping[str, str]], None] = lambda name, value, tags: None,
+        metrics: metrics.Metrics | None = None,
+        hand_over: Callable[[float, bool], None] = lambda now, last: None,
         rss: Callable[[], int] = lambda: 0,
         changed: Callable[[], str | None] | None = None,
     ) -> None:
@@ -109,7 +124,8 @@ class Duty:
         self._work = work
         self._send = send
         self._make_way = make_way
-        self._count = count
+        self._metrics = metrics or Fanout()
+        self._hand_over = hand_over
         self._rss = rss
         self._changed = changed
         self._grace = float(bootstrap.config["grace"])
@@ -129,10 +145,12 @@ class Duty:
             self._hear(message, now)
         if terminated:
             self._stop(now, self._grace)
+        self._hand_over(now, False)
         if self._stopping is None:
             self._look_around(now)
         elif not self._stopping.is_alive() or now >= self._give_up_at:
             clean = self._clean and not self._stopping.is_alive()
+            self._hand_over(now, True)
             if clean and self._empty:
                 self._send(Empty())
             self._send(Stopped(clean))
@@ -144,8 +162,12 @@ class Duty:
             case Stop():
                 self._stop(now, message.grace)
             case Count():
-                for name, queue, value in message.increments:
-                    self._count(name, value, {"queue": queue})
+                for name, value, tags in message.increments:
+                    self._metrics.increment(name, value, tags)
+                for name, number, tags in message.gauges:
+                    self._metrics.gauge(name, number, tags)
+            case Dump():
+                self._work.dump()
             case NewSession():
                 self._work.new_session(Session(message.id, message.epoch))
             case _:
@@ -198,15 +220,19 @@ def main(fd: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     terminated = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: terminated.set())
+    asked = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: asked.set())
     channel = Channel(socket.socket(fileno=fd))
     early: list[Message] = []
     bootstrap = _first(channel, early)
     die_with(bootstrap.supervisor)
+    outlet.unblock()
     logs.set_up(bootstrap.log_level, bootstrap.log_format, f"worker-{bootstrap.index + 1}")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        broker, runner, backends = _build(bootstrap, channel)
+        numbers = _Numbers(bootstrap, channel)
+        broker, runner, backends = _build(bootstrap, channel, numbers)
         early += channel.receive()
         if terminated.is_set() or any(isinstance(message, Stop) for message in early):
             channel.send(Stopped(clean=True))
@@ -224,7 +250,8 @@ def main(fd: int) -> int:
         runner,
         send=channel.send,
         make_way=lambda: _make_way(backends),
-        count=Fanout(backends).increment,
+        metrics=Fanout(backends),
+        hand_over=numbers.hand_over,
         rss=_rss,
         changed=changed,
     )
@@ -234,6 +261,9 @@ def main(fd: int) -> int:
         messages += channel.receive(LISTEN_SECONDS)
         if channel.closed:
             os._exit(1)
+        if asked.is_set():
+            asked.clear()
+            runner.dump()
         clean = duty.step(time.monotonic(), messages, terminated=terminated.is_set())
         messages = []
     if not clean:
@@ -259,8 +289,32 @@ class _CannotBegin(Exception):
         self.text = text
 
 
-def _build(bootstrap: Bootstrap, channel: Channel) -> tuple[Broker, Runner, list[metrics.Metrics]]:
+class _Numbers:
+    """What this process counts, on its way to the supervisor. For the main thread."""
+
+    def __init__(self, bootstrap: Bootstrap, channel: Channel) -> None:
+        self.gathered = Handover()
+        self._shown = bootstrap.hand_over
+        self._channel = channel
+        self._next_registry = -math.inf
+
+    def hand_over(self, now: float, last: bool) -> None:
+        """Hand over what is new; at the *last* call all there is."""
+        self.gathered.hand_over(lambda changes: self._channel.send(Numbers(changes)))
+        if self._shown and (last or now >= self._next_registry):
+            self._next_registry = now + REGISTRY_SECONDS
+            families = foreign.families()
+            if families:
+                self._channel.send(Registry(families))
+
+
+def _build(
+    bootstrap: Bootstrap, channel: Channel, numbers: _Numbers
+) -> tuple[Broker, Runner, list[metrics.Metrics]]:
     """Return what works, not started yet."""
+    # Where the worker takes jobs from is where its jobs put jobs, whether a flag said so or a
+    # file, unless the application says otherwise in code.
+    os.environ["GOOSE_BROKER"] = bootstrap.broker
     try:
         offer = Offer(bootstrap.modules)
         offer.load()
@@ -269,18 +323,23 @@ def _build(bootstrap: Bootstrap, channel: Channel) -> tuple[Broker, Runner, list
     notes = None if bootstrap.notes is None else Notes.attach(bootstrap.notes)
     try:
         broker = brokers.connect(bootstrap.broker)
-        backends = [metrics.connect(spec, index=bootstrap.index) for spec in bootstrap.metrics]
+        backends = [
+            detached(metrics.connect(spec, index=bootstrap.index))
+            for spec in bootstrap.metrics
+            if not is_served(spec)
+        ]
         runner = Runner(
             broker,
             offer,
             config_from(bootstrap.config),
             middleware=[middleware.connect(spec) for spec in bootstrap.middleware],
-            metrics=backends,
+            metrics=[*backends, numbers.gathered] if bootstrap.hand_over else backends,
+            gauges=numbers.gathered if bootstrap.metrics or bootstrap.hand_over else None,
             resources=[connect_resource(spec) for spec in bootstrap.resources],
             session=Session(bootstrap.session, bootstrap.epoch),
             notes=notes,
             beats=False,
-            on_tick=notes.tick if notes is not None else _ignore,
+            on_tick=lambda now: _tick(notes, now, runner.contact_mono),
             on_session_lost=lambda: _tell(channel, Refused()),
             on_death=_end_after_death,
         )
@@ -314,8 +373,10 @@ def config_from(fields: Mapping[str, Any]) -> WorkerConfig:
     return WorkerConfig(**values)
 
 
-def _ignore(_now: float) -> None:
-    pass
+def _tick(notes: Notes | None, now: float, contact: float) -> None:
+    if notes is not None:
+        notes.tick(now)
+        notes.contact(contact)
 
 
 def _tell(channel: Channel, message: Message) -> None:
@@ -346,6 +407,7 @@ def _end_after_death(error: BaseException) -> None:
 def _end_hard(code: int) -> NoReturn:
     """End under what still runs, which no ordinary exit could wait for."""
     logging.shutdown()
+    outlet.farewell()
     os._exit(code)
 
 

@@ -21,7 +21,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 logger = logging.getLogger("goose.worker.control")
 
@@ -61,6 +61,8 @@ class Bootstrap:
     log_format: str = "text"
     index: int = 0
     """Which of the supervisor's children it is, from 0."""
+    hand_over: bool = False
+    """Whether the supervisor shows this child's numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,17 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Numbers for the metrics: what the supervisor, which has none of its own, did for others."""
+    """Numbers for the metrics a child has: what the supervisor did, or measured for all of them."""
 
-    increments: Sequence[tuple[str, str, int]]
-    """Name, queue and value of each."""
+    increments: Sequence[tuple[str, int, Mapping[str, str]]]
+    """Name, value and tags of each."""
+    gauges: Sequence[tuple[str, float, Mapping[str, str]]] = ()
+    """The same for gauges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """Log every running job with its stack."""
 
 
 # --- to the supervisor ---------------------------------------------------------------------
@@ -113,6 +122,21 @@ class Empty:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    """What the child has counted since it last said so."""
+
+    changes: Sequence[Any]
+    """As `goose.metrics.handover` makes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What the user's own functions have counted with prometheus-client, all of it."""
+
+    families: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """The last word of a child that ends in good order."""
 
@@ -129,13 +153,12 @@ class Fatal:
     text: str
 
 
-ToChild: TypeAlias = Bootstrap | Stop | NewSession | Count
-ToSupervisor: TypeAlias = Ready | Refused | Leaving | Empty | Stopped | Fatal
+ToChild: TypeAlias = Bootstrap | Stop | NewSession | Count | Dump
+ToSupervisor: TypeAlias = Ready | Refused | Leaving | Empty | Numbers | Registry | Stopped | Fatal
 Message: TypeAlias = ToChild | ToSupervisor
 
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind
-    for kind in (Bootstrap, Stop, NewSession, Count, Ready, Refused, Leaving, Empty, Stopped, Fatal)
+    kind.__name__: kind for kind in (*get_args(ToChild), *get_args(ToSupervisor))
 }
 
 
@@ -168,6 +191,7 @@ class Channel:
     socket: socket.socket
     closed: bool = False
     _rest: bytes = b""
+    _unsent: bytes = b""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -187,12 +211,17 @@ class Channel:
         """Send *message* without blocking; say whether it is on its way.
 
         It is not when the other end is gone, or has not read for so long that nothing fits
-        any more: either way it is, or is about to be, dead.
+        any more. A message that fits in part is on its way: the rest goes with the next call.
         """
         line = encode(message)
         with self._lock:
             try:
-                return self.socket.send(line) == len(line)
+                if self._unsent:
+                    self._unsent = self._unsent[self.socket.send(self._unsent) :]
+                if self._unsent:
+                    return False
+                self._unsent = line[self.socket.send(line) :]
+                return True
             except OSError:
                 return False
 

@@ -9,15 +9,10 @@ from typing import Any
 from goose.brokers.base import Delivery
 from goose.calls import Offer
 from goose.jobs import Job
-from goose.worker.outcomes import Ending, Outcome, Verb, stored
+from goose.worker.outcomes import Ending, Outcome, Verb, fields, stored
 from goose.worker.recovery import retry_of
 
 logger = logging.getLogger("goose.worker")
-
-
-def fields(job: Job[Any]) -> dict[str, object]:
-    """Return what a log record about *job* carries beside its text."""
-    return {"job_id": job.id, "function": job.fn, "queue": job.queue, "attempt": job.attempt}
 
 
 def tell(offer: Offer, name: object, role: str, job: Job[Any], error: BaseException | None) -> None:

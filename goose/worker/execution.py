@@ -21,8 +21,17 @@ from goose.jobs import Job
 from goose.middleware.base import Execution
 from goose.retries import Retry
 from goose.worker.clock import Clock
-from goose.worker.deaths import death, fields, tell
-from goose.worker.outcomes import Decision, Ending, Outcome, Verb, decide, name_of_error, stored
+from goose.worker.deaths import death, tell
+from goose.worker.outcomes import (
+    Decision,
+    Ending,
+    Outcome,
+    Verb,
+    decide,
+    fields,
+    name_of_error,
+    stored,
+)
 from goose.worker.prepare import Preparer, UsedUp
 from goose.worker.recovery import retry_of
 from goose.worker.work import Work
@@ -161,9 +170,18 @@ class Executor:
                 random=self._random,
                 resolve=self._offer.resolve_callable,
             )
-            return self._outcome(work, error, retry, decision)
+            context = None if work.execution is None else work.execution.failed_in
+            if context is None:
+                return self._outcome(work, error, retry, decision)
+            # What was bound when it failed belongs to what is said about the failure.
+            return context.run(self._outcome, work, error, retry, decision)
         except BaseException as broken:  # noqa: BLE001 - out of memory or stack, most likely
-            logger.error("the policy of job %s failed: %s", job.id, name_of_error(broken))
+            logger.error(
+                "the policy of job %s failed: %s",
+                job.id,
+                name_of_error(broken),
+                extra=fields(job),
+            )
             again = job.evolve(attempt=job.attempt + 1, suspicions=0)
             seconds = self._clock.mono() - work.started_mono
             return Outcome(

@@ -10,11 +10,12 @@ Source: docs/adr/0004-replies-that-never-came.md.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from goose.brokers.base import Broker, Delivery, Session, Sessions, Share
 from goose.errors import SessionLost
-from goose.worker.buffer import Buffer
+from goose.worker.buffer import MAX_UNSETTLED, Buffer
 from goose.worker.clock import Clock
 from goose.worker.outcomes import Ending, Outcome, Verb
 from goose.worker.prepare import Preparer
@@ -69,6 +70,8 @@ class Fetcher:
         self._wait = wait
         self.found_nothing = False
         """Whether the last look at the broker found no ready job."""
+        self.contact_mono = -math.inf
+        """When the broker last answered, or was left alone because there is no room."""
         self._known: set[object] = set()
         self._doubts = 0
         self._compare_at = 0.0
@@ -89,6 +92,8 @@ class Fetcher:
             self._compare(now)
         room = self._buffer.room(now)
         if not room:
+            if self._buffer.unsettled <= MAX_UNSETTLED:  # else it is the broker that holds up all
+                self.contact_mono = now
             return ASK_AGAIN
         session = self._session()
         try:
@@ -99,6 +104,7 @@ class Fetcher:
             self.doubt()
             raise
         self.found_nothing = not deliveries
+        self.contact_mono = self._clock.mono()
         if not deliveries:
             return 0.0
         works: list[Work] = []

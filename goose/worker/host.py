@@ -23,14 +23,19 @@ from contextlib import contextmanager
 from goose import brokers
 from goose.brokers.base import Broker, Capability, Session
 from goose.errors import ConfigError, Unsupported
+from goose.metrics.served import address, is_served
 from goose.settings import Settings
 from goose.worker.charge import RESTART_LIMIT, Plan, Tools
 from goose.worker.clock import SystemClock
 from goose.worker.control import Bootstrap
 from goose.worker.embedded import config_of
 from goose.worker.errands import ThreadErrands
+from goose.worker.heartbeat import HeartbeatFile
+from goose.worker.observer import Observer
 from goose.worker.process import CHILD, ChildProcess, Process
+from goose.worker.serving import Server
 from goose.worker.supervisor import Supervisor
+from goose.worker.systemd import Notifier
 
 logger = logging.getLogger("goose.worker.host")
 
@@ -52,7 +57,7 @@ def run(
     """Supervise the worker processes that *chosen* describes; return the exit code.
 
     Call it in the main thread of a process that exists for it: it takes over the signals
-    ``SIGTERM``, ``SIGINT`` and ``SIGCHLD``, and leaves the first two ignored.
+    ``SIGTERM``, ``SIGINT``, ``SIGCHLD`` and ``SIGUSR1``, and leaves the first two ignored.
 
     Args:
         chosen: Broker, modules (`Settings.allow`) and all the rest.
@@ -78,12 +83,16 @@ def run(
             restart_limit=RELOAD_RESTART_LIMIT if reload else RESTART_LIMIT,
         )
         errands = ThreadErrands(lambda: _wake(theirs))
+        observer, servers = _observer(chosen, broker, lambda: _wake(theirs))
         spawn = _spawner(chosen, until_empty=until_empty, reload=reload, program=program)
-        tools = Tools(broker, spawn, errands, SystemClock(), random.Random())
+        tools = Tools(broker, spawn, errands, SystemClock(), random.Random(), observer)
         supervisor = Supervisor(plan, tools)
         with _signals(theirs.fileno()):
-            code = _loop(supervisor, ours, min(LOOK_SECONDS, chosen.ttl / 24))
+            code = _loop(supervisor, observer, ours, min(LOOK_SECONDS, chosen.ttl / 24))
             _end_children(supervisor)
+            observer.close()
+            for server in servers:
+                server.close()
             wait([errands(broker.close)], timeout=LAST_SECONDS)
     return code
 
@@ -101,6 +110,42 @@ def _connect(chosen: Settings) -> Broker:
             "share it; use goose.Worker in that process, or another broker"
         )
     return broker
+
+
+def _observer(
+    chosen: Settings, broker: Broker, wake: Callable[[], None]
+) -> tuple[Observer, list[Server]]:
+    """Return what shows this supervisor to others, and where it does.
+
+    Raises:
+        ConfigError: An address is wrong or taken.
+    """
+    observer = Observer(
+        broker,
+        chosen.worker_queues,
+        # Of its own: a measurement that takes long must not hold up a heartbeat.
+        submit=ThreadErrands(wake),
+        heartbeat=HeartbeatFile(chosen.heartbeat_file),
+        notifier=Notifier(),
+        stall_limit=chosen.stall_limit,
+        measures=bool(chosen.metrics) or chosen.health is not None,
+        clock=SystemClock(),
+    )
+    places = [address(spec) for spec in chosen.metrics if is_served(spec)]
+    if chosen.health is not None:
+        host, _, number = chosen.health.rpartition(":")
+        places.append((host.strip("[]"), int(number)))
+    servers: list[Server] = []
+    try:
+        for host, port in places:
+            if port is not None:
+                servers.append(Server(host, port, observer.routes))
+                logger.info("serving /metrics, /livez and /readyz on %s:%d", host, servers[-1].port)
+    except BaseException:
+        for server in servers:
+            server.close()
+        raise
+    return observer, servers
 
 
 def _spawner(
@@ -132,6 +177,7 @@ def _spawner(
                 log_level=chosen.log_level,
                 log_format=chosen.log_format,
                 index=index,
+                hand_over=chosen.health is not None or any(map(is_served, chosen.metrics)),
             )
 
         return ChildProcess(bootstrap, config.slots, program)
@@ -139,9 +185,13 @@ def _spawner(
     return spawn
 
 
-def _loop(supervisor: Supervisor, wakeups: socket.socket, look_seconds: float) -> int:
+def _loop(
+    supervisor: Supervisor, observer: Observer, wakeups: socket.socket, look_seconds: float
+) -> int:
     while True:
-        code = supervisor.step(time.monotonic())
+        now = time.monotonic()
+        code = supervisor.step(now)
+        observer.step(supervisor, now)
         if code is not None:
             return code
         poll = select.poll()
@@ -154,6 +204,8 @@ def _loop(supervisor: Supervisor, wakeups: socket.socket, look_seconds: float) -
         for signum in _drain(wakeups):
             if signum in (signal.SIGTERM, signal.SIGINT):
                 supervisor.interrupt(signum)
+            elif signum == signal.SIGUSR1:
+                supervisor.dump()
 
 
 def _wake(theirs: socket.socket) -> None:
@@ -183,7 +235,7 @@ def _end_children(supervisor: Supervisor) -> None:
 @contextmanager
 def _signals(wakeup_fd: int) -> Iterator[None]:
     """Have signals written to *wakeup_fd*, and nothing else done about them."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1):
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
     try:

@@ -52,6 +52,8 @@ class Loop:
         name: For the thread and the log.
         step: What to call; returns seconds until the next call.
         on_death: Called if the thread itself ends by what no loop survives.
+        on_failure: Called with the name when the broker failed the step.
+        on_success: Called with the name when the step works again after failures.
     """
 
     def __init__(
@@ -62,7 +64,11 @@ class Loop:
         clock: Clock,
         random: random.Random,
         on_death: Callable[[BaseException], None],
+        on_failure: Callable[[str], None] = lambda _: None,
+        on_success: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._on_failure = on_failure
+        self._on_success = on_success
         self._name = name
         self._step = step
         self._clock = clock
@@ -113,10 +119,12 @@ class Loop:
         except BrokerError as error:
             if self._backoff.failures == 0:
                 logger.warning("%s: the broker failed: %s; trying again", self._name, error)
+            self._on_failure(self._name)
             return self._backoff.failed()
         except Exception:
             logger.exception("%s failed; trying again", self._name)
             return self._backoff.failed()
         if self._backoff.succeeded():
             logger.info("%s: the broker works again", self._name)
+            self._on_success(self._name)
         return delay

@@ -5,7 +5,7 @@ jobs it runs, its supervisor reads it, above all when the child has died and som
 be blamed. It costs no system call and no broker write: a started job is one copy of some
 200 bytes, an ended one a single byte.
 
-The table is a header (magic, number of slots, tick) and one record per slot: a state byte,
+The table is a header (magic, number of slots, tick, contact with the broker) and one record per slot: a state byte,
 the hard deadline, and the job's id. A job is noted by writing deadline and id first and the
 state byte last; its end changes the state byte alone, so that the last job of a slot can
 still be named. So a record whose state byte says that it runs is whole. The reader copies a
@@ -31,9 +31,10 @@ ID_BYTES = 200
 """Bytes of an id that are kept; far more than a UUID needs."""
 
 _MAGIC = 0x676F6F73
-_HEADER = struct.Struct("@II8xd8x")  # magic, slots, tick
+_HEADER = struct.Struct("@II8xdd")  # magic, slots, tick, contact
 _TICK = struct.Struct("@d")
 _TICK_AT = 16
+_CONTACT_AT = 24
 _FACTS = struct.Struct(f"@d{ID_BYTES + 1}p")  # hard deadline, id with its length
 _STATE_AT = 8 + ID_BYTES + 1  # the state byte follows the facts
 _RECORD = 216  # bytes per slot, a multiple of 8
@@ -61,7 +62,7 @@ class Notes:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._map = mmap.mmap(fd, os.fstat(fd).st_size)
-        magic, self.slots, _ = _HEADER.unpack_from(self._map)
+        magic, self.slots, _, _ = _HEADER.unpack_from(self._map)
         if magic != _MAGIC or len(self._map) < _size(self.slots):
             self._map.close()
             raise ValueError(f"file descriptor {fd} holds no notes")
@@ -71,7 +72,7 @@ class Notes:
         """Return a new, empty table for *slots* jobs at once (at least 1)."""
         fd = _memory_file()
         os.ftruncate(fd, _size(slots))
-        os.pwrite(fd, _HEADER.pack(_MAGIC, slots, -math.inf), 0)
+        os.pwrite(fd, _HEADER.pack(_MAGIC, slots, -math.inf, -math.inf), 0)
         return cls(fd)
 
     @classmethod
@@ -109,6 +110,10 @@ class Notes:
         """Note that the child's engine was alive at *mono*."""
         _TICK.pack_into(self._map, _TICK_AT, mono)
 
+    def contact(self, mono: float) -> None:
+        """Note that the broker answered the child at *mono*."""
+        _TICK.pack_into(self._map, _CONTACT_AT, mono)
+
     # The supervisor's side.
 
     @property
@@ -116,6 +121,12 @@ class Notes:
         """The last `tick`; minus infinity before the first."""
         tick: float = _TICK.unpack_from(self._map, _TICK_AT)[0]
         return tick
+
+    @property
+    def last_contact(self) -> float:
+        """The last `contact`; minus infinity before the first."""
+        contact: float = _TICK.unpack_from(self._map, _CONTACT_AT)[0]
+        return contact
 
     def running(self) -> list[Running]:
         """Return what runs now, or ran when the child died."""

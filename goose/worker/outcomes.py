@@ -164,7 +164,8 @@ def decide(
     if isinstance(error, Skip):
         return Decision(Ending.SKIPPED, job, reason=error.reason)
     if isinstance(error, Postpone):
-        return Decision(Ending.POSTPONED, job.evolve(suspicions=0), delay=error.seconds)
+        later = job.evolve(suspicions=0, origin="scheduled")
+        return Decision(Ending.POSTPONED, later, delay=error.seconds)
     if isinstance(error, Bury):
         buried = dead(job, now, "buried", error.reason)
         return Decision(Ending.DEAD, buried, reason=f"buried: {error.reason}")
@@ -186,3 +187,13 @@ def decide(
 def stored(job: Job[Any], delay: float = 0.0) -> Envelope:
     """Return *job* in its envelope, due after *delay* seconds, whatever its size has become."""
     return seal(job, delay=delay if delay > 0 else None, max_bytes=UNBOUNDED)
+
+
+def fields(job: Job[Any]) -> dict[str, object]:
+    """Return what a log record about *job* carries beside its text."""
+    return {"job_id": job.id, "function": job.fn, "queue": job.queue, "attempt": job.attempt}
+
+
+def known(delivery: Delivery) -> dict[str, object]:
+    """Return what a log record about a job that cannot be decoded carries."""
+    return {"job_id": delivery.envelope.id, "queue": delivery.envelope.queue}

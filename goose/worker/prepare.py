@@ -22,8 +22,17 @@ from goose.jobs import Envelope, Job, decode, dump, parse
 from goose.middleware.base import Execution, Middleware, compose, compose_async
 from goose.worker.clock import Clock
 from goose.worker.config import ENVELOPE_SLACK, WorkerConfig
-from goose.worker.deaths import death, fields
-from goose.worker.outcomes import BLAMED, Ending, Outcome, Verb, dead, stored
+from goose.worker.deaths import death
+from goose.worker.outcomes import (
+    BLAMED,
+    Ending,
+    Outcome,
+    Verb,
+    dead,
+    fields,
+    known,
+    stored,
+)
 from goose.worker.recovery import Verdict, judged, resolved, retry_of, tell_blame
 from goose.worker.work import Plan, Work
 
@@ -56,7 +65,9 @@ class Preparer:
         try:
             return self._prepare(delivery)
         except Exception as error:  # a defect of ours must cost this job some time, not its life
-            logger.exception("job %s could not be prepared", delivery.envelope.id)
+            logger.exception(
+                "job %s could not be prepared", delivery.envelope.id, extra=known(delivery)
+            )
             envelope = _delayed(delivery.envelope, self._config.defer_delay)
             return Outcome(Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, error=error)
 
@@ -77,7 +88,12 @@ class Preparer:
         except NewerVersion as error:
             return self._defer_newer(delivery, error)
         except Undecodable as error:
-            logger.error("job %s is buried: undecodable: %s", delivery.envelope.id, error)
+            logger.error(
+                "job %s is buried: undecodable: %s",
+                delivery.envelope.id,
+                error,
+                extra=known(delivery),
+            )
             return Outcome(
                 Ending.UNDECODABLE,
                 Verb.BURY,
@@ -94,17 +110,17 @@ class Preparer:
         if verdict not in _VERDICTS:
             logger.warning("job %s comes with verdict %r; ignored", job.id, verdict)
             return None
-        known = resolved(Verdict(verdict), delivery)
-        if known is Verdict.UNSTARTED:
+        found = resolved(Verdict(verdict), delivery)
+        if found is Verdict.UNSTARTED:
             return None
-        again, delay = judged(job, known, self._clock.wall(), self._random)
-        blamed = known is Verdict.ALONE
+        again, delay = judged(job, found, self._clock.wall(), self._random)
+        blamed = found is Verdict.ALONE
         if blamed:
             tell_blame(again)
         else:
             logger.warning("job %s of %s is back from a dead process (%s)", job.id, job.fn, verdict)
         envelope = stored(again.evolve(queue=delivery.envelope.queue), delay)
-        reason = BLAMED if blamed else known.value
+        reason = BLAMED if blamed else found.value
         return Outcome(
             Ending.RECOVERED, Verb.REQUEUE, delivery, envelope, job, reason=reason, delay=delay
         )
@@ -170,11 +186,16 @@ class Preparer:
         since = body.setdefault("deferred_since", now)
         # Compared, not subtracted: it may be an integer that no float can hold.
         if not isinstance(since, float | int) or since < now - self._config.defer_limit:
-            logger.error("job %s is dead: %s", delivery.envelope.id, error)
+            logger.error("job %s is dead: %s", delivery.envelope.id, error, extra=known(delivery))
             return Outcome(
                 Ending.DEAD, Verb.BURY, delivery, delivery.envelope, reason="newer_version"
             )
-        logger.warning("job %s is left for a newer worker: %s", delivery.envelope.id, error)
+        logger.warning(
+            "job %s is left for a newer worker: %s",
+            delivery.envelope.id,
+            error,
+            extra=known(delivery),
+        )
         envelope = _delayed(delivery.envelope, self._config.defer_delay, dump(body))
         return Outcome(
             Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, delay=self._config.defer_delay

@@ -58,6 +58,10 @@ class Process(Protocol):
         """Return when its engine was last alive (monotonic)."""
         ...
 
+    def last_contact(self) -> float:
+        """Return when the broker last answered its fetcher (monotonic)."""
+        ...
+
     def running(self) -> list[Running]:
         """Return the jobs it runs, or ran when it ended."""
         ...
@@ -157,6 +161,10 @@ class ChildProcess:
     def last_tick(self) -> float:
         """Return when its engine was last alive."""
         return self._notes.last_tick
+
+    def last_contact(self) -> float:
+        """Return when the broker last answered its fetcher."""
+        return self._notes.last_contact
 
     def running(self) -> list[Running]:
         """Return the jobs it runs, or ran when it ended."""

@@ -29,7 +29,7 @@ from goose.brokers.base import Broker, Delivery
 from goose.errors import JobTimeout, Undecodable
 from goose.jobs import Envelope, Job, decode
 from goose.retries import Retry
-from goose.worker.outcomes import failed, stored
+from goose.worker.outcomes import failed, fields, stored
 
 logger = logging.getLogger("goose.worker.recovery")
 
@@ -159,7 +159,7 @@ def tell_blame(job: Job[Any]) -> None:
         job.id,
         job.fn,
         job.crashes,
-        extra={"job_id": job.id, "function": job.fn},
+        extra=fields(job),
     )
 
 
@@ -199,7 +199,7 @@ def retry_of(job: Job[Any]) -> Retry:
             job.id,
             job.fn,
             error,
-            extra={"job_id": job.id, "function": job.fn},
+            extra=fields(job),
         )
         return Retry()
 

@@ -14,6 +14,7 @@ from goose.brokers.base import Delivery
 from goose.jobs import Job
 from goose.metrics import base as names
 from goose.metrics.base import Metrics
+from goose.metrics.bounds import MAX_SERIES, OTHER
 from goose.metrics.fanout import Fanout
 from goose.worker.outcomes import BLAMED, Ending, Outcome
 from goose.worker.recovery import Recovered
@@ -30,6 +31,7 @@ _COUNTERS = {
     Ending.UNDECODABLE: names.UNDECODABLE,
     Ending.RECOVERED: names.RECOVERED,
 }
+_ORIGINS = ("scheduled", "cron")
 
 
 class Report:
@@ -49,16 +51,17 @@ class Report:
         self.endings: Counter[Ending] = Counter()
         self.lost = 0
         self.orphans = 0
-        self._tags: dict[tuple[str, str], dict[str, str]] = {}
+        self._tags: dict[tuple[str, str, str, str], dict[str, str]] = {}
 
     def settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
         """Count a settled batch; what was *lost* was not done by us."""
         refused = {delivery.envelope.id for delivery in lost}
+        counts: Counter[tuple[str, str, str, str]] = Counter()
+        times: dict[tuple[str, str, str, str], list[float]] = {}
         for outcome in batch:
             if refused and outcome.delivery.envelope.id in refused:
                 self.lost += 1
-                queue = {"queue": outcome.delivery.envelope.queue}
-                self.metrics.increment(names.LOST_SETTLES, 1, queue)
+                counts[names.LOST_SETTLES, outcome.delivery.envelope.queue, "", ""] += 1
                 continue
             self.endings[outcome.ending] += 1
             if outcome.ending is Ending.RECOVERED:
@@ -66,28 +69,38 @@ class Report:
             if outcome.seconds is not None:
                 self.processed += 1
             if self.metrics:
-                self._count(outcome)
+                self._count(outcome, counts, times)
+        # A batch of one function costs each backend a few calls, however many jobs are in it.
+        for (name, queue, function, reason), count in counts.items():
+            self.metrics.increment(name, count, self._tags_of(queue, function, "reason", reason))
+        for (name, queue, function, origin), seconds in times.items():
+            self.metrics.timings(name, seconds, self._tags_of(queue, function, "origin", origin))
 
-    def _count(self, outcome: Outcome) -> None:
-        metrics, job = self.metrics, outcome.job
-        tags = self._tags_of(job) if job else {"queue": outcome.delivery.envelope.queue}
+    def _count(
+        self,
+        outcome: Outcome,
+        counts: Counter[tuple[str, str, str, str]],
+        times: dict[tuple[str, str, str, str], list[float]],
+    ) -> None:
+        job = outcome.job
+        queue, function = (job.queue, job.fn) if job else (outcome.delivery.envelope.queue, "")
         counter = _COUNTERS.get(outcome.ending)
         if counter is not None:
-            extra = (
-                {"reason": outcome.reason.partition(":")[0]}
-                if outcome.ending is Ending.DEAD
-                else {}
-            )
-            metrics.increment(counter, 1, {**tags, **extra} if extra else tags)
+            dead = outcome.ending is Ending.DEAD
+            counts[counter, queue, function, outcome.reason.partition(":")[0] if dead else ""] += 1
         if outcome.reason == BLAMED:
-            metrics.increment(names.CRASHED, 1, {"queue": outcome.delivery.envelope.queue})
+            counts[names.CRASHED, outcome.delivery.envelope.queue, "", ""] += 1
         if outcome.seconds is not None:
-            metrics.increment(names.PROCESSED, 1, tags)
-            metrics.timing(names.EXECUTION_TIME, outcome.seconds, tags)
+            counts[names.PROCESSED, queue, function, ""] += 1
+            times.setdefault((names.EXECUTION_TIME, queue, function, ""), []).append(
+                outcome.seconds
+            )
             if outcome.failed:
-                metrics.increment(names.FAILED, 1, tags)
-        if outcome.latency is not None:
-            metrics.timing(names.LATENCY, outcome.latency, tags)
+                counts[names.FAILED, queue, function, ""] += 1
+        if outcome.latency is not None and job is not None:
+            times.setdefault((names.LATENCY, queue, function, origin_of(job)), []).append(
+                outcome.latency
+            )
 
     def recovered(
         self, orphans: Sequence[Delivery], recovered: Recovered, *, by_audit: bool
@@ -104,11 +117,36 @@ class Report:
         """Count a session of our own that the broker gave up."""
         self.metrics.increment(names.SESSIONS_LOST, 1, {})
 
-    def _tags_of(self, job: Job[Any]) -> dict[str, str]:
-        key = (job.queue, job.fn)
+    def broker_failed(self, step: str) -> None:
+        """Count a call of the engine's own that the broker failed."""
+        self.metrics.increment(names.BROKER_ERRORS, 1, {"step": step})
+
+    def broker_works_again(self, step: str) -> None:
+        """Count the end of an outage, as one step saw it."""
+        self.metrics.increment(names.BROKER_RECONNECTS, 1, {"step": step})
+
+    def _tags_of(
+        self, queue: str, function: str, more: str = "", value: str = ""
+    ) -> dict[str, str]:
+        key = (queue, function, more, value)
         tags = self._tags.get(key)
         if tags is None:
-            if len(self._tags) > 10_000:  # names come from outside; never keep them without bound
-                self._tags.clear()
-            tags = self._tags[key] = {"queue": job.queue, "function": job.fn}
+            # Names come from outside: neither this nor a backend may grow without bound.
+            if len(self._tags) >= MAX_SERIES:
+                function = function and OTHER
+                key = (queue, function, more, value)
+            tags = {"queue": queue}
+            if function:
+                tags["function"] = function
+            if value:
+                tags[more] = value
+            tags = self._tags.setdefault(key, tags)
         return tags
+
+
+def origin_of(job: Job[Any]) -> str:
+    """Return what a job's wait was for: ``ready``, ``scheduled``, ``cron`` or ``retried``."""
+    if job.attempt or job.crashes or job.suspicions:
+        return "retried"
+    # What travelled may be any text, and each would be a series.
+    return job.origin if job.origin in _ORIGINS else "ready"

@@ -11,7 +11,8 @@ settle      `Settler.step`; kicked by every outcome
 heartbeat   `Heartbeat.step`, unless a supervisor beats for this process
 orphans     `OrphanChecker.step`
 promote     `Promoter.step`
-gauge       `Gauge.step`, if there are metrics
+gauges      `WorkerGauges.step`, if there are metrics
+queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
 slot N      sync jobs, one at a time
 async       the event loop of async jobs
@@ -34,15 +35,18 @@ from goose.brokers.base import Broker, Inspector, Session, Sessions, State
 from goose.calls import Offer
 from goose.errors import BrokerError, SessionLost, Unsupported
 from goose.metrics.base import Metrics
+from goose.metrics.detached import Detached, detached
 from goose.middleware import Middleware, refuse_async
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine, NoNotes, Notes
 from goose.worker.execution import Interrupted
 from goose.worker.fetch import given_back
+from goose.worker.gauges import WorkerGauges
 from goose.worker.loops import Loop, Step
 from goose.worker.outcomes import Ending
 from goose.worker.resources import OpenResources, Resource
+from goose.worker.schedule import MEASURE_EVERY
 from goose.worker.slots import AsyncSlots, Parking, Slot
 from goose.worker.watch import Watch
 
@@ -94,6 +98,8 @@ class Runner:
         on_tick: Called with the monotonic time about every 0.1 s while the process makes progress.
         on_session_lost: Called when the broker refused the session; under a supervisor only.
         on_death: Called with the error when a thread of the engine has died.
+        gauges: Takes this process's gauges for a supervisor, which also measures the queues;
+            None has both go to *metrics*.
 
     Raises:
         ConfigError: A middleware is async, and no function on offer is.
@@ -115,6 +121,7 @@ class Runner:
         on_tick: Callable[[float], None] = lambda _: None,
         on_session_lost: Callable[[], None] = lambda: None,
         on_death: Callable[[BaseException], None] = lambda _: None,
+        gauges: Metrics | None = None,
         clock: Clock | None = None,
     ) -> None:
         if config.hard_timeout is not None and notes is None:
@@ -138,13 +145,14 @@ class Runner:
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
         self._parking = Parking()
+        self._detached = [detached(backend) for backend in metrics]
         self._engine = engine = Engine(
             broker,
             offer,
             config,
             session=session,
             middleware=middleware,
-            metrics=metrics,
+            metrics=self._detached,
             resources={},
             notes=notes or NoNotes(),
             clock=clock,
@@ -168,7 +176,7 @@ class Runner:
             )
             for number in range(config.concurrency)
         ]
-        watch = Watch(
+        self._watch = watch = Watch(
             self._slots,
             engine.buffer,
             slow_after=config.slow_after,
@@ -186,10 +194,22 @@ class Runner:
         }
         if self._beats and engine.heartbeat is not None:
             steps["heartbeat"] = engine.heartbeat.step
-        if engine.report.metrics:
-            steps["gauge"] = engine.gauge.step
+        if gauges is not None:
+            steps["gauges"] = WorkerGauges(engine.buffer, config, gauges, every=1.0).step
+        elif engine.report.metrics:
+            own = WorkerGauges(engine.buffer, config, engine.report.metrics, every=MEASURE_EVERY)
+            steps["gauges"] = own.step
+            steps["queues"] = engine.gauge.step
         self._loops = {
-            name: Loop(name, step, clock=clock, random=chance, on_death=self._died)
+            name: Loop(
+                name,
+                step,
+                clock=clock,
+                random=chance,
+                on_death=self._died,
+                on_failure=engine.report.broker_failed,
+                on_success=engine.report.broker_works_again,
+            )
             for name, step in steps.items()
         }
         engine.kicks.fetch = self._loops["fetch"].kick
@@ -279,6 +299,11 @@ class Runner:
         if done and self._resources is not None:
             last.append(threading.Thread(target=self._close_resources, daemon=True))
         deadline = self._clock.mono() + FAREWELL_SECONDS
+        last += [
+            threading.Thread(target=backend.close, daemon=True)
+            for backend in self._detached
+            if isinstance(backend, Detached)
+        ]
         for thread in last:
             thread.start()
         for thread in last:
@@ -330,11 +355,23 @@ class Runner:
         buffer = self._engine.buffer
         if buffer.waiting(is_async=False):
             self._parking.unpark()
+            # The slot needs the interpreter's lock, which this thread would keep while it asks the
+            # broker for more: half of what a job waits for after it has come to an idle worker.
+            time.sleep(0)
         if buffer.waiting(is_async=True):
             self._async.call()
 
     def _more(self) -> bool:
         return self._engine.buffer.waiting(is_async=False) > 0
+
+    def dump(self) -> None:
+        """Log every running job with its stack; from any thread."""
+        self._watch.dump(self._clock.mono())
+
+    @property
+    def contact_mono(self) -> float:
+        """When the broker last answered the fetcher."""
+        return self._engine.fetcher.contact_mono
 
     # --- numbers --------------------------------------------------------------------------
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from goose.brokers.base import Broker, Inspector, Share, State, Upkeep
+from goose.brokers.base import Broker, Inspector, QueueStats, Share, State, Upkeep
 from goose.metrics.base import QUEUE_OLDEST, QUEUE_SIZE, Metrics
 
 BATCH = 500
@@ -15,6 +15,8 @@ SHORTEST = 0.02
 """Seconds between rounds at least, when nothing more is due already."""
 MEASURE_EVERY = 10.0
 """Seconds between two measurements of the queues."""
+MAX_QUEUES = 200
+"""Queues that nobody here takes jobs from and that are shown all the same, the first by name."""
 
 
 class Promoter:
@@ -40,11 +42,11 @@ class Promoter:
 
 
 class Gauge:
-    """Reports how full this worker's queues are. `step` is called by one thread."""
+    """Reports how full the queues are. `step` is called by one thread."""
 
     def __init__(self, broker: Broker, queues: Sequence[Share], metrics: Metrics) -> None:
         self._broker = broker
-        self._queues = {share.queue for share in queues}
+        self._queues = queues
         self._metrics = metrics
 
     def step(self, _now: float) -> float:
@@ -55,13 +57,25 @@ class Gauge:
         """
         if not isinstance(self._broker, Inspector):
             return 3600.0
-        seen = {stats.queue: stats for stats in self._broker.queues()}
-        for queue in self._queues:
-            stats = seen.get(queue)
-            for state in State:
-                size = stats.counts.get(state) if stats else 0
-                if size is not None:
-                    self._metrics.gauge(QUEUE_SIZE, size, {"queue": queue, "state": state.value})
-            oldest = (stats.oldest if stats else None) or 0.0
-            self._metrics.gauge(QUEUE_OLDEST, oldest, {"queue": queue})
+        for name, value, tags in measured(self._broker.queues(), self._queues):
+            self._metrics.gauge(name, value, tags)
         return MEASURE_EVERY
+
+
+def measured(
+    found: Iterable[QueueStats], queues: Sequence[Share]
+) -> Iterator[tuple[str, float, dict[str, str]]]:
+    """Yield the gauges of *queues*, whether they hold jobs or not, and of all others that do.
+
+    The others because a queue that no worker names is the one to be told about.
+    """
+    seen = {stats.queue: stats for stats in found}
+    ours = [share.queue for share in queues]
+    others = sorted(seen.keys() - set(ours))[:MAX_QUEUES]
+    for queue in [*ours, *others]:
+        stats = seen.get(queue)
+        for state in State:
+            size = stats.counts.get(state) if stats else 0
+            if size is not None:
+                yield QUEUE_SIZE, size, {"queue": queue, "state": state.value}
+        yield QUEUE_OLDEST, (stats.oldest if stats else None) or 0.0, {"queue": queue}

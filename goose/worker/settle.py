@@ -21,9 +21,9 @@ from typing import cast
 from goose.brokers.base import Broker, Delivery
 from goose.errors import BrokerUnavailable
 from goose.jobs import Envelope
-from goose.worker.outcomes import Outcome, Verb
+from goose.worker.outcomes import Outcome, Verb, fields, known
 
-logger = logging.getLogger("goose.worker")
+logger = logging.getLogger("goose.worker.settle")
 
 BATCH = 500
 """Outcomes in one call to the broker at most."""
@@ -86,7 +86,9 @@ class Settler:
                 raise
             self._batches.popleft()
             if lost and not unsure:
-                self._warn(lost)
+                _warn(lost)
+            if logger.isEnabledFor(logging.DEBUG):
+                _tell(batch, lost)
             self._on_settled(batch, () if unsure else lost)
         return 0.0 if self._added else IDLE
 
@@ -111,15 +113,26 @@ class Settler:
             case Verb.BURY:
                 return self._broker.bury(_with_envelopes(batch))
 
-    def _warn(self, lost: Sequence[Delivery]) -> None:
-        for delivery in lost:
-            logger.warning(
-                "job %s was no longer ours when it ended: session %s had been given up, so another "
-                "worker has it, or had it",
-                delivery.envelope.id,
-                delivery.session.key,
-                extra={"job_id": delivery.envelope.id},
-            )
+
+def _warn(lost: Sequence[Delivery]) -> None:
+    for delivery in lost:
+        logger.warning(
+            "job %s was no longer ours when it ended: session %s had been given up, so another "
+            "worker has it, or had it",
+            delivery.envelope.id,
+            delivery.session.key,
+            extra=known(delivery),
+        )
+
+
+def _tell(batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
+    """Say of each outcome that it is settled for good: the broker has said that it was ours."""
+    refused = {delivery.envelope.id for delivery in lost}
+    for outcome in batch:
+        id_ = outcome.delivery.envelope.id
+        if id_ not in refused:
+            extra = fields(outcome.job) if outcome.job else known(outcome.delivery)
+            logger.debug("job %s is %s", id_, outcome.ending, extra=extra)
 
 
 def _with_envelopes(batch: Sequence[Outcome]) -> list[tuple[Delivery, Envelope]]:

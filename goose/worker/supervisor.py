@@ -23,11 +23,13 @@ import logging
 import math
 import signal
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from goose.errors import BrokerError, BrokerUnavailable, ConfigError
 from goose.worker.aftermath import Cause
 from goose.worker.charge import Charge, Phase, Plan, Tools
+from goose.worker.control import Count
 
 logger = logging.getLogger("goose.worker.supervisor")
 
@@ -72,12 +74,26 @@ class Supervisor:
         self._stop_by = math.inf
         self._stopping = False
         self._signals: list[int] = []
-        self._tally: Counter[tuple[str, str]] = Counter()
+        self._tally: Counter[tuple[str, str, str]] = Counter()
 
     @property
     def charges(self) -> list[Charge]:
         """Everything it looks after at the moment."""
         return list(self._charges)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it is coming to its end."""
+        return self._stopping
+
+    def dump(self) -> None:
+        """Have every running job logged, with its stack."""
+        for charge in self._charges:
+            charge.dump()
+
+    def tell_gauges(self, gauges: Sequence[tuple[str, float, Mapping[str, str]]]) -> None:
+        """Hand gauges of all children together to one of them: it has the metrics."""
+        any(charge.count(Count((), gauges)) for charge in self._charges)
 
     def interrupt(self, signum: int) -> None:
         """Pass on a signal; the next `step` obeys it."""
@@ -102,6 +118,8 @@ class Supervisor:
         for charge in self._charges:
             if charge.phase is Phase.GONE:
                 self._tally.update(charge.tally)
+                for (name, tag, value), count in charge.tally.items():
+                    self._tools.witness.count(name, count, {tag: value})
         self._charges = [charge for charge in self._charges if charge.phase is not Phase.GONE]
         self._report()
         if not self._charges and (self._stopping or all(post.finished for post in self._posts)):
@@ -119,8 +137,8 @@ class Supervisor:
     def _report(self) -> None:
         """Hand what was counted to a child: it has the metrics."""
         if self._tally:
-            increments = [(name, queue, count) for (name, queue), count in self._tally.items()]
-            if any(charge.count(increments) for charge in self._charges):
+            increments = [(name, n, {tag: value}) for (name, tag, value), n in self._tally.items()]
+            if any(charge.count(Count(increments)) for charge in self._charges):
                 self._tally.clear()
 
     def _obey(self, now: float) -> int | None:

@@ -16,7 +16,7 @@ from goose.errors import JobTimeout
 from goose.worker.buffer import Buffer, patience
 from goose.worker.clock import Clock
 from goose.worker.fetch import given_back
-from goose.worker.outcomes import Ending, Outcome, Verb, stored
+from goose.worker.outcomes import Ending, Outcome, Verb, fields, stored
 from goose.worker.slots import AsyncSlots, Slot, awaiting
 from goose.worker.work import Work
 
@@ -70,13 +70,21 @@ class Watch:
             self._settle(outcomes)
         return EVERY
 
+    def dump(self, now: float) -> None:
+        """Log every running job with its stack; from any thread."""
+        for slot in self._slots:
+            work = slot.work
+            if work is not None and work.started_mono:
+                _tell(work, now - work.started_mono, stack_of(slot))
+        for work, task in self._async.tasks() if self._async else ():
+            _tell(work, now - work.started_mono, awaiting(task))
+
     def _look(self, slot: Slot, work: Work, ran: float) -> None:
         timeout = work.job.timeout
         if timeout is not None and ran > timeout and not work.doing:
             slot.interrupt(work, JobTimeout)
         if self._is_slow(work, ran):
-            frame = sys._current_frames().get(slot.thread.ident or 0)  # noqa: SLF001
-            _tell(work, ran, "".join(traceback.format_stack(frame)) if frame else "")
+            _tell(work, ran, stack_of(slot))
 
     def _is_slow(self, work: Work, ran: float) -> bool:
         """Say whether *work* is to be told about now: once, when it has run for long."""
@@ -86,6 +94,12 @@ class Watch:
         return True
 
 
+def stack_of(slot: Slot) -> str:
+    """Return where *slot*'s thread is now, as a traceback's lines."""
+    frame = sys._current_frames().get(slot.thread.ident or 0)  # noqa: SLF001 - the documented way
+    return "".join(traceback.format_stack(frame)) if frame else ""
+
+
 def _tell(work: Work, ran: float, stack: str) -> None:
     logger.warning(
         "job %s of %s has been running for %.0f s; it is at\n%s",
@@ -93,7 +107,7 @@ def _tell(work: Work, ran: float, stack: str) -> None:
         work.job.fn,
         ran,
         stack,
-        extra={"job_id": work.job.id, "function": work.job.fn},
+        extra=fields(work.job),
     )
 
 

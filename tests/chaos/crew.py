@@ -200,10 +200,12 @@ class Crew:
 
     def _kill(self, fleet: Fleet, supervisor: subprocess.Popen[bytes]) -> None:
         pids = fleet.children(supervisor)
+        began = time.monotonic()
         supervisor.kill()
         supervisor.wait(10)
         wait_until(lambda: not any(map(exists, pids)), 10, "children end with their supervisor")
-        fleet.faults += [Fault("kill while stopping", pid, time.monotonic()) for pid in pids]
+        over = time.monotonic()
+        fleet.faults += [Fault("kill while stopping", pid, began, over) for pid in pids]
 
     def _any(self) -> Fleet:
         return self._chance.choice(self.fleets)

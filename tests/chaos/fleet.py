@@ -68,20 +68,22 @@ class Fleet:
         if not pids:
             return False
         pid = chance.choice(pids)
+        began = time.monotonic()
         _send(pid, signal.SIGKILL)
         wait_until(lambda: not exists(pid), 10, f"process {pid} ends")
-        # Noted after its end: what it started until then was met.
-        self.faults.append(Fault("kill_child", pid, time.monotonic()))
+        # What it started until its end was met, too.
+        self.faults.append(Fault("kill_child", pid, began, time.monotonic()))
         return True
 
     def kill_supervisor(self, chance: random.Random) -> None:
         """SIGKILL a random supervisor, whose children die with it, and start another."""
         process = self.staffed(chance)
         pids = self.children(process)
+        began = time.monotonic()
         process.kill()
         process.wait(10)
         wait_until(lambda: not any(map(exists, pids)), 10, "children end with their supervisor")
-        self.faults += [Fault("kill_supervisor", pid, time.monotonic()) for pid in pids]
+        self.faults += [Fault("kill_supervisor", pid, began, time.monotonic()) for pid in pids]
         self.start()
 
     def staffed(self, chance: random.Random) -> subprocess.Popen[bytes]:
@@ -96,14 +98,15 @@ class Fleet:
         kind = "pause_child" if children_only else "pause_all"
         pids = self.children(process)
         targets = pids if children_only else [process.pid, *pids]
+        began = time.monotonic()
         for pid in targets:
             _send(pid, signal.SIGSTOP)
-        self.faults += [Fault(kind, pid, time.monotonic()) for pid in pids]
         time.sleep(seconds)
         for pid in targets:
             _send(pid, signal.SIGCONT)
         # What they start until they have found out that others have their jobs is met, too.
-        self.faults += [Fault(kind, pid, time.monotonic() + 1.0) for pid in pids]
+        until = time.monotonic() + 1.0
+        self.faults += [Fault(kind, pid, began, until) for pid in pids]
 
     def stop(self, seconds: float = 30.0) -> list[int]:
         """SIGTERM all supervisors and wait; return their exit codes, SIGKILLing the late."""

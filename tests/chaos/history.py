@@ -2,20 +2,20 @@
 
 Every acknowledged enqueue must end as done, dead or still stored; every run is on record
 with its process; every job that ran to its end more than once must be explained by a fault
-that met its earlier run, or by an enqueue that was repeated because nobody knew whether the
-first one had arrived. Source: the total-queue model of Jepsen's tests.
+that met its earlier run before that was settled, or by an enqueue that was repeated because
+nobody knew whether the first one had arrived. Source: the total-queue model of Jepsen's tests.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-UNSURE = 0.3
-"""Seconds before a fault in which a job that ended may not have been acked yet; generous
-beside the 10 ms within which an ack leaves, since the machine is crowded."""
+SETTLED_WITHIN = 10.0
+"""Seconds after its end in which a run may be unsettled for no other reason than a crowded
+machine, a slow disk or a process that stood still with the file's lock in its hands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Run:
     start: float
     end: float | None
     """None if the run never came to its end."""
+    settled: float | None = None
+    """When the broker had said that the outcome was settled; None if it never did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +65,33 @@ class Verdict:
 
 def read_marks(folder: Path) -> list[Run]:
     """Return all runs on record, in no order; a failed attempt is a run with an end."""
-    runs = []
+    runs: list[Run] = []
     for path in folder.glob("*.marks"):
         pid = int(path.stem)
-        begun: dict[str, float] = {}
+        begun: dict[str, Run] = {}
+        ended: dict[str, Run] = {}
+        names: dict[str, str] = {}
         for line in path.read_text().splitlines():
-            what, name, at = line.split()
+            what, name, at, *known = line.split()
             if what == "start":
-                begun[name] = float(at)
+                runs += _taken(begun, name)
+                begun[name] = Run(name, pid, float(at), None)
+                names[known[0]] = name
             elif what in ("end", "fail"):
-                runs.append(Run(name, pid, begun.pop(name), float(at)))
-        runs += [Run(name, pid, at, None) for name, at in begun.items()]
+                runs += _taken(ended, name)
+                ended[name] = replace(begun.pop(name), end=float(at))
+            elif what == "settled":
+                runs += [
+                    replace(run, settled=float(at))
+                    for run in _taken(ended, names.get(name, ""))  # some jobs leave no marks
+                ]
+        runs += [*begun.values(), *ended.values()]
     return runs
+
+
+def _taken(runs: dict[str, Run], name: str) -> list[Run]:
+    """Take the run of that *name* out of *runs*, if it is there."""
+    return [runs.pop(name)] if name in runs else []
 
 
 def check(
@@ -122,16 +139,22 @@ def check(
         verdict.bound += repeats
         by_design = int(name in twice)
         verdict.duplicates += max(0, len(found) - 1 - by_design)
-        strange = [run for run in found[:-1] if not any(_met(run, at) for at in by_pid[run.pid])]
+        # What is settled runs again only by design, or because it was enqueued again.
+        strange = [
+            run
+            for run in found[:-1]
+            if run.settled is not None or not any(_met(run, at) for at in by_pid[run.pid])
+        ]
         if len(strange) > repeats + by_design:
             verdict.unexplained.append(f"{name}: {found}")
     return verdict
 
 
 def _met(run: Run, fault: Fault) -> bool:
-    """Say whether *fault* met *run*: while it ran, or before its ack had surely left."""
+    """Say whether *fault* met *run*: while it ran, or before it was settled."""
+    over = run.settled if run.settled is not None or run.end is None else run.end + SETTLED_WITHIN
     return (
         run.pid == fault.pid
         and run.start <= (fault.at if fault.until is None else fault.until)
-        and (run.end is None or fault.at <= run.end + UNSURE)
+        and (over is None or fault.at <= over)
     )

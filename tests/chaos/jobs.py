@@ -1,29 +1,50 @@
 """The functions that run in a fault campaign; each run leaves its mark before and after.
 
-A mark is one line appended by one ``write`` to a file of its process, so it is whole and
-survives the process. Instants are monotonic: one clock for all processes of the machine.
+A third mark comes when the broker has said that the outcome was settled: whatever is done to
+the process from then on is no reason for the job to run again. A mark is one line appended by
+one ``write`` to a file of its process, so it is whole and survives the process. Instants are
+monotonic: one clock for all processes of the machine.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 
+import goose
+
 _files: dict[tuple[str, int], int] = {}
 
 
 def _mark(what: str, name: str) -> None:
+    """Note what happened to the job of that *name*; or, once it is settled, of that id."""
     folder = os.environ["CHAOS_MARKS"]
     key = (folder, os.getpid())
     fd = _files.get(key)
     if fd is None:
         path = Path(folder) / f"{os.getpid()}.marks"
         fd = _files[key] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.write(fd, f"{what} {name} {time.monotonic():.6f}\n".encode())
+    known = f" {goose.current().job.id}" if what == "start" else ""
+    os.write(fd, f"{what} {name} {time.monotonic():.6f}{known}\n".encode())
+
+
+class _Settled(logging.Handler):
+    """Marks what the worker says of settled jobs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.DEBUG:
+            _mark("settled", str(vars(record)["job_id"]))
+
+
+if "CHAOS_MARKS" in os.environ:  # in a worker process, not where the jobs come from
+    _log = logging.getLogger("goose.worker.settle")
+    _log.setLevel(logging.DEBUG)
+    _log.addHandler(_Settled())
 
 
 def work(name: str, seconds: float) -> None:

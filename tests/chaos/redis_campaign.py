@@ -20,14 +20,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import goose
 from goose import brokers
 from goose.brokers.base import Inspector, State
-from goose.jobs import decode
 from goose.testing.proxy import Proxy
 from tests.chaos import jobs
 from tests.chaos.crew import Crew
@@ -36,15 +36,13 @@ from tests.chaos.history import Fault, Run, check, read_marks
 from tests.chaos.producers import Producers
 from tests.chaos.redis_faults import CONFIG, NETWORK, SERVER, Arena
 from tests.chaos.redis_report import Incident, Result
+from tests.chaos.remains import WAITING, left, stored
 from tests.chaos.resp import command_length
 from tests.servers.redis import RedisServer
 
 RESUME = 5.0
 """Seconds within which every worker works again once the server accepts connections."""
-SILENCE = 6.0
-"""Seconds after which an idle worker gives up a connection that has fallen silent without a word:
-one of waiting and the five of the broker's option ``timeout``."""
-CALL_LIMIT = 2 * (3.0 + 5.0) + 1.0
+CALL_LIMIT = 2 * (3.0 + 4.0) + 1.0
 """Seconds a call of a client may take: one that joins others waits for the call under way and
 then for its own, each up to the options ``connect_timeout`` and ``timeout``."""
 AFTERWARDS = 5.0
@@ -70,7 +68,7 @@ class Plan:
     worker_faults: tuple[str, ...]
     """What is done to workers, by the names of methods of `Crew`."""
     ttl: float = 10.0
-    """Seconds; a heartbeat that runs into a dead connection is silent for the five of the broker's
+    """Seconds; a heartbeat that runs into a dead connection is silent for the four of the broker's
     option ``timeout``, which alone must not cost a session."""
     hold: float = 1.0
     seconds: float = 0.06
@@ -138,32 +136,30 @@ def run(folder: Path, plan: Plan, say: Callable[[str], object] = lambda _: None)
         RedisServer(folder / "server", config=CONFIG) as server,
         Proxy(("127.0.0.1", server.port), split=command_length) as proxy,
     ):
-        return _Campaign(folder, plan, server, proxy, say).run()
+        return Campaign(folder, plan, server, proxy, say).run()
 
 
-class _Campaign:
-    """One campaign under way."""
+class Campaign:
+    """One campaign under way; on another kind of server with other faults."""
+
+    server_faults: Mapping[str, Callable[[Any], None]] = SERVER
+    network_faults: Mapping[str, Callable[[Any], None]] = NETWORK
 
     def __init__(
-        self,
-        folder: Path,
-        plan: Plan,
-        server: RedisServer,
-        proxy: Proxy,
-        say: Callable[[str], object],
+        self, folder: Path, plan: Plan, server: Any, proxy: Proxy, say: Callable[[str], object]
     ) -> None:
         self.folder = folder
         self.plan = plan
         self.say = say
         self.chance = random.Random(plan.seed)
-        self.arena = Arena(server, proxy, self.chance, plan.hold)
-        through = f"redis://127.0.0.1:{proxy.port}/0"
+        self.arena = self.make_arena(server, proxy)
+        through = server.url.replace(f":{server.port}", f":{proxy.port}")
         self.through = through
         self.clients = [goose.Client(server.url), goose.Client(through)]
         self.direct = goose.Client(server.url)
         urls = [server.url] * plan.near + [through] * plan.far
         self.crew = Crew(folder, urls, self.direct, plan.ttl, random.Random(plan.seed + 1))
-        kinds = len(SERVER) + len(NETWORK)
+        kinds = len(self.server_faults) + len(self.network_faults)
         self.producers = Producers(
             self.clients,
             plan.jobs,
@@ -177,6 +173,15 @@ class _Campaign:
         self.more_faults: list[Fault] = []
         self.problems: list[str] = []
         self.forked: list[str] = []
+
+    def make_arena(self, server: Any, proxy: Proxy) -> Any:
+        """Return what faults can reach."""
+        return Arena(server, proxy, self.chance, self.plan.hold)
+
+    def left_over(self) -> str:
+        """Return what the server holds in the end."""
+        left = self.arena.admin.keys("*")
+        return f"{len(left)} keys: {sorted(left)[:12]}"
 
     def run(self) -> Result:
         began = time.monotonic()
@@ -194,7 +199,7 @@ class _Campaign:
             finally:
                 self.producers.hurry()
             last = time.monotonic()
-            wait_until(lambda: _left(broker) == 0, 240, "everything drains")
+            wait_until(lambda: left(broker) == 0, 240, "everything drains")
             drained = time.monotonic() - last
             for fleet in self.crew.fleets:
                 codes = fleet.stop()
@@ -209,12 +214,12 @@ class _Campaign:
     # --- part one --------------------------------------------------------------------------
 
     def _break_the_broker(self) -> None:
-        acts = {**SERVER, **NETWORK}
+        acts = {**self.server_faults, **self.network_faults}
         for number in range(self.plan.rounds):
             kinds = list(acts)
             self.chance.shuffle(kinds)
             for kind in kinds:
-                self._incident(kind, acts[kind], far_only=kind in NETWORK)
+                self._incident(kind, acts[kind], far_only=kind in self.network_faults)
             self._fork(f"fork{number}")
         if self.plan.long_blackhole:
             self._long_blackhole()
@@ -232,7 +237,7 @@ class _Campaign:
         resumed = max(self.crew.probe()) if alone else 0.0
         self.incidents.append(Incident(kind, began, over, met, resumed))
         self.say(f"{kind}: {over - began:.1f} s, everybody works again after {resumed:.2f} s")
-        if resumed > (SILENCE + RESUME if kind == "strand" else RESUME):
+        if resumed > RESUME:
             self.problems.append(f"after {kind} it took {resumed:.1f} s until every worker worked")
         if alone and (gone := pids - self.crew.pids()):
             self.problems.append(f"{kind} ended the worker processes {sorted(gone)}")
@@ -272,7 +277,11 @@ class _Campaign:
         return list(DEAD)
 
     def _break_the_workers(self) -> None:
-        disturbing = [kind for kind in {**SERVER, **NETWORK} if not kind.startswith("throttle")]
+        disturbing = [
+            kind
+            for kind in {**self.server_faults, **self.network_faults}
+            if not kind.startswith("throttle")
+        ]
         for number, name in enumerate(self.plan.worker_faults):
             self.say(name)
             disturbed = None
@@ -280,8 +289,8 @@ class _Campaign:
                 kind = self.chance.choice(disturbing)
                 disturbed = threading.Thread(
                     target=self._incident,
-                    args=(kind, {**SERVER, **NETWORK}[kind]),
-                    kwargs={"far_only": kind in NETWORK, "alone": False},
+                    args=(kind, {**self.server_faults, **self.network_faults}[kind]),
+                    kwargs={"far_only": kind in self.network_faults, "alone": False},
                 )
                 disturbed.start()
                 time.sleep(self.chance.uniform(0, self.plan.hold))
@@ -295,10 +304,12 @@ class _Campaign:
 
     def _judge(self, broker: Inspector, poison: list[str]) -> Result:
         producers, crew = self.producers, self.crew
+        remains = stored(broker)
         dead = {
             str(job.args[0]): job.failure.reason if job.failure else ""
-            for job in (decode(found.envelope) for found in broker.page(State.DEAD).items)
+            for job in remains[State.DEAD]
         }
+        waiting = [f"{state}: {job.args[0]}" for state in WAITING for job in remains[state]]
         runs = [run for run in read_marks(crew.marks) if not run.name.startswith("probe")]
         by_poison = _ends_by_poison(runs, ("segfault", "leave", "kill_itself", "never_end"))
         faults = self._widened([*crew.faults, *self.more_faults, *by_poison])
@@ -306,7 +317,7 @@ class _Campaign:
             [*producers.acknowledged, *self.forked, *crew.names, *poison],
             runs,
             faults,
-            still_stored=dead,
+            still_stored=[str(job.args[0]) for found in remains.values() for job in found],
             retried=[*producers.failing, *crew.twice],
             unsure=producers.unsure,
         )
@@ -314,14 +325,15 @@ class _Campaign:
         result = Result(
             verdict, producers, self.incidents, overlaps, Counter(self.plan.worker_faults)
         )
+        if waiting:
+            result.problems.append(f"drained, and still there: {waiting[:10]}")
         self._find_problems(result, dead)
-        left = self.arena.admin.keys("*")
         result.problems += self.problems
         result.facts |= {
             "longest call": f"{max(call.end - call.start for call in producers.attempts):.1f} s",
             "given back at stop": ", ".join(f"{s:.2f} s" for s in crew.returned) + " after the end",
             "dead": dead,
-            "left in Redis": f"{len(left)} keys: {sorted(left)[:12]}",
+            "left there": self.left_over(),
         }
         return result
 
@@ -379,7 +391,7 @@ class _Campaign:
             ]
             failed = sum(bool(call.error) for call in calls)
             # A fault of the network has met a connection with a request under way.
-            hit = met + len(calls) > 0 if incident.kind in SERVER else incident.hits > 0
+            hit = met + len(calls) > 0 if incident.kind in self.server_faults else incident.hits > 0
             row.update(times=1, met=hit, runs=met, calls=len(calls), failed=failed)
         return found
 
@@ -390,7 +402,3 @@ def _ends_by_poison(runs: list[Run], poison: Iterable[str]) -> list[Fault]:
     for run in runs:
         last[run.pid] = max(last.get(run.pid, 0.0), run.start, run.end or 0.0)
     return [Fault("poison", run.pid, last[run.pid]) for run in runs if run.name in poison]
-
-
-def _left(broker: Inspector) -> int:
-    return sum(broker.count(state) for state in (State.SCHEDULED, State.READY, State.RUNNING))

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import goose
 from goose import brokers
-from goose.brokers.base import Inspector, State
-from goose.jobs import decode
+from goose.brokers.base import Inspector
 from tests.chaos import jobs
 from tests.chaos.fleet import Fleet, wait_until
 from tests.chaos.history import read_marks
 from tests.chaos.producers import Producers
+from tests.chaos.remains import left, stored
 from tests.servers.redis_sentinel import RedisSentinel
 
 RATE = 400.0
@@ -109,12 +109,12 @@ def run(folder: Path, failovers: int, *, wait: int) -> Result:
                     done.append(_fail_over(group, client, fleet, number, cut=cut))
             finally:
                 producers.enough()
-            wait_until(lambda: _left(broker) == 0, 120, "everything drains")
-            stored = {str(decode(item.envelope).args[0]) for item in broker.page(State.DEAD).items}
+            wait_until(lambda: left(broker) == 0, 120, "everything drains")
             fleet.stop()
+            kept = {str(job.args[0]) for found in stored(broker).values() for job in found}
             for used in (client, *clients):
                 used.close()
-    return _result(wait, producers, fleet, stored, done)
+    return _result(wait, producers, fleet, kept, done)
 
 
 def _fail_over(
@@ -155,11 +155,11 @@ def _probe(client: goose.Client, fleet: Fleet, name: str) -> float:
 
 
 def _result(
-    wait: int, producers: Producers, fleet: Fleet, stored: set[str], done: list[Failover]
+    wait: int, producers: Producers, fleet: Fleet, kept: set[str], done: list[Failover]
 ) -> Result:
     runs = read_marks(fleet.marks)
     ended = [run.name for run in runs if run.end is not None]
-    found = set(ended) | stored
+    found = set(ended) | kept
     lost = [name for name in producers.acknowledged if name not in found]
     return Result(
         wait=wait,
@@ -170,7 +170,3 @@ def _result(
         failovers=done,
         strange=[*producers.strange, *(f"never acknowledged: {n}" for n in producers.given_up)],
     )
-
-
-def _left(broker: Inspector) -> int:
-    return sum(broker.count(state) for state in (State.SCHEDULED, State.READY, State.RUNNING))

@@ -11,28 +11,32 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from tests.chaos import redis_campaign, redis_failover, workers
+from tests.chaos import postgres_campaign, redis_campaign, redis_failover, workers
 
 
 def main() -> int:
     """Run the campaign; return 0 if nothing was lost and every duplicate is explained."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("broker", choices=["sqlite", "redis", "sentinel"])
+    parser.add_argument("broker", choices=["sqlite", "redis", "sentinel", "postgres"])
     parser.add_argument("--jobs", type=int, help="jobs in all")
     parser.add_argument("--kills", type=int, default=20, help="sqlite: kills of workers")
     parser.add_argument(
-        "--rounds", type=int, help="redis: how often each fault; sentinel: failovers"
+        "--rounds", type=int, help="redis, postgres: how often each fault; sentinel: failovers"
     )
-    parser.add_argument("--small", action="store_true", help="redis: as in the tests")
+    parser.add_argument("--small", action="store_true", help="redis, postgres: as in the tests")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where to leave logs and marks")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="goose-chaos-") as temporary:
         folder = chosen.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        return {"sqlite": _sqlite, "redis": _redis, "sentinel": _sentinel}[chosen.broker](
-            chosen, folder
-        )
+        campaigns = {
+            "sqlite": _sqlite,
+            "redis": _on_a_server,
+            "postgres": _on_a_server,
+            "sentinel": _sentinel,
+        }
+        return campaigns[chosen.broker](chosen, folder)
 
 
 def _sqlite(chosen: argparse.Namespace, folder: Path) -> int:
@@ -45,15 +49,16 @@ def _sqlite(chosen: argparse.Namespace, folder: Path) -> int:
     return 0 if result.verdict.ok and result.dead == poison else 1
 
 
-def _redis(chosen: argparse.Namespace, folder: Path) -> int:
-    plan = redis_campaign.SMALL if chosen.small else redis_campaign.FULL
+def _on_a_server(chosen: argparse.Namespace, folder: Path) -> int:
+    campaign = {"redis": redis_campaign, "postgres": postgres_campaign}[chosen.broker]
+    plan = campaign.SMALL if chosen.small else campaign.FULL
     plan = replace(
         plan,
         jobs=chosen.jobs or plan.jobs,
         rounds=chosen.rounds or plan.rounds,
         seed=chosen.seed,
     )
-    result = redis_campaign.run(folder, plan, say=lambda text: print(text, flush=True))
+    result = campaign.run(folder, plan, say=lambda text: print(text, flush=True))
     print("\n".join(result.lines()))
     return 0 if result.ok else 1
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import workers
-from tests.chaos.history import Fault, Run, check
+from tests.chaos.history import SETTLED_WITHIN, Fault, Run, check, read_marks
+
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.processes
@@ -19,6 +21,7 @@ def test_nothing_is_lost_under_kills_pauses_and_poison(own_folder: Path) -> None
     report = "\n".join(result.lines())
 
     assert result.verdict.ok, report
+    assert result.settled > plan.jobs / 2, "the workers note what is settled"
     assert {"segfault": "crashed", "leave": "crashed", "never_end": "timeout"} == result.dead, (
         report
     )
@@ -35,14 +38,38 @@ def test_the_checker_sees_a_loss() -> None:
 
 
 def test_the_checker_sees_an_unexplained_duplicate() -> None:
-    """A second run is right only if a fault met the first one."""
+    """A second run is right only if a fault met the first one before it was settled."""
     runs = [Run("a", 1, 0.0, 1.0), Run("a", 2, 5.0, 6.0)]
+    settled = [Run("a", 1, 0.0, 1.0, 1.2), Run("a", 2, 5.0, 6.0)]
 
     assert not check(["a"], runs, []).ok
-    assert not check(["a"], runs, [Fault("kill", 1, 3.0)]).ok
+    assert not check(["a"], runs, [Fault("kill", 1, 1.1 + SETTLED_WITHIN)]).ok
     assert not check(["a"], runs, [Fault("kill", 2, 0.5)]).ok
     assert check(["a"], runs, [Fault("kill", 1, 0.5)]).ok
     assert check(["a"], runs, [Fault("kill", 1, 1.1)]).ok
+    assert not check(["a"], settled, [Fault("kill", 1, 0.5)]).ok
+    assert not check(["a"], settled, [Fault("kill", 1, 1.1)]).ok
+
+
+def test_marks_become_runs(tmp_path: Path) -> None:
+    """Marks say of each run when it began, ended and was settled, as far as it came."""
+    marks = [
+        "start a 1.0 id-a",
+        "end a 2.0",
+        "start b 2.0 id-b",
+        "settled id-a 2.5",
+        "start c 3.0 id-c",
+    ]
+    marks += ["fail b 4.0", "settled id-b 4.5", "start b 5.0 id-b", "end b 6.0", "settled id-x 7.0"]
+    (tmp_path / "7.marks").write_text("\n".join(marks))
+
+    expected = [
+        Run("a", 7, 1.0, 2.0, 2.5),
+        Run("b", 7, 2.0, 4.0, 4.5),
+        Run("b", 7, 5.0, 6.0),
+        Run("c", 7, 3.0, None),
+    ]
+    assert expected == sorted(read_marks(tmp_path), key=lambda run: (run.name, run.start))
 
 
 def test_the_checker_knows_faults_that_last_and_repeated_enqueues() -> None:

@@ -47,6 +47,8 @@ class Result:
     seconds: float
     drained: float
     """Seconds from the last fault until nothing was left."""
+    settled: int
+    """Runs of which the worker noted that they were settled."""
 
     def lines(self) -> list[str]:
         """Return a report, a fact a line."""
@@ -130,7 +132,8 @@ def run(broker_url: str, folder: Path, plan: Plan) -> Result:
         verdict = check(acknowledged, runs, faults, still_stored=dead, retried=fails)
     broker.close()
     counted = Counter(fault.kind for fault in faults)
-    return Result(verdict, counted, dead, time.monotonic() - began, drained)
+    settled = sum(run.settled is not None for run in runs)
+    return Result(verdict, counted, dead, time.monotonic() - began, drained, settled)
 
 
 def _ends_by_poison(runs: list[Run], poison: list[str]) -> list[Fault]:

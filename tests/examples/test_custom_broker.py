@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 
 def run(*command: str | Path, at: Path, path: Path | None = None) -> str:
     """Run a Python module with *path* first on the module path; return what it printed."""

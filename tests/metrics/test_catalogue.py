@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from goose.metrics import base
+from goose.metrics.aggregate import Aggregate
 from goose.metrics.catalogue import MEASURES
 from goose.metrics.prometheus import Prometheus
 
@@ -19,16 +21,26 @@ def test_every_name_of_the_contract_is_in_the_catalogue() -> None:
 
 
 def test_the_page_lists_the_measures_as_they_are(root: Path) -> None:
-    """docs/metrics.md has one row for each, in order, with the name a scrape shows."""
-    registry = CollectorRegistry()
-    Prometheus(registry=registry)
-    scraped = {family.documentation: family for family in registry.collect()}
-    rows = [
-        f"| `{one.name}` | {one.kind} | {one.unit} | {', '.join(one.tags)} | {one.help} "
-        f"| `{scraped[one.help].name}{'_total' if one.kind == 'counter' else ''}` |"
-        for one in MEASURES.values()
-    ]
+    """The table in docs/metrics.md is the one that tools/metrics_table.py writes."""
+    path = root / "tools/metrics_table.py"
+    spec = importlib.util.spec_from_file_location("metrics_table", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     page = (root / "docs/metrics.md").read_text()
 
-    table = page.partition("## What is measured")[2].partition("Everything is counted")[0]
-    assert rows == table.strip().splitlines()[2:]
+    assert module.text(page) == page
+
+
+def test_both_ways_to_prometheus_use_the_names_of_the_table() -> None:
+    """A scrape of an embedded worker and one of a supervisor declare what the page promises."""
+    registry = CollectorRegistry()
+    Prometheus(registry=registry)
+    names = {family.name for family in registry.collect()}
+    text = Aggregate().text()
+
+    for measure in MEASURES.values():
+        suffix = "_total" if measure.kind == "counter" else ""
+        assert measure.prometheus in names
+        assert f"# HELP {measure.prometheus}{suffix} {measure.help}\n" in text

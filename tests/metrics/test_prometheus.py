@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from goose.errors import ConfigError
-from goose.metrics import connect
 from goose.metrics.base import (
     DEAD,
     EXECUTION_TIME,
@@ -143,7 +142,9 @@ def test_threads_share_series() -> None:
     for thread in threads:
         thread.join()
     counts = [
-        value(registry, "goose_job_latency_seconds_count", queue="q", function=str(number))
+        value(
+            registry, "goose_job_latency_seconds_count", queue="q", function=str(number), origin=""
+        )
         for number in range(7)
     ]
     assert 2000 == sum(count or 0 for count in counts)
@@ -161,20 +162,6 @@ def test_a_port_in_use_is_named() -> None:
             Prometheus(f"prometheus://127.0.0.1:{port}", registry=registry)
 
     assert [] == list(registry.collect())
-
-
-def test_processes_take_ports_in_turn() -> None:
-    """The k-th process of one supervisor listens on port + k, by connect as well."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        base = probe.getsockname()[1] - 2
-    metrics = connect(f"prometheus://127.0.0.1:{base}", index=2)
-    try:
-        assert isinstance(metrics, Prometheus)
-        assert base + 2 == metrics.port
-        assert ("goose_sessions_lost_total", ()) in scrape(metrics.port)
-    finally:
-        metrics.close()  # type: ignore[attr-defined]
 
 
 def test_close_frees_port_and_registry() -> None:
@@ -240,9 +227,3 @@ def test_a_wrong_url_is_refused(url: str, says: str) -> None:
     """Each mistake in the URL is a ConfigError that says what is expected."""
     with pytest.raises(ConfigError, match=says):
         Prometheus(url)
-
-
-def test_a_port_past_the_last_is_refused() -> None:
-    """Adding the process's number may lead past 65535, which is a ConfigError too."""
-    with pytest.raises(ConfigError, match="out of range"):
-        Prometheus.for_process("prometheus://:65535", 1)

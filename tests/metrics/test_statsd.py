@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,36 @@ class TestLines:
         statsd.increment("sessions.lost", 1, {})
 
         assert ["sessions.lost:1|c"] == sent(listener, statsd)
+
+    def test_the_influx_dialect_puts_tags_behind_the_name(self, listener: Listener) -> None:
+        """Tags are part of the name, constant ones first, and nothing in them can end it."""
+        statsd = StatsD(listener.url("dialect=influx&tags=env:prod"))
+        statsd.timing(EXECUTION_TIME, 0.5, {**TAGS, "x": "a,b=c d:e|f"})
+
+        assert [
+            (
+                "goose.job.execution_time,env=prod,queue=mail,"
+                "function=app_tasks_send_email,x=a_b_c_d_e_f:500|ms"
+            )
+        ] == sent(listener, statsd)
+
+    def test_a_rate_sends_a_part_and_says_which(self, listener: Listener) -> None:
+        """Counts and times are sampled and marked, in the place each dialect wants; gauges are not."""
+        for dialect, line in (
+            ("plain", "goose.jobs.processed.mail.f:1|c|@0.25"),
+            ("datadog", "goose.jobs.processed:1|c|@0.25|#queue:mail,function:f"),
+            ("influx", "goose.jobs.processed,queue=mail,function=f:1|c|@0.25"),
+        ):
+            statsd = StatsD(listener.url(f"dialect={dialect}&rate=0.25"))
+            for _ in range(400):
+                statsd.increment(PROCESSED, 1, {"queue": "mail", "function": "f"})
+                statsd.timing("t", 1, {})
+            statsd.gauge("last", 1, {})
+            accepted = statsd.statistics().lines
+            lines = sent(listener, statsd, accepted)
+
+            assert {line, "goose.t:1000|ms|@0.25", "goose.last:1|g"} == set(lines)
+            assert 100 < accepted < 300
 
     @pytest.mark.parametrize(
         ("seconds", "text"), [(0.0012345, "1.234"), (2, "2000"), (1e-9, "0"), (90061.5, "90061500")]
@@ -335,7 +366,7 @@ class TestTrouble:
         statsd.increment("n", 1, {})
 
         assert ["goose.n:1|c"] == listener.lines(1)
-        assert 1 == caplog.text.count("until it resolves")
+        assert 1 == caplog.text.count("until it is there")
         statsd.close()
 
     def test_series_do_not_grow_without_end(
@@ -377,5 +408,59 @@ class TestConfiguration:
     )
     def test_a_wrong_url_is_refused(self, url: str, says: str) -> None:
         """Each mistake in the URL is a ConfigError that says what is expected."""
+        with pytest.raises(ConfigError, match=says):
+            StatsD(url)
+
+
+class TestUnixSockets:
+    def test_lines_go_to_a_unix_socket(self, own_folder: Path) -> None:
+        """A path in place of a host is a socket for datagrams on this machine."""
+        path = own_folder / "statsd.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+            server.bind(str(path))
+            server.settimeout(5)
+            statsd = StatsD(f"statsd://{path}?prefix=")
+            statsd.increment("n", 1, {})
+
+            assert b"n:1|c" == server.recv(1400)
+            statsd.close()
+
+    def test_a_server_that_comes_back_is_found_again(
+        self, own_folder: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+    ) -> None:
+        """The socket of a server that ended is gone with it; lines flow to its successor."""
+        monkeypatch.setattr(module, "RESOLVE_AGAIN", 0.01)
+        path = own_folder / "statsd.sock"
+        statsd = StatsD(f"statsd://{path}")
+        statsd.increment("early", 1, {})
+        for turn in range(2):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+                server.bind(str(path))
+                server.setblocking(False)
+
+                def heard(server: socket.socket = server, turn: int = turn) -> bytes:
+                    statsd.increment(f"turn{turn}", 1, {})
+                    statsd.flush()
+                    try:
+                        return server.recv(1400)
+                    except BlockingIOError:
+                        return b""
+
+                wait_until(heard, what="a line arrives")
+            path.unlink()
+            statsd.increment("lost", 1, {})
+            statsd.flush()
+        statsd.close()
+
+    @pytest.mark.parametrize(
+        ("url", "says"),
+        [
+            ("statsd://host/path", "without a path, or statsd:///path"),
+            ("statsd://h?rate=0", "rate '0' is not a number above 0 and at most 1"),
+            ("statsd://h?rate=x", "rate 'x' is not a number"),
+        ],
+    )
+    def test_a_wrong_url_is_refused(self, url: str, says: str) -> None:
+        """Each mistake is a ConfigError that says what is expected."""
         with pytest.raises(ConfigError, match=says):
             StatsD(url)

@@ -156,10 +156,12 @@ def test_a_worker_survives_a_hundred_thousand_hostile_envelopes(
         done = worker.statistics().succeeded
 
     counts = {state: broker.count(state) for state in State}
-    assert 0 == counts[State.READY] == counts[State.RUNNING]
-    assert COUNT == done + counts[State.DEAD] + counts[State.SCHEDULED]
+    # On a slow machine the first of those that wait for a newer worker are due again by now.
+    waiting = counts[State.SCHEDULED] + counts[State.READY]
+    assert 0 == counts[State.RUNNING]
+    assert COUNT == done + counts[State.DEAD] + waiting
     assert done == app.called
-    assert min(done, counts[State.DEAD], counts[State.SCHEDULED]) > 1000, counts
+    assert min(done, counts[State.DEAD], waiting) > 1000, counts
     foreign = {name for event, name in seen if event == "import"} & {*TRAPS, "hostile_trap"}
     assert set() == foreign
     assert [] == [pair for pair in seen if pair[0] in FORBIDDEN]
@@ -170,7 +172,7 @@ def test_a_worker_survives_a_hundred_thousand_hostile_envelopes(
 
 def _each_is_accounted_for(broker: SQLiteBroker) -> None:
     """Check what waits and what is dead, by its own content."""
-    for state in (State.DEAD, State.SCHEDULED):
+    for state in (State.DEAD, State.SCHEDULED, State.READY):
         after: str | None = None
         while True:
             page = broker.page(state, limit=1000, after=after)
@@ -185,7 +187,7 @@ def _check(state: State, envelope: Envelope) -> None:
     try:
         job = decode(envelope)
     except Undecodable:
-        if state is State.SCHEDULED:  # it waits for a newer worker, which its version must say
+        if state is not State.DEAD:  # it waits for a newer worker, which its version must say
             assert parse(envelope.body)["v"] > 1
         return
     if state is State.DEAD:

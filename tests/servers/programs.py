@@ -1,11 +1,18 @@
-"""Finds the server programs that tests start, and installs Debian's packages of them where it may."""
+"""Finds the server programs that tests start, and installs Debian's packages of them where it may.
+
+What is missing is installed before the first test, by one process (`install_missing`), since
+test files run side by side and one test's minute is too short for a package manager.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 
+PACKAGES = {"redis-server": "redis-server"}
+"""Debian's package of each program."""
 _PLACES = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
 
 
@@ -27,16 +34,27 @@ def find(program: str, *, package: str) -> str:
     return found
 
 
+def install_missing() -> None:
+    """Install the packages of all programs that are not there, as root on Debian.
+
+    Where that is not possible, or fails, the tests that need a program say so themselves.
+    """
+    missing = [package for program, package in PACKAGES.items() if _which(program) is None]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        with contextlib.suppress(RuntimeError):
+            _install(*missing)
+
+
 def _which(program: str) -> str | None:
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{_PLACES}")
 
 
-def _install(package: str) -> None:
+def _install(*packages: str) -> None:
     # Debian starts what it installs; a server of the machine is none of the tests' business.
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", package]
+    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages]
     for command in (install, ["apt-get", "update", "-qq"], install):
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if command is install and done.returncode == 0:
             return
-    raise RuntimeError(f"{' '.join(install)} failed; install {package} by hand: {done.stderr}")
+    raise RuntimeError(f"{' '.join(install)} failed; install it by hand: {done.stderr}")

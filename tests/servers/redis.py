@@ -65,6 +65,7 @@ class RedisServer:
         port: Where it listens; a free port by default.
         config: Settings as in redis.conf; those of `QUICK` unless given.
         arguments: More of the command line, after the settings.
+        under: A command that runs the server in its own process, such as one that watches it.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class RedisServer:
         port: int | None = None,
         config: Mapping[str, str] = QUICK,
         arguments: tuple[str, ...] = (),
+        under: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
         self.port = port or free_port()
@@ -83,6 +85,7 @@ class RedisServer:
         self.process: subprocess.Popen[bytes] | None = None
         self._program = program or redis_server()
         self._arguments = arguments
+        self._under = under
         self._may_move = port is None
         self._clients: list[redis.Redis] = []
 
@@ -136,7 +139,7 @@ class RedisServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._command(), *self._arguments],
+                [*self._under, *self._command(), *self._arguments],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -14,6 +14,8 @@ from goose.worker.recovery import Verdict
 sys.path.insert(0, str(Path(__file__).parent))
 import broken_engines
 
+pytestmark = pytest.mark.long
+
 SEEDS = 2000
 STORMY = {"rate": 0.15, "events": (6, 12)}
 

@@ -6,7 +6,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ from goose.worker.child import Duty, config_from
 from goose.worker.control import (
     Bootstrap,
     Count,
+    Dump,
     Empty,
     Leaving,
     Message,
@@ -40,6 +41,7 @@ class Work:
         self.graces: list[float] = []
         self.may_end = threading.Event()
         self.clean = True
+        self.dumps = 0
 
     def stop(self, grace: float) -> bool:
         self.graces.append(grace)
@@ -51,6 +53,9 @@ class Work:
 
     def statistics(self) -> RunnerStatistics:
         return RunnerStatistics(0, 0, 0, self.processed, 0, 0, 0, 0, 0)
+
+    def dump(self) -> None:
+        self.dumps += 1
 
     def is_empty(self) -> bool:
         if isinstance(self.empty, Exception):
@@ -64,7 +69,8 @@ class World:
     def __init__(self, **bootstrap: Any) -> None:
         self.work = Work()
         self.said: list[Message] = []
-        self.counted: list[tuple[str, int, dict[str, str]]] = []
+        self.counted: list[tuple[str, float, dict[str, str]]] = []
+        self.handed_over: list[bool] = []
         self.made_way = 0
         self.rss = 0
         self.changed: str | None = None
@@ -78,10 +84,16 @@ class World:
             self.work,
             send=self.say,
             make_way=self.make_way,
-            count=lambda name, value, tags: self.counted.append((name, value, dict(tags))),
+            metrics=self,
+            hand_over=lambda _now, last: self.handed_over.append(last),
             rss=lambda: self.rss,
             changed=lambda: self.changed,
         )
+
+    def increment(self, name: str, value: float, tags: Mapping[str, str]) -> None:
+        self.counted.append((name, value, dict(tags)))
+
+    gauge = timing = increment
 
     def say(self, message: Message) -> bool:
         self.said.append(message)
@@ -168,10 +180,29 @@ def test_a_new_session_reaches_the_runner(world: World) -> None:
 
 
 def test_the_supervisors_numbers_are_counted(world: World) -> None:
-    """Each with its queue."""
-    world.step(Count([("jobs.recovered", "mail", 3)]))
+    """What it did and what it measured, each with its tags, in the child's own metrics."""
+    queue = {"queue": "mail"}
+    world.step(Count([("jobs.recovered", 3, queue)], [("queue.oldest", 2.5, queue)]))
 
-    assert [("jobs.recovered", 3, {"queue": "mail"})] == world.counted
+    assert [("jobs.recovered", 3, queue), ("queue.oldest", 2.5, queue)] == world.counted
+
+
+def test_numbers_are_handed_over_at_each_step_and_at_the_end(world: World) -> None:
+    """The last time says that it is the last, and comes before the child's last word."""
+    world.step()
+    world.step(Stop(0.0))
+    world.ends()
+
+    assert [False, False] == world.handed_over[:2]
+    assert world.handed_over[-1]
+    assert isinstance(world.said[-1], Stopped)
+
+
+def test_a_dump_is_the_runners(world: World) -> None:
+    """Running jobs are logged when the supervisor asks."""
+    world.step(Dump())
+
+    assert 1 == world.work.dumps
 
 
 def test_enough_jobs_make_room_for_a_successor() -> None:

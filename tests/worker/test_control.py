@@ -71,10 +71,12 @@ def test_a_message_survives_the_line(message: Message) -> None:
 
 def test_counts_survive_the_line() -> None:
     """Names, queues and numbers come back."""
-    read = decode(encode(Count([("jobs.recovered", "mail", 2)])))
+    count = Count([("jobs.recovered", 2, {"queue": "mail"})], [("queue.oldest", 1.5, {})])
+    read = decode(encode(count))
 
     assert isinstance(read, Count)
-    assert [["jobs.recovered", "mail", 2]] == list(read.increments)
+    assert [["jobs.recovered", 2, {"queue": "mail"}]] == list(read.increments)
+    assert [["queue.oldest", 1.5, {}]] == list(read.gauges)
 
 
 def test_a_bootstrap_survives_the_line() -> None:
@@ -173,3 +175,24 @@ def test_a_child_of_another_parent_ends_at_once() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
 
     assert (1, b"") == (done.returncode, done.stdout)
+
+
+def test_a_message_that_fits_in_part_arrives_whole() -> None:
+    """A reader that was slow gets every message whole; one that did not fit at all was refused."""
+    ours, theirs = Channel.pair()
+    message = Fatal(1, "x" * 10_000)
+    sent = 0
+    while ours.send(message):
+        sent += 1
+    received: list[Message] = []
+    while len(received) < sent:
+        found = theirs.receive()
+        received += found
+        if len(received) < sent and not found:
+            assert ours.send(Ready())  # brings the rest of the last one
+            sent += 1
+    ours.close()
+    theirs.close()
+
+    assert [message] * (sent - received.count(Ready())) == [m for m in received if m != Ready()]
+    assert len(received) == sent > 3

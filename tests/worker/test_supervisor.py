@@ -15,15 +15,17 @@ from goose.brokers.base import Delivery, Session, Share, State
 from goose.brokers.memory import MemoryBroker
 from goose.errors import BrokerError, BrokerUnavailable, SessionLost
 from goose.jobs import Job, decode, seal
-from goose.metrics.base import CRASHED, RECOVERED
+from goose.metrics.base import CRASHED, PROCESS_DEATHS, RECOVERED
 from goose.worker.charge import STOP_SLACK, Plan, Tools
 from goose.worker.control import (
     Count,
+    Dump,
     Empty,
     Fatal,
     Leaving,
     Message,
     NewSession,
+    Numbers,
     Ready,
     Refused,
     Stop,
@@ -32,6 +34,7 @@ from goose.worker.control import (
 from goose.worker.errands import run_into
 from goose.worker.notes import Running
 from goose.worker.supervisor import SETTLED, Supervisor
+from goose.worker.witness import NoWitness
 
 TTL = 30.0
 GRACE = 10.0
@@ -116,6 +119,9 @@ class Child:
     def last_tick(self) -> float:
         return self.tick
 
+    def last_contact(self) -> float:
+        return self.tick
+
     def running(self) -> list[Running]:
         return list(self.notes)
 
@@ -143,6 +149,24 @@ class Child:
         return list(taken)
 
 
+class Witness(NoWitness):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.counted: list[tuple[str, int, Any]] = []
+        self.changes: list[tuple[str, Any]] = []
+        self.gone: list[str] = []
+
+    def numbers(self, source: str, changes: Any) -> None:
+        self.changes.append((source, changes))
+
+    def count(self, name: str, value: int, tags: Any) -> None:
+        self.counted.append((name, value, tags))
+
+    def ended(self, source: str) -> None:
+        self.gone.append(source)
+
+
 class World:
     """A supervisor, its broker and its children, and the time they live in."""
 
@@ -154,7 +178,8 @@ class World:
         self.spawn_error: OSError | None = None
         self.hangs = False
         self.born_ready = True
-        tools = Tools(self.broker, self.spawn, self.submit, self, random.Random(1))
+        self.witness = Witness()
+        tools = Tools(self.broker, self.spawn, self.submit, self, random.Random(1), self.witness)
         self.supervisor = Supervisor(Plan(**({"ttl": TTL, "grace": GRACE} | plan)), tools)
 
     def mono(self) -> float:
@@ -301,7 +326,40 @@ def test_what_the_supervisor_did_is_counted_by_a_child(world: World) -> None:
     heard = [message for child in world.living for message in child.heard]
     counts = [message for message in world.living[1].heard if isinstance(message, Count)]
     assert counts == heard
-    assert [Count([(RECOVERED, "default", 2), (CRASHED, "default", 1)])] == counts
+    queue = {"queue": "default"}
+    died = (PROCESS_DEATHS, 1, {"cause": "died"})
+    assert [Count([died, (RECOVERED, 2, queue), (CRASHED, 1, queue)])] == counts
+    assert [*counts[0].increments] == world.witness.counted
+    assert [f"1/{child.pid}"] == world.witness.gone
+
+
+def test_what_a_child_has_counted_goes_to_the_witness(world: World) -> None:
+    """Under the child's place and process id."""
+    child = world.children[0]
+    child.say(Numbers([["counter", "jobs.processed", {}, 3]]))
+    world.run(1)
+
+    assert [(f"1/{child.pid}", [["counter", "jobs.processed", {}, 3]])] == world.witness.changes
+
+
+def test_gauges_of_all_reach_one_child() -> None:
+    """Whoever works hears them; nobody hears them twice."""
+    world = World(processes=2)
+    world.run(1)
+    world.supervisor.tell_gauges([("queue.oldest", 2.0, {"queue": "mail"})])
+
+    heard = [message for child in world.children for message in child.heard]
+    assert [Count((), [("queue.oldest", 2.0, {"queue": "mail"})])] == heard
+
+
+def test_a_dump_reaches_every_child(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """The log names what runs; each child is asked to say where."""
+    child = world.children[0]
+    child.takes("slow")
+    world.supervisor.dump()
+
+    assert "runs 1 jobs: slow" in caplog.text
+    assert [Dump()] == child.heard
 
 
 def test_a_dead_child_can_settle_nothing(world: World) -> None:

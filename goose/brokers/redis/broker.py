@@ -2,46 +2,34 @@
 
 Every verb is one call of a Lua script, which the server runs in one step, so that whatever
 a job's next state is, it is stored in the step that ends the previous one. Time is the
-server's. A `dequeue` that finds nothing leaves its name with the queues and sleeps in a BLPOP
-of their wake lists; whoever makes jobs ready leaves one token for each job, but no more than
-there are sleepers, so that one job wakes one worker. A dequeue also looks by itself when a
-scheduled job of its queues is due, and after some seconds in any case; as an idle server looks
-at its timeouts ten times a second, that may be a tenth of a second late, where `promote_due`
-is not.
+server's. How a `dequeue` that finds nothing sleeps, and is woken, is told in `lending`.
 """
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
-from goose.brokers.base import Capability, Delivery, Session, Share, order
+from goose.brokers.base import Capability, Delivery
 from goose.brokers.redis import scripts
 from goose.brokers.redis.access import grouped
 from goose.brokers.redis.inspector import Inspecting
-from goose.brokers.redis.keys import Domain, Line
+from goose.brokers.redis.keys import Line
+from goose.brokers.redis.lending import Lending
 from goose.brokers.redis.links import Call
-from goose.brokers.redis.records import delivered, micros, pack, when
+from goose.brokers.redis.records import pack, when
 from goose.brokers.redis.scripts import Script
 from goose.brokers.redis.sessions import Sessioned
 from goose.brokers.redis.upkeep import Upkept
-from goose.brokers.redis.waiting import Alarm
-from goose.errors import BrokerUnavailable, SessionLost
+from goose.errors import BrokerUnavailable
 from goose.jobs import Envelope
 
 CHUNK = 500
 """Jobs in one call of a script at most."""
-_LONGEST_NAP = 0.4
-"""Part of the timeout for which a BLPOP waits at most, so that its answer is never late."""
-_MARGIN = 1.0
-"""Seconds for which a sleeper stays known after it should have looked again."""
-_SPREAD = 0.01
-"""Seconds over which sleepers that wait for the same due job are spread."""
 
 
-class RedisBroker(Sessioned, Upkept, Inspecting):
+class RedisBroker(Lending, Sessioned, Upkept, Inspecting):
     """A durable broker on a server, as durable as that is told to be.
 
     Thread-safe, and safe to use on both sides of a fork. Nothing is connected before the
@@ -70,11 +58,6 @@ class RedisBroker(Sessioned, Upkept, Inspecting):
 
             return cast("Self", object.__new__(RedisClusterBroker))
         return object.__new__(cls)
-
-    def __init__(self, place: Any = None, **given: Any) -> None:
-        super().__init__(place, **given)
-        self._unheard: BrokerUnavailable | None = None
-        """A node of a cluster did not answer a call that others did; raised by the next one."""
 
     def __repr__(self) -> str:
         return f"RedisBroker({self._link.where!r})"
@@ -140,99 +123,6 @@ class RedisBroker(Sessioned, Upkept, Inspecting):
                     f"Redis at {link.where}: {confirmed} of {wait} replicas confirmed the jobs "
                     f"within {self.options.wait_timeout:g} s; they are on the master"
                 )
-
-    # --- out -----------------------------------------------------------------------------
-
-    def dequeue(
-        self, session: Session, queues: Sequence[Share], *, limit: int, wait: float
-    ) -> Sequence[Delivery]:
-        """See `Broker.dequeue`; at most about a megabyte of jobs, but at least one."""
-        if wait <= 0:
-            self._alarms.answer()
-            return self._lend(session, queues, limit, None, 0.0)[0]
-        alarm = self._alarms.take()
-        if alarm is None:
-            return self._lend(session, queues, limit, None, 0.0)[0]
-        try:
-            return self._lend_or_sleep(session, queues, limit, wait, alarm)
-        finally:
-            self._alarms.give(alarm)
-
-    def _lend_or_sleep(
-        self, session: Session, queues: Sequence[Share], limit: int, wait: float, alarm: Alarm
-    ) -> Sequence[Delivery]:
-        wakes = [self._keys.line(share.queue).wake for share in queues]
-        longest = self.options.timeout * _LONGEST_NAP
-        deadline = time.monotonic() + wait
-        while True:
-            nap = min(deadline - time.monotonic(), longest)
-            found, due_in = self._lend(session, queues, limit, alarm, max(nap, 0.001) + _MARGIN)
-            if found or alarm.rung or self._closed:
-                return found
-            left = min(deadline - time.monotonic(), longest)
-            if due_in is not None:
-                left = min(left, due_in + self._random.uniform(0.0, _SPREAD))
-            if left > 0 and self._link.doze(wakes, left, alarm):
-                continue
-            if alarm.rung or time.monotonic() >= deadline:
-                return []
-
-    def _lend(
-        self,
-        session: Session,
-        queues: Sequence[Share],
-        limit: int,
-        alarm: Alarm | None,
-        sleep: float,
-    ) -> tuple[list[Delivery], float | None]:
-        """Return the loans, and if there are none the seconds until a job is due.
-
-        Args:
-            session: For whom.
-            queues: Where to look.
-            limit: Jobs at most.
-            alarm: The sleeper, if it sleeps when there is nothing.
-            sleep: Seconds for which it is known as asleep then.
-        """
-        self._ready()
-        unheard, self._unheard = self._unheard, None
-        if unheard is not None:
-            raise unheard
-        lent: list[Delivery] = []
-        next_due: float | None = None
-        asleep = alarm is not None and alarm.registered
-        lines = [self._keys.line(queue) for queue in order(queues, self._random)]
-        for domain, part in self._groups(lines):
-            names = [line.queue for line in part]
-            args = (
-                *(session.key, limit - len(lent), micros(sleep)),
-                *(alarm.name if alarm else b"", b"1" if asleep else b"0", *names),
-            )
-            keys = [domain.sessions, domain.holders, domain.held(session.key), domain.receipt]
-            for line in part:
-                keys += line.dequeue
-            try:
-                reply = self._claim(domain, session, names, Call(scripts.DEQUEUE, keys, args))
-            except BrokerUnavailable as error:
-                if not lent:
-                    raise
-                self._unheard = error  # another node's; what this one lent is not held back
-                break
-            lent += delivered(reply, names, session)
-            if reply[0] >= 0:
-                due = reply[0] / 1e6
-                next_due = due if next_due is None else min(next_due, due)
-            if len(lent) >= limit:
-                break
-        if alarm is not None:
-            alarm.registered = not lent
-        return lent, next_due
-
-    def _claim(self, domain: Domain, session: Session, queues: Sequence[str], call: Call) -> Any:
-        reply = self._link.run(call)
-        if reply == -1:
-            raise SessionLost(f"session {session.key} is dead or was never opened")
-        return reply
 
     # --- settle --------------------------------------------------------------------------
 

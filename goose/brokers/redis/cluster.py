@@ -24,7 +24,7 @@ from goose.brokers.redis.connections import (
     server_pool,
     talk,
 )
-from goose.brokers.redis.links import Call, Link
+from goose.brokers.redis.links import Call, Link, lateness
 from goose.brokers.redis.options import Options
 from goose.brokers.redis.waiting import Alarm
 from goose.errors import BrokerUnavailable
@@ -125,8 +125,10 @@ class ClusterLink(Link):
 
     # --- sleep ---------------------------------------------------------------------------
 
-    def doze(self, keys: Sequence[str], seconds: float, alarm: Alarm) -> bool:
-        """See `Link.doze`; *keys* may be of several slots."""
+    def doze(
+        self, keys: Sequence[str], seconds: float, alarm: Alarm, call: Call | None = None
+    ) -> tuple[bool, Any]:
+        """See `Link.doze`; *keys* may be of several slots, and no call is made behind."""
         asleep: dict[int, tuple[Connections, Any]] = {}
         try:
             for key in keys:
@@ -140,7 +142,7 @@ class ClusterLink(Link):
                     connection.disconnect()
                     server.give(connection)
                     raise
-            return self._await(asleep, seconds, alarm)
+            return self._await(asleep, seconds, alarm), None
         except faults.CAUGHT as error:
             self.reconnect(error)
             raise faults.translated(error, self.where) from error
@@ -153,7 +155,7 @@ class ClusterLink(Link):
         self, asleep: dict[int, tuple[Connections, Any]], seconds: float, alarm: Alarm
     ) -> bool:
         """Return whether one of *asleep* got a token; those that answered are given back."""
-        until = time.monotonic() + seconds + self._options.timeout
+        until = time.monotonic() + seconds + lateness(self._options)
         while asleep:
             ready = alarm.wait(list(asleep), until - time.monotonic())
             if alarm.rung:

@@ -98,6 +98,15 @@ class Connections:
             raise
         return connection
 
+    def spare(self, seconds: float) -> Any:
+        """Return a connection beyond the limit, which waits for *seconds* at most at each step.
+
+        It is not given back but disconnected.
+        """
+        settings: dict[str, Any] = dict(self._source.connection_kwargs)
+        settings |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+        return self._source.connection_class(**settings)
+
     def give(self, connection: Any) -> None:
         """Take back a connection whose answers were all read, or which is disconnected."""
         if self._closed and connection is not None:
@@ -146,14 +155,24 @@ def ensure_connected(connection: Any) -> None:
 
 def talk(connection: Any, requests: Sequence[Request]) -> list[Any]:
     """Send *requests* at once and return the answers, errors among them."""
+    send(connection, requests)
+    return receive(connection, len(requests))
+
+
+def send(connection: Any, requests: Sequence[Request]) -> None:
+    """Send *requests* at once; each will have an answer."""
     try:
         packed = _packed(connection, requests)
     except UnicodeEncodeError:  # an id of another program, of bytes that are no text
         packed = _packed(connection, [tuple(map(_as_bytes, request)) for request in requests])
     ensure_connected(connection)
     connection.send_packed_command(packed, check_health=False)
+
+
+def receive(connection: Any, count: int) -> list[Any]:
+    """Return the next *count* answers, errors among them."""
     answers: list[Any] = []
-    for _ in requests:
+    for _ in range(count):
         try:
             answers.append(connection.read_response(disable_decoding=True))
         except ResponseError as error:

@@ -15,7 +15,8 @@ REFUSED   the server refused and will again;       `Refused`, a `BrokerError`,
 ========= ======================================== =============================================
 
 Errors are known by their code, the first word of what the server says. The driver cuts it off
-where it has a class for it, so classes are looked up first. Before Redis 7 an error inside of
+where it has a class for it, so classes are looked up first; some have no code, and are known by
+a part of their text. Before Redis 7 an error inside of
 a script came with the code in the middle, after a dash.
 """
 
@@ -80,9 +81,26 @@ CODES: Mapping[str, Fault] = {
 }
 """Meanings by code; ``""`` stands for every code not named."""
 
-_FULL = "max number of clients"
-_UNKNOWN = "unauthenticated"
-"""In what a server says that gets a long command before a password."""
+SAID: Mapping[str, Fault] = {
+    "max number of clients": Fault(
+        _LOST, "it has all the clients it may have: raise maxclients, or lower pool="
+    ),
+    # What a server says that gets a long command before a password.
+    "unauthenticated": CODES["NOAUTH"],
+    "CERTIFICATE_VERIFY_FAILED": Fault(
+        _REFUSED,
+        "its certificate cannot be trusted: name the file of the authority that signed it by "
+        "tls_ca=, and the server as the certificate does",
+    ),
+    "CERTIFICATE_REQUIRED": Fault(
+        _REFUSED, "it asks for a certificate of yours: tls_cert= and tls_key= name the files"
+    ),
+    # Perhaps the same, when the server hangs up before it has said so.
+    "EOF occurred in violation of protocol": Fault(
+        _LOST, "the TLS connection failed; if it asks for certificates, give tls_cert= and tls_key="
+    ),
+}
+"""Meanings of errors without a code, by a part of their text."""
 
 CLASSES: Mapping[type[BaseException], str | Fault] = {
     exceptions.BusyLoadingError: "LOADING",
@@ -119,10 +137,9 @@ _CODE = re.compile(r"^-?([A-Z]{2,})\b|-([A-Z]{2,}) ")
 def judge(error: BaseException) -> Fault:
     """Return what *error* means."""
     said = str(error)
-    if _FULL in said:
-        return Fault(_LOST, "it has all the clients it may have: raise maxclients, or lower pool=")
-    if _UNKNOWN in said:
-        return CODES["NOAUTH"]
+    for part, fault in SAID.items():
+        if part in said:
+            return fault
     for class_ in type(error).__mro__:
         known = CLASSES.get(class_)
         if known is None:

@@ -22,6 +22,8 @@ from goose.jobs import Envelope
 
 _CHUNK = 200
 """Jobs changed in one step at most."""
+_PAGE = 1_000
+"""Jobs listed in one step at most."""
 _LOOKS = 20
 """Times a running job is looked for that moves on at every look."""
 _Placed = tuple[float, str, str, bytes]
@@ -69,8 +71,9 @@ class Inspecting(Access):
     def page(
         self, state: State, queue: str | None = None, *, limit: int = 100, after: str | None = None
     ) -> Page:
-        """See `Inspector.page`."""
+        """See `Inspector.page`; at most 1,000 at a time, so that others get their turn."""
         place = _place(after)
+        limit = min(limit, _PAGE)
         if state is State.RUNNING:
             return self._running(queue, limit, place)
         lines = self._lines(queue)

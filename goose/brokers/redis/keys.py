@@ -20,6 +20,7 @@ concerns all of them; the part in braces keeps a domain's keys in one slot.
     goose:{ns:QUEUE}:dead      zset  id -> dead since
     goose:{ns:QUEUE}:sleepers  zset  sleeper -> until
     goose:{ns:QUEUE}:wake      list  a token for each sleeper that should look
+    goose:{ns:QUEUE}:wake:SLEEPER list  a token that ends the sleep of one
     goose:{ns:QUEUE}:stamp     text  written by an enqueue that waits for replicas
 
 A job that is in none of its queue's zsets is running. Instants are microseconds. On a
@@ -85,6 +86,10 @@ class Line:
         dequeue = (self.jobs, self.ready, self.sleepers, self.wake, self.scheduled, self.first)
         object.__setattr__(self, "enqueue", enqueue)
         object.__setattr__(self, "dequeue", dequeue)
+
+    def own_wake(self, sleeper: str) -> str:
+        """Return the key of the list that wakes one sleeper alone."""
+        return f"{self.wake}:{sleeper}"
 
 
 class Keys:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import select
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,15 @@ import redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from goose.brokers.redis import faults
-from goose.brokers.redis.connections import Connections, Request, ensure_connected, make_pool, talk
+from goose.brokers.redis.connections import (
+    Connections,
+    Request,
+    ensure_connected,
+    make_pool,
+    receive,
+    send,
+    talk,
+)
 from goose.brokers.redis.faults import Refused, Remedy
 from goose.brokers.redis.options import Options
 from goose.brokers.redis.scripts import WHEN_FULL, Script
@@ -27,6 +36,15 @@ from goose.errors import BrokerUnavailable
 
 PATIENCE = 1.0
 """Seconds for which a call that the server refuses for the moment is tried again."""
+_LATE = 0.5
+"""Part of the timeout by which the end of a sleep may be late. Together with the longest nap it is
+less than the timeout, so that a silent connection is noticed no later there than anywhere."""
+_TICKS = 0.25
+"""Seconds by which it may be late in any case: some of the ticks in which a server counts."""
+FAREWELL = 0.5
+"""Seconds that each step of ending a sleep before its time may take."""
+_LEFT_OVER = 60
+"""Seconds until a token vanishes whose sleeper had just woken by itself."""
 _SLICE = 0.02
 """Seconds between looks at the alarm where there is no socket to wait for."""
 
@@ -47,6 +65,11 @@ class Call(NamedTuple):
         """Return the command that has all of the script."""
         script = (self.script.when_full if when_full else None) or self.script
         return (b"EVAL", script.text, len(self.keys), *self.keys, *self.args)
+
+
+def lateness(options: Options) -> float:
+    """Return the seconds by which the server may be late to end a sleep."""
+    return max(_LATE * options.timeout, _TICKS)
 
 
 class Link:
@@ -179,48 +202,69 @@ class Link:
 
     # --- sleep ---------------------------------------------------------------------------
 
-    def doze(self, keys: Sequence[str], seconds: float, alarm: Alarm) -> bool:
+    def doze(
+        self, keys: Sequence[str], seconds: float, alarm: Alarm, call: Call | None = None
+    ) -> tuple[bool, Any]:
         """Sleep until there is a token in one of *keys*, *alarm* rings or *seconds* are over.
 
+        Args:
+            keys: Lists of tokens; with a *call* the last is the sleeper's own.
+            seconds: How long to sleep at most.
+            alarm: Ends it.
+            call: Sent right behind, so that the server makes it the moment the sleep ends.
+
         Returns:
-            Whether there was a token, which is taken.
+            Whether there was a token, which is taken; and the answer to *call*, None if it was
+            not carried out.
 
         Raises:
-            BrokerUnavailable: The server is not there, or silent for longer than it may.
+            BrokerUnavailable: The server is not there, or silent for longer than it may;
+                whether *call* was carried out is unknown.
         """
         server = self._server_of(keys[0])
         try:
             connection = server.take(look=True)
             at_rest = False
             try:
-                found = self._pop(connection, keys, max(seconds, 0.001), alarm)
-                at_rest = not alarm.rung
-                return found
+                found = self._pop(server, connection, keys, max(seconds, 0.001), alarm, call)
+                at_rest = True
             finally:
-                # After a ring the server still holds us for waiting. If it takes a token for
-                # us at this very moment, that job waits until the next worker looks anyway.
                 if not at_rest:
                     connection.disconnect()
                 server.give(connection)
         except faults.CAUGHT as error:
             self.reconnect(error)
             raise faults.translated(error, self.where) from error
+        return found
 
-    def _pop(self, connection: Any, keys: Sequence[str], seconds: float, alarm: Alarm) -> bool:
+    def _pop(
+        self,
+        server: Connections,
+        connection: Any,
+        keys: Sequence[str],
+        seconds: float,
+        alarm: Alarm,
+        call: Call | None,
+    ) -> tuple[bool, Any]:
         ensure_connected(connection)
         wire = connection._sock  # noqa: SLF001 - to wait for it
         if not isinstance(wire, socket.socket):  # fakeredis has another kind
-            deadline = time.monotonic() + seconds
-            while not alarm.rung and (left := deadline - time.monotonic()) > 0:
-                if _only(talk(connection, [(b"BLPOP", *keys, min(left, _SLICE))])):
-                    return True
-            return False
-        connection.send_command(b"BLPOP", *keys, seconds)
-        if not alarm.wait([wire.fileno()], seconds + self._options.timeout):
-            if alarm.rung:
-                return False
-            raise redis.TimeoutError(f"BLPOP of {seconds:g} s was not answered")
-        return bool(connection.read_response(disable_decoding=True))
+            return _pop_in_slices(connection, keys, seconds, alarm), None
+        requests: list[Request] = [(b"BLPOP", *keys, seconds)]
+        if call is not None:
+            requests.append(call.request(when_full=self._when_full))
+        send(connection, requests)
+        patience = seconds + lateness(self._options)
+        if not alarm.wait([wire.fileno()], patience):
+            if not alarm.rung:
+                raise redis.TimeoutError(f"BLPOP of {seconds:g} s was not answered")
+            _end_sleep(server, keys[-1], wire)
+        token, *answers = receive(connection, len(requests))
+        if answers and not isinstance(answers[0], ResponseError):
+            return bool(token), answers[0]
+        if isinstance(token, ResponseError):
+            raise token
+        return bool(token), None  # a call that met an error is made once more by itself
 
     # --- servers -------------------------------------------------------------------------
 
@@ -234,6 +278,34 @@ class Link:
     def close(self) -> None:
         """Close all connections, those in use when their call is over."""
         self._server.close()
+
+
+def _pop_in_slices(connection: Any, keys: Sequence[str], seconds: float, alarm: Alarm) -> bool:
+    """Wait for a token on a connection that cannot be waited for together with *alarm*."""
+    deadline = time.monotonic() + seconds
+    while not alarm.rung and (left := deadline - time.monotonic()) > 0:
+        if _only(talk(connection, [(b"BLPOP", *keys, min(left, _SLICE))])):
+            return True
+    return False
+
+
+def _end_sleep(server: Connections, key: str, wire: socket.socket) -> None:
+    """Wake our own sleep by a token in *key*, and wait for its end on *wire*.
+
+    To hang up would not do: the server may be carrying out the call behind the sleep at this
+    very moment, and what it lent would be heard of by nobody.
+    """
+    connection = server.spare(FAREWELL)
+    try:
+        for answer in talk(connection, [(b"RPUSH", key, b"1"), (b"EXPIRE", key, _LEFT_OVER)]):
+            if isinstance(answer, ResponseError):
+                raise answer
+    finally:
+        connection.disconnect()
+    poller = select.poll()
+    poller.register(wire, select.POLLIN)
+    if not poller.poll(FAREWELL * 1000):
+        raise redis.TimeoutError("a sleep that was to end was not answered")
 
 
 def _plain_after(calls: Sequence[Call | Request], number: int) -> list[int]:

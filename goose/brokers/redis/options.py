@@ -51,7 +51,7 @@ class Options:
     """Keeps several applications apart on one server; part of every key."""
     pool: int = 50
     """Connections at most; a caller that finds none free waits for up to *timeout*."""
-    timeout: float = 5.0
+    timeout: float = 4.0
     """Seconds to wait for an answer."""
     connect_timeout: float = 3.0
     """Seconds to wait for a connection."""

@@ -8,9 +8,11 @@ which may just be what fails.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import threading
+import time
 import uuid
 from collections.abc import Sequence
 
@@ -23,9 +25,37 @@ class Alarm:
         """Under which the server knows the sleeper."""
         self.registered = False
         """Whether the server holds it for asleep."""
+        self.place: object = None
+        """Where it is asleep; None if that is not certain."""
+        self.due_mono = math.inf
+        """When a job is due there, as far as the last look saw."""
+        self._until_mono = 0.0
         self.rung = False
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
+
+    def falls_asleep(self, place: object, seconds: float, due_in: float | None) -> None:
+        """Note that a look at *place* found nothing, and the server holds it for asleep now.
+
+        Args:
+            place: Where.
+            seconds: For how long.
+            due_in: Seconds until a job is due there.
+        """
+        now = time.monotonic()
+        self.registered = True
+        self.place = place
+        self.due_mono = math.inf if due_in is None else now + due_in
+        self._until_mono = now + seconds
+
+    def wakes_up(self) -> None:
+        """Note that the server no longer holds it for asleep."""
+        self.registered = False
+        self.place = None
+
+    def sleeps(self, place: object, seconds: float) -> bool:
+        """Say whether the server holds it for asleep at *place*, and will for *seconds*."""
+        return self.place == place and time.monotonic() + seconds <= self._until_mono
 
     def ring(self) -> None:
         """End the sleep of now, or the next one."""

@@ -12,7 +12,8 @@ from typing import TypeVar
 from goose.brokers.sqlite import host
 from goose.brokers.sqlite.options import read
 from goose.brokers.sqlite.registry import leave, share
-from goose.brokers.sqlite.rows import micros
+from goose.brokers.sqlite.rows import has_fresh, micros, place_fresh
+from goose.brokers.sqlite.schema import script
 from goose.brokers.sqlite.statements import Statements
 from goose.brokers.sqlite.writer import Work
 from goose.errors import BrokerError
@@ -43,6 +44,10 @@ class Access:
         """Make the file and its tables, if they are not there; any first use does so too."""
         self._write(lambda _: None)
 
+    def migration(self) -> str:
+        """See `Migrating.migration`."""
+        return script(self.options.namespace)
+
     def close(self) -> None:
         """See `Broker.close`; ends a `dequeue` that blocks. The broker cannot be used again."""
         if self._closed:
@@ -66,9 +71,24 @@ class Access:
             work, options.namespace, options.timeout, durable=durable, single=single
         )
 
+    def _change(self, work: Work[T], *, durable: bool = True) -> T:
+        """As `_write`, for what adds, takes or removes jobs: fresh ones are put in line first."""
+
+        def in_line(connection: sqlite3.Connection) -> T:
+            place_fresh(connection.cursor(), self._statements)
+            return work(connection)
+
+        return self._write(in_line, durable=durable)
+
     def _read(self, query: Work[T]) -> T:
         self._check_open()
         return self._writer.read(query, self.options.namespace, self.options.timeout)
+
+    def _look(self, query: Work[T]) -> T:
+        """As `_read`, for what looks at jobs: fresh ones are put in line first."""
+        if self._read(lambda c: has_fresh(c.cursor(), self._statements)):
+            self._change(lambda _: None, durable=False)
+        return self._read(query)
 
     def _next_receipt(self, cursor: sqlite3.Cursor) -> int:
         """Return a number no loan of this file ever had."""

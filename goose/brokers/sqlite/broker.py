@@ -28,11 +28,12 @@ from goose.brokers.sqlite.rows import (
     Line,
     deliver,
     due,
+    has_fresh,
     loans,
     numbers,
     receipt_of,
     store,
-    store_ready,
+    store_fresh,
 )
 from goose.brokers.sqlite.schema import DEAD, READY, SCHEDULED
 from goose.brokers.sqlite.sessions import Sessioned, check_session
@@ -44,6 +45,8 @@ _WATCH_FIRST = 0.001
 """Seconds between the first looks at the change counter; each is a fiftieth longer …"""
 _WATCH_LAST = 0.010
 """… up to this, half a second after the last job."""
+_PLACE_EVERY = 500
+"""Lone enqueues of which one puts the others in line, so that never too many wait for that."""
 _WATCH_BLINDLY = 1.0
 """Seconds after which it looks at the jobs in any case: the file may be another by now."""
 
@@ -82,6 +85,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         super().__init__(place, wall=wall, uptime=uptime, **options)
         self._wake_next = False
         self._pause = _WATCH_FIRST
+        self._lone = -1
 
     def __repr__(self) -> str:
         return f"SQLiteBroker({self.options.path!r})"
@@ -91,15 +95,16 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
     def enqueue(self, envelopes: Sequence[Envelope]) -> None:
         """See `Broker.enqueue`; all in one transaction."""
         job = envelopes[0] if len(envelopes) == 1 else None
-        if job and job.delay is None and job.due_at is None:
-            self._write(lambda c: store_ready(c, self._statements, job, self._now()), single=True)
+        self._lone += 1
+        if job and job.delay is None and job.due_at is None and self._lone % _PLACE_EVERY:
+            self._write(lambda c: store_fresh(c, self._statements, job, self._now()), single=True)
         else:
             self.schedule(envelopes)
 
     def schedule(self, envelopes: Sequence[Envelope]) -> None:
         """See `Broker.schedule`; due instants to the microsecond."""
         if envelopes:
-            self._write(lambda c: store(c.cursor(), self._statements, envelopes, self._now()))
+            self._change(lambda c: store(c.cursor(), self._statements, envelopes, self._now()))
 
     def enqueue_within(self, connection: sqlite3.Connection, envelopes: Sequence[Envelope]) -> None:
         """See `Transactional.enqueue_within`; *connection* is one of `sqlite3`.
@@ -133,7 +138,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
             next_due = self._next_due(queues, session)
             if next_due is not None and next_due <= self._now():
                 # After a power cut no loan is good, so this one need not survive it.
-                found = self._write(lambda c: self._lend(c, session, queues, limit), durable=False)
+                found = self._change(lambda c: self._lend(c, session, queues, limit), durable=False)
                 self._pause = _WATCH_FIRST
             if found or woken or wait <= 0 or not self._watch(queues, session, deadline):
                 return found
@@ -187,7 +192,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         return False
 
     def _next_due(self, queues: Sequence[Share], session: Session) -> int | None:
-        """Return when the next job of *queues* is due, in microseconds; 0 if one is ready.
+        """Return when the next job of *queues* is due, in microseconds; 0 if one is or may be ready.
 
         Raises:
             SessionLost: *session* is dead.
@@ -196,6 +201,8 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         def look(connection: sqlite3.Connection) -> int | None:
             cursor, next_due = connection.cursor(), None
             check_session(cursor, self._statements, session)
+            if has_fresh(cursor, self._statements):
+                return 0  # of whatever queue: lending puts it in line first
             for share_ in queues:
                 if cursor.execute(self._statements.has_ready, (share_.queue,)).fetchone():
                     return 0
@@ -245,7 +252,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
                 cursor.execute(statement, (pairs,))
             return lost
 
-        lost = set(self._write(work, durable=durable))
+        lost = set(self._change(work, durable=durable))
         return [delivery for delivery in deliveries if receipt_of(delivery) in lost] if lost else []
 
     def _settle_each(
@@ -268,7 +275,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
                     lost.append(delivery)
             return lost
 
-        return self._write(work)
+        return self._change(work)
 
     # --- life ----------------------------------------------------------------------------
 

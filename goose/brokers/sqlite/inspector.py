@@ -58,7 +58,7 @@ class Inspecting(Access):
                 for queue in sorted(counts)
             ]
 
-        return self._read(_at_one_moment(look))
+        return self._look(_at_one_moment(look))
 
     def _oldest(self, connection: sqlite3.Connection, queue: str) -> float | None:
         statement = self._inspection[State.READY].oldest
@@ -76,14 +76,14 @@ class Inspecting(Access):
                 row = connection.execute(statements.count_queue, (queue,)).fetchone()
             return int(row[0])
 
-        return self._read(look)
+        return self._look(look)
 
     def page(
         self, state: State, queue: str | None = None, *, limit: int = 100, after: str | None = None
     ) -> Page:
         """See `Inspector.page`."""
         place = _place(after)
-        rows = self._read(_at_one_moment(lambda c: self._rows(c, state, queue, place, limit + 1)))
+        rows = self._look(_at_one_moment(lambda c: self._rows(c, state, queue, place, limit + 1)))
         more = len(rows) > limit
         rows = rows[:limit]
         return Page(
@@ -115,7 +115,7 @@ class Inspecting(Access):
     def find(self, id: str) -> Stored | None:  # noqa: A002 - the contract's name
         """See `Inspector.find`."""
         statement = self._inspection[State.READY].find
-        row = self._read(lambda c: c.execute(statement, (id,)).fetchone())
+        row = self._look(lambda c: c.execute(statement, (id,)).fetchone())
         return _stored(row) if row else None
 
     # --- changing ------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class Inspecting(Access):
                 connection.execute(statements.delete, (part,))
                 return {name for (name,) in found}
 
-            removed |= self._write(work)
+            removed |= self._change(work)
         return [name for name in dict.fromkeys(ids) if name in removed]
 
     def promote(self, ids: Sequence[str]) -> Sequence[str]:
@@ -190,7 +190,7 @@ class Inspecting(Access):
         until = self._now() - round(older_than * 1e6) if older_than > 0 else 1 << 62
         removed = 0
         while True:
-            part = self._write(lambda c: c.execute(statement, (queue, until, _CHUNK)).rowcount)
+            part = self._change(lambda c: c.execute(statement, (queue, until, _CHUNK)).rowcount)
             removed += part
             if part < _CHUNK:
                 return removed
@@ -205,7 +205,7 @@ class Inspecting(Access):
             line = Line(cursor, self._statements, self._now())
             return [name for name in dict.fromkeys(ids) if change(cursor, line, name)]
 
-        return self._write(work) if ids else []
+        return self._change(work) if ids else []
 
 
 def _at_one_moment(query: Work[T]) -> Work[T]:

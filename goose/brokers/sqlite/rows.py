@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from goose.brokers.base import Delivery, Session
-from goose.brokers.sqlite.schema import READY, SCHEDULED
+from goose.brokers.sqlite.schema import FRESH, READY, SCHEDULED
 from goose.brokers.sqlite.statements import Statements
 from goose.jobs import Envelope
 
@@ -73,18 +73,38 @@ def store(
         if left < size:
             continue
         rows = ",".join(["(?,?,?,?,?,?,?)"] * size)
-        statement = f"{statements.store}{rows} ON CONFLICT (id) DO NOTHING"
+        statement = f"{statements.store}{rows} ON CONFLICT (id) WHERE state < 4 DO NOTHING"
         while left >= size:
             cursor.execute(statement, values[position : position + 7 * size])
             position += 7 * size
             left -= size
 
 
-def store_ready(
+def store_fresh(
     connection: sqlite3.Connection, statements: Statements, job: Envelope, now: int
 ) -> None:
-    """Insert one job that is ready, as `store` does: the usual call by far, in one statement."""
-    connection.execute(statements.store_ready, (job.id, job.queue, now, job.group, job.body))
+    """Insert one job that is ready, for the next one to put in line: the usual call by far."""
+    connection.execute(statements.store_fresh, (job.id, job.queue, now, job.group, job.body))
+
+
+def has_fresh(cursor: sqlite3.Cursor, statements: Statements) -> bool:
+    """Say whether there are jobs that are not in line yet."""
+    newest = cursor.execute(statements.newest).fetchone()
+    return newest is not None and newest[0] == FRESH
+
+
+def place_fresh(cursor: sqlite3.Cursor, statements: Statements) -> None:
+    """Put fresh jobs in line, each at the back of its queue, but drop those stored already.
+
+    Every transaction that adds, takes or removes jobs does so first. Else a job could be taken
+    before those that came earlier; one stored again while its first copy runs would be found
+    out too late; and other rows would come after fresh ones, where nobody looks for them.
+    """
+    if not has_fresh(cursor, statements):
+        return
+    last = cursor.execute(statements.last_placed).fetchone() or (0,)
+    cursor.execute(statements.place, last)
+    cursor.execute(statements.drop_doubles, last)
 
 
 def deliver(

@@ -4,6 +4,11 @@ One row per stored job, in one of four states, each with its own small index, so
 changing state touches two indexes and a finished job leaves nothing behind. Instants are
 whole microseconds since the epoch.
 
+A lone enqueue waits for the disk, and the fewer pages it writes the shorter. So it stores a
+*fresh* row, which is in no index yet: one page instead of three. Fresh rows are the last ones
+of the table, and whoever writes next puts them in line first (`rows.place_fresh`), as does
+who looks at the line. Only then is it seen whether the id was stored already.
+
 ``at`` is since when a job is in its state, but for a loan, which keeps since when the job was
 ready, beside ``lent_at``. ``rank`` is the place in the line, lowest first, ties by ``seq``. A ready job's rank is the
 instant it became ready, or one more than the last of its queue if the wall clock went back;
@@ -21,18 +26,18 @@ import time
 
 from goose.errors import BrokerError
 
-VERSION = 1
+VERSION = 2
 """Version of the tables this Goose makes and reads."""
 
-SCHEDULED, READY, RUNNING, DEAD = range(4)
-"""States of a job."""
+SCHEDULED, READY, RUNNING, DEAD, FRESH = range(5)
+"""States of a job; a fresh one is ready, and not in line yet."""
 LIVE, LOST, GONE = range(3)
 """States of a session: beating, held for dead with loans left, only its name remembered."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS {p}jobs (
     seq INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
+    id TEXT NOT NULL,
     queue TEXT NOT NULL,
     state INTEGER NOT NULL,
     rank INTEGER NOT NULL,
@@ -43,6 +48,7 @@ CREATE TABLE IF NOT EXISTS {p}jobs (
     grp TEXT,
     body BLOB NOT NULL
 );
+CREATE UNIQUE INDEX IF NOT EXISTS {p}jobs_id ON {p}jobs (id) WHERE state < 4;
 CREATE INDEX IF NOT EXISTS {p}jobs_scheduled ON {p}jobs (queue, rank) WHERE state = 0;
 CREATE INDEX IF NOT EXISTS {p}jobs_ready ON {p}jobs (queue, rank) WHERE state = 1;
 CREATE INDEX IF NOT EXISTS {p}jobs_running ON {p}jobs (holder) WHERE state = 2;
@@ -69,6 +75,15 @@ def prefix(namespace: str) -> str:
     return f"goose_{namespace}_" if namespace else "goose_"
 
 
+def script(namespace: str) -> str:
+    """Return the statements that make the tables of *namespace* from nothing."""
+    p = prefix(namespace)
+    first = (
+        f"INSERT INTO {p}meta VALUES ({VERSION}, CAST(strftime('%s', 'now') AS INTEGER) * 1000000)"
+    )
+    return f"{_TABLES.format(p=p).strip()};\n{first};\n"
+
+
 def is_present(connection: sqlite3.Connection | sqlite3.Cursor, namespace: str) -> bool:
     """Return whether the tables are there and complete."""
     p = prefix(namespace)
@@ -82,6 +97,11 @@ def is_present(connection: sqlite3.Connection | sqlite3.Cursor, namespace: str) 
         raise BrokerError(
             f"the tables {p}* are of version {version}, this Goose knows {VERSION}: "
             "upgrade goose-jobs in every program that uses the file"
+        )
+    if version is not None and version < VERSION:
+        raise BrokerError(
+            f"the tables {p}* are of version {version}, made before the first release; this Goose "
+            f"knows {VERSION}: take another file"
         )
     return version is not None
 

@@ -29,12 +29,23 @@ class Statements:
 
     # In. Parameters of `store`, repeated for each row: id, queue, state, rank, at, grp, body.
     store: str = "INSERT INTO {p}jobs (id, queue, state, rank, at, grp, body) VALUES "
-    # One ready job, as `Line.back` places it. Parameters: id, queue, now, group, body.
-    store_ready: str = (
-        "INSERT INTO {p}jobs (id, queue, state, rank, at, grp, body) VALUES (?1, ?2, 1, "
-        "max(?3, coalesce((SELECT max(rank) + 1 FROM {p}jobs WHERE state = 1 AND queue = ?2), ?3)), "
-        "?3, ?4, ?5) ON CONFLICT (id) DO NOTHING"
+    # One job that is ready, not in line yet. Parameters: id, queue, now, group, body.
+    store_fresh: str = (
+        "INSERT INTO {p}jobs (id, queue, state, rank, at, grp, body) "
+        "VALUES (?1, ?2, 4, ?3, ?3, ?4, ?5)"
     )
+    # Putting fresh jobs in line: those after the last row that is none.
+    newest: str = "SELECT state FROM {p}jobs ORDER BY seq DESC LIMIT 1"
+    last_placed: str = "SELECT seq FROM {p}jobs WHERE +state < 4 ORDER BY seq DESC LIMIT 1"
+    place: str = (
+        "UPDATE OR IGNORE {p}jobs SET state = 1, rank = fresh.place FROM ("
+        "SELECT f.seq AS number, max(max(f.rank) OVER (PARTITION BY f.queue ORDER BY f.seq), "
+        "coalesce((SELECT max(r.rank) + 1 FROM {p}jobs AS r "
+        "WHERE r.state = 1 AND r.queue = f.queue), 0)) AS place "
+        "FROM {p}jobs AS f WHERE f.seq > ?1 AND +f.state = 4) AS fresh "
+        "WHERE seq = fresh.number"
+    )
+    drop_doubles: str = "DELETE FROM {p}jobs WHERE seq > ? AND +state = 4"
     last_rank: str = "SELECT max(rank) FROM {p}jobs WHERE state = 1 AND queue = ?"
     first_rank: str = "SELECT min(rank) FROM {p}jobs WHERE state = 1 AND queue = ?"
 
@@ -139,7 +150,7 @@ class Inspection:
     find: str = (
         f"SELECT j.rank, j.seq, {_SHOWN}, coalesce(j.lent_at, j.at), "
         "j.rank, s.id, s.epoch FROM {p}jobs AS j LEFT JOIN {p}sessions AS s ON s.seq = j.holder "
-        "WHERE j.id = ?"
+        "WHERE j.id = ? AND j.state < 4"
     )
     oldest: str = (
         "SELECT min(at) FROM (SELECT at FROM (SELECT at FROM {p}jobs WHERE state = 1 "
@@ -147,14 +158,20 @@ class Inspection:
         "FROM {p}jobs WHERE state = 1 AND queue = ?1 AND rank >= 0 ORDER BY rank, seq LIMIT 1))"
     )
     in_state: str = (
-        "SELECT id FROM {p}jobs WHERE state = {s} AND id IN (SELECT value FROM json_each(?))"
+        "SELECT id FROM {p}jobs WHERE state < 4 AND state = {s} "
+        "AND id IN (SELECT value FROM json_each(?))"
     )
-    delete: str = "DELETE FROM {p}jobs WHERE state = {s} AND id IN (SELECT value FROM json_each(?))"
-    move: str = "UPDATE {p}jobs SET state = 1, rank = ?, at = ? WHERE id = ? AND state = {s}"
-    queue_of: str = "SELECT queue, at FROM {p}jobs WHERE id = ? AND state = {s}"
+    delete: str = (
+        "DELETE FROM {p}jobs WHERE state < 4 AND state = {s} "
+        "AND id IN (SELECT value FROM json_each(?))"
+    )
+    move: str = (
+        "UPDATE {p}jobs SET state = 1, rank = ?, at = ? WHERE id = ? AND state < 4 AND state = {s}"
+    )
+    queue_of: str = "SELECT queue, at FROM {p}jobs WHERE id = ? AND state < 4 AND state = {s}"
     replay: str = (
         "UPDATE {p}jobs SET queue = ?, state = 1, rank = ?, at = ?, grp = ?, body = ? "
-        "WHERE id = ? AND state = {s}"
+        "WHERE id = ? AND state < 4 AND state = {s}"
     )
     purge: str = (
         "DELETE FROM {p}jobs WHERE seq IN (SELECT seq FROM {p}jobs WHERE state = {s} "

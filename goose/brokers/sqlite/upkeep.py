@@ -33,7 +33,7 @@ class Upkept(Access):
         now = self._now()
         promoted = 0
         if any(rank <= now for _, rank in self._read(self._dues)):
-            promoted = self._write(lambda c: self._promote(c, limit), durable=False)
+            promoted = self._change(lambda c: self._promote(c, limit), durable=False)
         trimmed = self._trim_if_needed(now)
         next_due = min((rank for _, rank in self._read(self._dues)), default=None)
         next_due_in = None if next_due is None else max(0.0, (next_due - self._now()) / 1e6)

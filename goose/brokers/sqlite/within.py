@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from goose.brokers.sqlite.faults import translate
 from goose.brokers.sqlite.options import Options
-from goose.brokers.sqlite.rows import store
+from goose.brokers.sqlite.rows import place_fresh, store
 from goose.brokers.sqlite.schema import is_present
 from goose.brokers.sqlite.statements import Statements
 from goose.errors import BrokerError, ConfigError
@@ -42,6 +42,7 @@ def store_within(
         if begun:
             _begin(connection, cursor)
         with _all_or_nothing(connection, begun):
+            place_fresh(cursor, statements)
             store(cursor, statements, envelopes, now)
     except sqlite3.Error as error:
         raise translate(error, options.path) from error

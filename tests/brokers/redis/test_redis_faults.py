@@ -8,6 +8,7 @@ import pytest
 from redis import exceptions
 
 from goose.brokers.redis.faults import CLASSES, CODES, Remedy, judge, translated
+from goose.brokers.redis.faults import SAID as TEXTS
 from goose.errors import BrokerError, BrokerUnavailable
 
 RETRY, RECONNECT, LOST, REFUSED = Remedy
@@ -74,6 +75,9 @@ def test_codes(code: str, remedy: Remedy) -> None:
         (exceptions.ResponseError("unknown command"), REFUSED),
         (exceptions.ResponseError("max number of clients reached"), LOST),
         (exceptions.ConnectionError("max number of clients reached"), LOST),
+        (exceptions.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"), REFUSED),
+        (exceptions.ConnectionError("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]"), REFUSED),
+        (exceptions.ConnectionError("EOF occurred in violation of protocol"), LOST),
         (exceptions.ConnectionError("Connection reset by peer"), LOST),
         (exceptions.TimeoutError("Timeout reading from socket"), LOST),
         (exceptions.InvalidResponse("Protocol Error"), LOST),
@@ -118,6 +122,10 @@ def test_what_stays_is_refused_with_advice() -> None:
 
 def test_every_meaning_has_advice() -> None:
     """No entry of the tables is without words."""
-    faults = [*CODES.values(), *(known for known in CLASSES.values() if not isinstance(known, str))]
+    faults = [
+        *CODES.values(),
+        *TEXTS.values(),
+        *(known for known in CLASSES.values() if not isinstance(known, str)),
+    ]
 
     assert [] == [fault for fault in faults if len(fault.advice) < 10]

@@ -1,8 +1,4 @@
-"""The Redis campaign in its small form: ``pytest tests/chaos/redis_small.py``.
-
-Not collected with the others: once it ended with a job counted as lost that may have been
-scheduled still in a queue of its own, which the drain does not wait for.
-"""
+"""The fault campaign on Redis in its small form: every kind once that needs no long wait."""
 
 from __future__ import annotations
 

@@ -1,0 +1,222 @@
+"""Connections to one database, lent to one call at a time, each of which ends in time.
+
+They are made where they are needed, in the caller's thread, so that an error of connecting is
+the caller's to see, and that the first call after an outage finds the server. The driver's
+own pool would connect in threads of its own, after growing pauses, and those threads do not
+survive a fork. One that lay idle is looked at before it is lent: if the server closed it, it
+is left.
+
+No answer is waited for longer than the timeout: the server gives up first (a lock after half
+of it, a statement after nine tenths) and says so, and where the server does not even do that
+the connection is closed and the outcome is unknown.
+
+After a fork the child begins with none. Its copies of the inherited ones are closed without a
+word to the server, so those of the parent go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from math import ceil
+from typing import Any, TypeVar, cast
+
+import psycopg
+
+from goose.brokers.postgres.arrays import teach
+from goose.brokers.postgres.faults import CAUGHT
+from goose.brokers.postgres.options import Options
+from goose.errors import BrokerUnavailable
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+_SESSION = (
+    "SET default_transaction_isolation = 'read committed';"
+    "SET lock_timeout = {lock}; SET statement_timeout = {statement};"
+    "SET idle_in_transaction_session_timeout = {idle};"
+    # The right plans do not depend on how full the tables were when they were last looked at.
+    "SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off;"
+    # Rows are locked in the order they are named in, which is that of their ids.
+    "SET enable_hashjoin = off; SET enable_mergejoin = off;"
+    "SET plan_cache_mode = force_generic_plan"
+)
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
+
+class Connection(psycopg.Connection[Row]):
+    """A connection whose waits end."""
+
+    patience = 5.0
+    """Seconds to wait for an answer."""
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
+        """Wait for *gen* as the driver does, but no longer than `patience`."""
+        return super().wait(_bounded(gen, time.monotonic() + self.patience), *args, **options)
+
+
+def _bounded(gen: Generator[Any, Any, T], deadline: float) -> Generator[Any, Any, T]:
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > deadline:
+                raise psycopg.OperationalError("no answer came in time")
+            wanted = gen.send(ready)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+
+
+class Connections:
+    """The connections of this process to one database. Thread-safe."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._idle: list[Connection] = []
+        self._lent: set[Connection] = set()
+        self._count = 0
+        self._changed = threading.Condition(threading.Lock())
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            inherited = [*self._idle, *self._lent]
+            self._begin()
+            for connection in inherited:
+                _forsake(connection)
+
+    @contextmanager
+    def lend(self) -> Iterator[Connection]:
+        """Lend a connection, in no transaction, for the block; a broken one is closed after it.
+
+        Raises:
+            BrokerUnavailable: All are in use, and stay so.
+            psycopg.Error: It could not be made.
+        """
+        connection = self._take()
+        try:
+            yield connection
+        finally:
+            self._give(connection)
+
+    def _take(self) -> Connection:
+        self._check_process()
+        limit, patience = self._options.pool, self._options.timeout
+        with self._changed:
+            if self._count >= limit and not self._changed.wait_for(
+                lambda: self._count < limit, patience
+            ):
+                raise BrokerUnavailable(
+                    f"all {limit} connections to PostgreSQL at {self._options.where} were in use "
+                    f"for {patience:g} s; raise pool="
+                )
+            self._count += 1
+            connection = self._idle.pop() if self._idle else None
+        try:
+            if connection is not None and _is_stale(connection):
+                _end(connection)
+                connection = None
+            if connection is None:
+                connection = self.connect()
+            self._lent.add(connection)
+        except BaseException:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify()
+            raise
+        return connection
+
+    def _give(self, connection: Connection) -> None:
+        status = connection.pgconn.transaction_status
+        usable = not self._closed and status == psycopg.pq.TransactionStatus.IDLE
+        if not usable:
+            _end(connection)
+        with self._changed:
+            self._lent.discard(connection)
+            self._count -= 1
+            if usable:
+                self._idle.append(connection)
+            self._changed.notify()
+
+    def connect(self) -> Connection:
+        """Make a connection of one's own, which this object will not know."""
+        options = self._options
+        pooled = options.notify == "off"
+        parameters: dict[str, Any] = {
+            **_timeouts(options),
+            **options.server,
+            "prepare_threshold": None if pooled else 0,
+        }
+        connection = Connection.connect(autocommit=True, **parameters)
+        try:
+            connection.patience = options.timeout
+            teach(connection.adapters)
+            if not pooled:
+                connection.execute(_session(options), prepare=False)
+        except BaseException:
+            _end(connection)
+            raise
+        return connection
+
+    def drop(self) -> None:
+        """Close those that are idle: the server they lead to is gone, or is another."""
+        self._check_process()
+        with self._changed:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            _end(connection)
+
+    def close(self) -> None:
+        """Close those that are idle now, and the others when they are given back."""
+        self._closed = True
+        self.drop()
+
+
+def _timeouts(options: Options) -> Mapping[str, Any]:
+    milliseconds = str(max(1, round(options.timeout * 1000)))
+    return {
+        "connect_timeout": ceil(options.connect_timeout),
+        # A peer that vanished without a word is noticed, also where nothing is being sent.
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": milliseconds,
+    }
+
+
+def _session(options: Options) -> bytes:
+    milliseconds = options.timeout * 1000
+    return _SESSION.format(
+        lock=round(milliseconds * 0.5),
+        statement=round(milliseconds * 0.9),
+        idle=round(milliseconds * 2),
+    ).encode()
+
+
+def _is_stale(connection: Connection) -> bool:
+    """Return whether the server said something meanwhile, which can only be goodbye."""
+    if connection.closed:
+        return True
+    poller = select.poll()
+    poller.register(connection.pgconn.socket, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _end(connection: Connection) -> None:
+    with contextlib.suppress(*CAUGHT):
+        connection.close()
+
+
+def _forsake(connection: Connection) -> None:
+    """Close this process's copy of a connection of the parent's."""
+    with contextlib.suppress(*CAUGHT):
+        os.close(connection.pgconn.socket)

@@ -1,0 +1,116 @@
+-- schema.sql: every table, index and function, as version 1 of them.
+--
+-- One row per stored job, in one of four states, each with a small index of its own, so that a
+-- change of state touches little and a finished job leaves nothing behind. Instants are whole
+-- microseconds since the epoch, by the server's clock.
+--
+-- jobs.rank   the place in the line, lowest first: the instant it became ready; of a scheduled
+--             job the instant it is due, which it keeps when promoted; below zero if prioritised.
+--             A loan keeps it, so that a released job is in front again.
+-- jobs.at     since when the job is in its state; of a loan, since when it was ready
+-- jobs.state  0 scheduled, 1 ready, 2 running, 3 dead
+-- sessions.state  0 live, 1 dead with loans perhaps left, 2 only its name remembered
+
+CREATE SCHEMA IF NOT EXISTS {s};
+
+CREATE TABLE {s}.jobs (
+    rank bigint NOT NULL,
+    at bigint NOT NULL,
+    holder bigint,
+    receipt bigint,
+    lent_at bigint,
+    state smallint NOT NULL,
+    id text COLLATE "C" PRIMARY KEY,
+    queue text COLLATE "C" NOT NULL,
+    grp text,
+    body bytea NOT NULL
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.0,
+    autovacuum_vacuum_threshold = 20000,
+    autovacuum_vacuum_insert_threshold = -1,
+    autovacuum_analyze_scale_factor = 0.2,
+    autovacuum_analyze_threshold = 20000,
+    autovacuum_vacuum_cost_delay = 0
+);
+CREATE INDEX jobs_scheduled ON {s}.jobs (rank) WHERE state = 0;
+CREATE INDEX jobs_ready ON {s}.jobs (queue, rank) WHERE state = 1;
+CREATE INDEX jobs_running ON {s}.jobs (holder) WHERE state = 2;
+CREATE INDEX jobs_dead ON {s}.jobs (queue, rank) WHERE state = 3;
+
+CREATE TABLE {s}.sessions (
+    seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    deadline bigint NOT NULL,
+    ended_at bigint,
+    epoch integer NOT NULL,
+    state smallint NOT NULL DEFAULT 0,
+    id text COLLATE "C" NOT NULL,
+    UNIQUE (id, epoch)
+) WITH (
+    fillfactor = 50,
+    autovacuum_vacuum_scale_factor = 0.0,
+    autovacuum_vacuum_threshold = 500,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+-- oldest: the oldest version of the tables whose programs may still use these.
+-- home: tells these tables from others of the same name, in another database.
+CREATE TABLE {s}.meta (
+    version integer PRIMARY KEY,
+    oldest integer NOT NULL,
+    home uuid NOT NULL DEFAULT gen_random_uuid(),
+    made_at timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO {s}.meta (version, oldest) VALUES (1, 1);
+
+-- For programs in any language: store a call inside the caller's transaction and wake a worker
+-- when that commits. Returns the job's id.
+CREATE FUNCTION {s}.enqueue(
+    fn text,
+    args jsonb DEFAULT '[]',
+    kwargs jsonb DEFAULT '{}',
+    queue text DEFAULT 'default',
+    delay interval DEFAULT NULL,
+    due_at timestamptz DEFAULT NULL,
+    retry jsonb DEFAULT NULL,
+    timeout double precision DEFAULT NULL
+) RETURNS text LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    made_at double precision := extract(epoch FROM clock_timestamp());
+    now_us bigint := floor(made_at * 1000000);
+    due_us bigint := coalesce(
+        now_us + (extract(epoch FROM enqueue.delay) * 1000000)::bigint,
+        (extract(epoch FROM enqueue.due_at) * 1000000)::bigint,
+        0
+    );
+    hex text := lpad(to_hex(now_us / 1000), 12, '0') || '7'
+        || substr(replace(gen_random_uuid()::text, '-', ''), 14);
+    made_id text := (hex::uuid)::text;
+BEGIN
+    IF enqueue.fn IS NULL OR position(':' IN enqueue.fn) = 0 THEN
+        RAISE EXCEPTION 'fn is %, not module:name', quote_nullable(enqueue.fn) USING ERRCODE = '22023';
+    END IF;
+    IF enqueue.queue IS NULL OR enqueue.queue !~ '^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,99}$' THEN
+        RAISE EXCEPTION '% cannot name a queue', quote_nullable(enqueue.queue) USING ERRCODE = '22023';
+    END IF;
+    IF jsonb_typeof(enqueue.args) IS DISTINCT FROM 'array'
+       OR jsonb_typeof(enqueue.kwargs) IS DISTINCT FROM 'object' THEN
+        RAISE EXCEPTION 'args must be a JSON array and kwargs a JSON object' USING ERRCODE = '22023';
+    END IF;
+    INSERT INTO {s}.jobs (id, queue, state, rank, at, body)
+    VALUES (
+        made_id,
+        enqueue.queue,
+        CASE WHEN due_us > now_us THEN 0 ELSE 1 END,
+        greatest(due_us, now_us),
+        now_us,
+        convert_to((jsonb_strip_nulls(jsonb_build_object(
+            'v', 1, 'id', made_id, 'fn', enqueue.fn, 'queue', enqueue.queue, 'enqueued_at', made_at,
+            'retry', enqueue.retry, 'timeout', enqueue.timeout
+        -- Outside of what is stripped: a null among the arguments is an argument.
+        )) || jsonb_build_object('args', enqueue.args, 'kwargs', enqueue.kwargs))::text, 'UTF8')
+    );
+    PERFORM pg_notify('{channel}', enqueue.queue);
+    RETURN made_id;
+END
+$function$;

@@ -1,0 +1,14 @@
+-- store.sql: keep jobs, each ready or scheduled; ids that are stored already are left out.
+-- In the order of ids, so that two callers with the same ids cannot wait for each other.
+INSERT INTO {s}.jobs (id, queue, state, rank, at, grp, body)
+SELECT n.id, n.queue, CASE WHEN n.due > t.now THEN 0 ELSE 1 END,
+       CASE WHEN n.due > t.now THEN n.due ELSE t.now + n.place END, t.now, n.grp, n.body
+FROM (SELECT {now} AS now) AS t
+CROSS JOIN LATERAL (
+    SELECT i.id, i.queue, i.grp, i.body, i.place, coalesce(t.now + i.delay, i.due_at, 0) AS due
+    FROM unnest(%(ids)b::text[], %(queues)b::text[], %(groups)b::text[], %(bodies)b::bytea[],
+                %(delays)b::int8[], %(dues)b::int8[])
+        WITH ORDINALITY AS i (id, queue, grp, body, delay, due_at, place)
+    ORDER BY i.id, i.place
+) AS n
+ON CONFLICT DO NOTHING

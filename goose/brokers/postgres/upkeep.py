@@ -1,0 +1,59 @@
+"""Upkeep: makes due jobs ready, and lets old dead ones go."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from goose.brokers.base import Promotion
+from goose.brokers.postgres.access import Access
+from goose.brokers.postgres.rows import micros
+
+_SLOW = 0.02
+"""Seconds of looking for dead jobs to drop after which it pauses fifty times as long."""
+_TRIM = 1000
+"""Dead jobs dropped by one call at most."""
+
+
+class Upkept(Access):
+    """Implements `Upkeep`."""
+
+    def __init__(self, place: str | None = None, **given: Any) -> None:
+        super().__init__(place, **given)
+        self._next_trim = 0.0
+
+    def promote_due(self, *, limit: int) -> Promotion:
+        """See `Upkeep.promote_due`. `dequeue` promotes for itself when it is idle."""
+        due_in, some_dead = self._dues()
+        promoted = 0
+        if due_in is not None and due_in <= 0:
+            promoted = self._promote(limit)
+            due_in, some_dead = self._dues()
+        trimmed = self._trim() if some_dead else 0
+        return Promotion(promoted, None if due_in is None else max(0.0, due_in), trimmed)
+
+    def _dues(self) -> tuple[float | None, bool]:
+        """Return the seconds until the next job is due, and whether there are dead ones."""
+        [(due_in, some_dead)] = self._rows("next_due", {}, again=True)
+        return None if due_in is None else due_in / 1e6, some_dead
+
+    def _promote(self, limit: int) -> int:
+        rows = self._rows("promote_due", {"limit": limit}, again=True)
+        if rows:
+            self._announce({queue for queue, _ in rows})
+        return len(rows)
+
+    def _trim(self) -> int:
+        begun = time.monotonic()
+        if begun < self._next_trim:
+            return 0
+        options = self.options
+        values = {
+            "keep": options.dead_max_count,
+            "age": micros(options.dead_max_age),
+            "limit": _TRIM,
+        }
+        trimmed = self._run("trim", values, again=True)
+        took = time.monotonic() - begun
+        self._next_trim = begun + 51 * took if took > _SLOW else 0.0
+        return trimmed

@@ -1,0 +1,234 @@
+"""`goose doctor` finds what is wrong, names it by a code, and changes nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import goose
+from goose.brokers.memory import MemoryBroker
+from goose.cli import checkups, findings
+from goose.cli.doctor import command
+from goose.jobs import Envelope, Job, new_id, seal
+from tests.servers.redis import DURABLE, RedisServer
+
+APP = """
+def greet(name: str) -> None: ...
+
+def renamed(name: str, *, loud: bool) -> None: ...
+"""
+
+
+@pytest.fixture
+def app(importable: Path) -> Path:
+    """A module of functions, and a broker's file that exists."""
+    (importable / "doctored.py").write_text(APP)
+    (importable / "goose.toml").write_text('broker = "sqlite:///jobs.db"\n')
+    return importable
+
+
+def doctor(*arguments: str) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
+    done = CliRunner().invoke(command, [*arguments, "--json"], standalone_mode=False)
+    assert done.exception is None, done.output
+    found = json.loads(done.stdout)
+    return done.return_value, found["findings"], found
+
+
+def codes(*arguments: str) -> list[str]:
+    return [finding["code"] for finding in doctor(*arguments)[1]]
+
+
+def store(*envelopes: Envelope) -> None:
+    with goose.Client(f"sqlite:///{Path.cwd()}/jobs.db") as client:
+        client.broker.enqueue(envelopes)
+
+
+def job(fn: str, *args: Any, queue: str = "default", **fields: Any) -> Envelope:
+    return seal(Job(new_id(), fn, args, queue=queue, enqueued_at=1.0, **fields))
+
+
+def test_nothing_is_wrong_with_what_fits(app: Path) -> None:
+    """Exit code 0, no finding, and no database made by looking."""
+    assert (0, []) == doctor("doctored")[:2]
+    assert not (app / "jobs.db").exists()
+    store(job("doctored:greet", "ada"))
+    code, found, whole = doctor("doctored")
+    assert (0, []) == (code, found)
+    assert whole["ok"]
+    assert whole["facts"]["broker"].endswith("goose.toml: broker)")
+
+
+def test_jobs_this_code_cannot_run_are_found(app: Path) -> None:
+    """By function with their number, whatever else is in the queue."""
+    store(
+        *[job("doctored:greet", "ada")] * 1,
+        *[job("doctored:gone", n) for n in range(3)],
+        job("elsewhere:greet"),
+        job("doctored:renamed", "ada"),
+        Envelope("raw", "default", b"{"),
+        job("doctored:greet", "ada", queue="letters"),
+    )
+    code, found, _ = doctor("doctored")
+
+    assert 1 == code
+    assert ["G404", "G401", "G401", "G402", "G403"] == [one["code"] for one in found]
+    assert {"function": "doctored:gone", "jobs": 3} == found[1]["about"]
+    assert "loud" in found[3]["detail"]
+    assert {"queue": "letters", "jobs": 1} == found[0]["about"]
+    assert "G404" not in codes("doctored", "--queues", "default,letters")
+
+
+def test_warnings_fail_only_if_asked_to(app: Path) -> None:
+    """--strict is for deployments that want to know."""
+    store(job("doctored:greet", "ada", queue="letters"))
+
+    assert 0 == doctor("doctored")[0]
+    assert 1 == doctor("doctored", "--strict")[0]
+
+
+def test_settings_and_what_they_name_are_looked_at(app: Path) -> None:
+    """Each part that cannot be had, and settings that contradict each other."""
+    (app / "goose.toml").write_text(
+        'timeout = 60\nhard_timeout = 30\nmiddleware = ["doctored:nothing"]\n'
+        'client_metrics = ["statds://h"]\nmetrics = ["prometheus://:1"]\n'
+        'before_enqueue = ["nowhere:x"]\n'
+    )
+    code, found, _ = doctor("doctored")
+
+    assert 1 == code
+    assert ["G105", "G104", "G103", "G103", "G103"] == [one["code"] for one in found]
+    assert "did you mean 'statsd'" in found[4]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("toml", "arguments", "code"),
+    [
+        ("concurency = 3", ["doctored"], "G101"),
+        ("", ["doctored", "--broker", "nonsense"], "G101"),
+        ("", [], "G102"),
+        ("", ["missing_module"], "G201"),
+        ("", ["empty_module"], "G202"),
+        ("", ["doctored", "--broker", "redis://127.0.0.1:1/0?connect_timeout=1"], "G301"),
+        ("", ["doctored", "--broker", "memory://"], "G303"),
+    ],
+)
+def test_what_keeps_a_worker_from_starting(
+    app: Path, toml: str, arguments: list[str], code: str
+) -> None:
+    """Each has a code of its own, and no traceback."""
+    (app / "empty_module.py").write_text("x = 1\n")
+    (app / "goose.toml").write_text(toml)
+
+    assert code in codes(*arguments)
+
+
+def test_dead_and_old_jobs_are_told(app: Path) -> None:
+    """With their queue, their number and their age."""
+    clock = [1_000.0]
+    broker = MemoryBroker(clock=lambda: clock[0])
+    inspection = goose.Client(broker).inspector
+    broker.enqueue([job("doctored:greet", "ada")])
+    clock[0] += 2 * 3600
+    found = [*checkups.queues(goose.Settings(), inspection)]
+
+    assert [findings.OLD_JOBS] == [one.kind for one in found]
+    assert "2.0 h" in found[0].detail
+
+
+def test_a_sqlite_file_is_looked_at(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its disk, its file system, its durability."""
+    store(job("doctored:greet", "ada"))
+    assert ["G323"] == codes("doctored", "--broker", "sqlite:///jobs.db?synchronous=normal")
+    monkeypatch.setattr(checkups, "_file_system", lambda _path: "nfs4")
+    monkeypatch.setattr(checkups, "ROOM", 1 << 60)
+    code, found, _ = doctor("doctored")
+    assert (1, ["G322", "G324"]) == (code, [one["code"] for one in found])
+
+
+def test_a_file_system_is_the_innermost_mount(tmp_path: Path) -> None:
+    """By what the kernel says is mounted where."""
+    assert "proc" == checkups._file_system(Path("/proc/self"))
+    assert checkups._file_system(tmp_path) not in {"", "proc"}
+
+
+def test_a_redis_server_is_looked_at(app: Path) -> None:
+    """Its memory policy, its persistence, its clients; nothing is wrong with a durable one."""
+    with RedisServer(app / "good", config={**DURABLE}) as server:
+        assert [] == codes("doctored", "--broker", server.url)
+    config = {
+        "maxmemory": "100mb",
+        "maxmemory-policy": "allkeys-lru",
+        "save": "",
+        "appendonly": "no",
+    }
+    with RedisServer(app / "bad", config=config) as server:
+        assert ["G311", "G312"] == codes("doctored", "--broker", server.url)
+        server.client.config_set("save", "900 1")
+        server.client.config_set("maxmemory", "1500kb")
+        server.client.config_set("maxclients", "10")
+        keep = [server.new_client() for _ in range(8)]
+        for one in keep:
+            one.ping()
+        found = codes("doctored", "--broker", server.url)
+    assert {"G311", "G313", "G316"} <= set(found)
+
+
+def test_a_clock_that_differs_is_told(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By how much, and in which direction."""
+    with RedisServer(app / "redis", config={**DURABLE}) as server:
+        now = checkups.time.time
+        monkeypatch.setattr(checkups.time, "time", lambda: now() - 60)
+        _, found, _ = doctor("doctored", "--broker", server.url)
+
+    (skew,) = [one for one in found if one["code"] == "G305"]
+    assert 58 < skew["about"]["seconds"] < 62
+
+
+def test_secrets_are_not_shown(app: Path) -> None:
+    """Neither in settings nor in findings, in no format."""
+    arguments = ["doctored", "--broker", "redis://user:hunter2@127.0.0.1:1/0?connect_timeout=1"]
+    for more in ([], ["--json"]):
+        done = CliRunner().invoke(command, [*arguments, *more])
+        assert "hunter2" not in done.output
+        assert "user:***@" in done.output
+
+
+def test_the_page_lists_the_findings_as_they_are(root: Path) -> None:
+    """docs/doctor.md is what tools/doctor_table.py writes; codes are unique and in order."""
+    spec = importlib.util.spec_from_file_location("doctor_table", root / "tools/doctor_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = (root / "docs/doctor.md").read_text()
+
+    assert module.text(page) == page
+    assert sorted(findings.KINDS) == list(findings.KINDS)
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_health_reads_the_heartbeat_file(
+    own_folder: Path, ready: bool, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    """Alive by the file's age, ready by what it says; the path may come from the environment."""
+    from goose.cli.health import command as health
+    from goose.worker.heartbeat import HeartbeatFile
+
+    path = str(own_folder / "heartbeat")
+    HeartbeatFile(path).step(0.0, ready=ready, why="" if ready else "starting")
+    monkeypatch.setenv("GOOSE_HEARTBEAT_FILE", path)
+    run = CliRunner().invoke
+
+    assert 0 == run(health, [path], standalone_mode=False).return_value
+    asked = run(health, ["--ready"], standalone_mode=False)
+    assert (0 if ready else 1) == asked.return_value
+    assert ("taking jobs" if ready else "starting") in asked.output
+    assert 1 == run(health, [path + ".missing"], standalone_mode=False).return_value
+    monkeypatch.delenv("GOOSE_HEARTBEAT_FILE")
+    assert 2 == run(health, []).exit_code
