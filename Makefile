@@ -42,7 +42,7 @@ bench: ## measure beside other libraries (BROKER=sqlite|redis, ARGS="--only late
 	$(BIN)/python benchmarks/$(if $(filter redis,$(BROKER)),redis_run,run).py $(ARGS)
 
 .PHONY: chaos
-chaos: setup ## real processes killed, stopped and crashed (BROKER=sqlite|redis|sentinel)
+chaos: setup ## real processes killed, stopped and crashed (BROKER=sqlite|redis|sentinel|postgres|rabbitmq)
 	$(BIN)/python -m tests.chaos.run $(BROKER) $(ARGS)
 
 .PHONY: simulate
