@@ -7,6 +7,7 @@ scheduled or running cannot be counted, so that all has drained is seen by what 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -17,6 +18,8 @@ from typing import Any
 
 import goose
 from goose.brokers.base import Inspector, State
+from goose.brokers.rabbitmq import RabbitMQBroker, ladder
+from goose.brokers.rabbitmq.ladder import Climb
 from goose.jobs import decode
 from goose.testing.proxy import Proxy
 from tests.chaos import redis_campaign
@@ -28,6 +31,8 @@ from tests.servers.rabbitmq import RabbitServer
 
 NOTICED = 6.0
 """Seconds until both sides know of a dead connection, and have lent and run no more over it."""
+RESTART = 12.0
+"""Seconds that a node takes to start, about."""
 QUIET = 3.0
 """Seconds, longer than a quarantine, in which nothing more comes when all is done."""
 
@@ -87,7 +92,11 @@ class _Campaign(redis_campaign.Campaign):
     def make_arena(self, server: Any, proxy: Proxy) -> Any:
         return Arena(server, proxy, self.chance, self.plan.hold)
 
+    def round(self) -> float:
+        return super().round() + 2 * RESTART
+
     def run(self) -> Result:
+        self._make_queues()
         log = logging.getLogger("goose.brokers.rabbitmq")
         level = log.level
         log.setLevel(logging.INFO)
@@ -97,6 +106,21 @@ class _Campaign(redis_campaign.Campaign):
         finally:
             log.removeHandler(self._again)
             log.setLevel(level)
+
+    def _make_queues(self) -> None:
+        """Make every queue that will be used, and wait until the node's disk knows of it.
+
+        RabbitMQ 3.10 buffers that for 3 s, and a queue it forgets in a kill confirms nothing.
+        """
+        with contextlib.closing(RabbitMQBroker(self.arena.server.url)) as broker:
+            parts = broker._parts
+            for queue in ("default", *(f"own-{n}" for n in range(len(self.crew.fleets)))):
+                parts.topology.dead(queue)
+            for level in range(3):
+                for digit in range(1, ladder.BASE):
+                    way = Climb(digit * ladder.BASE**level, 0.0)
+                    parts.topology.way(way, "default")
+            time.sleep(4.0)
 
     def _incident(
         self, kind: str, act: Callable[[Any], None], *, far_only: bool, alone: bool = True

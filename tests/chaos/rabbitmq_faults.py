@@ -1,8 +1,7 @@
 """What can be done to a RabbitMQ node while workers use it.
 
 Each fault is a function of an `Arena`. It returns when the fault is over: the node accepts
-connections again. Faults of the network are Redis's campaign's, but those that need to know
-where a request ends.
+connections again. Faults of the network are Redis's campaign's, but for the cuts.
 """
 
 from __future__ import annotations
@@ -11,9 +10,11 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from goose.testing.proxy import Proxy
 from tests.chaos import redis_faults
+from tests.chaos.fleet import wait_until
 from tests.servers.rabbitmq import RabbitServer
 
 
@@ -92,6 +93,23 @@ SERVER: Mapping[str, Act] = {
     "leaders killed": kill_leaders,
     "channels killed": kill_channels,
 }
+
+
+def _cutting(direction: Literal["up", "down"]) -> Act:
+    def act(arena: Arena) -> None:
+        for _ in range(3):
+            arena.proxy.cut_after(arena.chance.randint(1, 300), direction=direction)
+            try:
+                wait_until(lambda: not arena.proxy.armed, 15, "the cut is made")
+            finally:
+                arena.proxy.heal()
+
+    return act
+
+
 NETWORK: Mapping[str, Act] = {
-    name: act for name, act in redis_faults.NETWORK.items() if not name.startswith("cut before")
+    **{name: act for name, act in redis_faults.NETWORK.items() if not name.startswith("cut")},
+    # There is less to and fro than with Redis, so they come sooner.
+    "cut on the way there": _cutting("up"),
+    "cut on the way back": _cutting("down"),
 }

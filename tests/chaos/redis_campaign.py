@@ -160,13 +160,12 @@ class Campaign:
         self.direct = goose.Client(server.url)
         urls = [server.url] * plan.near + [through] * plan.far
         self.crew = Crew(folder, urls, self.direct, plan.ttl, random.Random(plan.seed + 1))
-        kinds = len(self.server_faults) + len(self.network_faults)
         self.producers = Producers(
             self.clients,
             plan.jobs,
             threads=plan.threads,
             # As many as go on for about as long as the faults do.
-            rate=plan.jobs / (kinds * plan.rounds * 3 * plan.hold + 4 * len(plan.worker_faults)),
+            rate=plan.jobs / (plan.rounds * self.round() + 4 * len(plan.worker_faults)),
             seconds=plan.seconds,
             seed=plan.seed,
         )
@@ -178,6 +177,10 @@ class Campaign:
     def make_arena(self, server: Any, proxy: Proxy) -> Any:
         """Return what faults can reach."""
         return Arena(server, proxy, self.chance, self.plan.hold)
+
+    def round(self) -> float:
+        """Return about how many seconds it takes until each fault has happened once."""
+        return (len(self.server_faults) + len(self.network_faults)) * 3 * self.plan.hold
 
     def left_over(self) -> str:
         """Return what the server holds in the end."""
