@@ -10,11 +10,9 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from goose.testing.proxy import Proxy
 from tests.chaos import redis_faults
-from tests.chaos.fleet import wait_until
 from tests.servers.rabbitmq import RabbitServer
 
 
@@ -95,21 +93,6 @@ SERVER: Mapping[str, Act] = {
 }
 
 
-def _cutting(direction: Literal["up", "down"]) -> Act:
-    def act(arena: Arena) -> None:
-        for _ in range(3):
-            arena.proxy.cut_after(arena.chance.randint(1, 300), direction=direction)
-            try:
-                wait_until(lambda: not arena.proxy.armed, 15, "the cut is made")
-            finally:
-                arena.proxy.heal()
-
-    return act
-
-
 NETWORK: Mapping[str, Act] = {
-    **{name: act for name, act in redis_faults.NETWORK.items() if not name.startswith("cut")},
-    # There is less to and fro than with Redis, so they come sooner.
-    "cut on the way there": _cutting("up"),
-    "cut on the way back": _cutting("down"),
+    name: act for name, act in redis_faults.NETWORK.items() if not name.startswith("cut")
 }
