@@ -53,4 +53,8 @@ class TestOnQuorumQueues(BrokerSuite):
 class TestOnClassicQueues(TestOnQuorumQueues):
     """On classic queues, for servers where nothing is replicated."""
 
-    options: ClassVar[dict[str, Any]] = {"quarantine": 0.3, "hold": 0.2, "queue_type": "classic"}
+    options: ClassVar[dict[str, Any]] = {
+        "quarantine": 0.3,
+        "hold": 0.2,
+        "queue_type": "classic",
+    }
