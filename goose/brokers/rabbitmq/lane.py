@@ -25,14 +25,13 @@ marked as the wire's own.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from goose.brokers.rabbitmq import ladder
 from goose.brokers.rabbitmq.faults import Remedy, is_timeout, judge, said, translated
+from goose.brokers.rabbitmq.loans import Arrival, Hearing
 from goose.brokers.rabbitmq.words import HEADER, SUSPECT, UNEXPLAINED, UNSTARTED, count_of
 from goose.errors import BrokerError
 
@@ -49,55 +48,6 @@ STRIKES = 2
 """Looks in a row at which the server has jobs and does not push them, before it is."""
 REOPEN = 1.0
 """Seconds before a channel that the server refused is tried again."""
-
-
-class Arrival(NamedTuple):
-    """A job that the server lent to this process."""
-
-    tag: int
-    id: str
-    body: bytes
-    headers: dict[str, Any] | None
-    arrived_mono: float
-    verdict: str | None = None
-    word: str | None = None
-
-
-@dataclass(slots=True)
-class Loan:
-    """A job that was handed on to a session."""
-
-    lane: Lane
-    id: str
-    tag: int
-    generation: int
-    epoch: int
-    word: str | None
-    """The last word about it that was heeded."""
-
-
-class Hearing:
-    """Waits until the server has heard what several lanes had to say.
-
-    Args:
-        lanes: How many.
-    """
-
-    def __init__(self, lanes: int) -> None:
-        self._left = lanes
-        self._well = True
-        self._done = threading.Event()
-
-    def heard(self, well: bool) -> None:
-        """Note that one lane had its answer, or will have none; on the wire's thread."""
-        self._well &= well
-        self._left -= 1
-        if not self._left:
-            self._done.set()
-
-    def wait(self, timeout: float) -> bool:
-        """Wait up to *timeout* seconds; say whether all was heard."""
-        return self._done.wait(timeout) and self._well
 
 
 class Lane:
