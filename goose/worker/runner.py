@@ -280,8 +280,7 @@ class Runner:
 
     def _wait(self, condition: Callable[[], bool], deadline: float) -> None:
         while not condition() and not self._dead.is_set():
-            left = deadline - self._clock.mono()
-            if left <= 0:
+            if (left := deadline - self._clock.mono()) <= 0:
                 return
             time.sleep(min(left, 0.01))
 

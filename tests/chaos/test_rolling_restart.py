@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import goose
-from goose.brokers.base import State
 from goose.brokers.sqlite import SQLiteBroker
 from tests.chaos import jobs
 from tests.chaos.fleet import Fleet, wait_until
 from tests.chaos.history import check, read_marks
+from tests.chaos.remains import left
 
 
 @pytest.mark.processes
@@ -23,9 +23,6 @@ def test_a_rolling_restart_loses_nothing_and_runs_nothing_twice(own_folder: Path
     broker = SQLiteBroker(url)
     client = goose.Client(broker)
     names = [f"j{n}" for n in range(6_000)]
-
-    def left() -> int:
-        return sum(broker.count(state) for state in (State.READY, State.RUNNING))
 
     with Fleet(own_folder, url, ["--concurrency", "4", "--grace", "10"]) as fleet:
         codes = []
@@ -42,7 +39,7 @@ def test_a_rolling_restart_loses_nothing_and_runs_nothing_twice(own_folder: Path
                 oldest = fleet.living()[0]
                 oldest.send_signal(signal.SIGTERM)
                 codes.append(oldest.wait(30))
-        wait_until(lambda: left() == 0, 60, "everything drains")
+        wait_until(lambda: left(broker) == 0, 60, "everything drains")
         codes += fleet.stop()
         runs = read_marks(fleet.marks)
     broker.close()

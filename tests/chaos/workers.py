@@ -20,6 +20,7 @@ from goose.jobs import decode
 from tests.chaos import jobs
 from tests.chaos.fleet import Fleet, wait_until
 from tests.chaos.history import Fault, Run, Verdict, check, read_marks
+from tests.chaos.remains import left
 
 TTL = 4.0
 
@@ -117,7 +118,7 @@ def run(broker_url: str, folder: Path, plan: Plan) -> Result:
             if number in (plan.kills // 2, 3 * plan.kills // 4):
                 fleet.pause(fleet.staffed(chance), TTL * 1.5, children_only=True)
         last = time.monotonic()
-        wait_until(lambda: _left(broker) == 0, 180, "everything drains")
+        wait_until(lambda: left(broker) == 0, 180, "everything drains")
         drained = time.monotonic() - last
         codes = fleet.stop()
         assert all(code in (0, -9) for code in codes), codes
@@ -142,7 +143,3 @@ def _ends_by_poison(runs: list[Run], poison: list[str]) -> list[Fault]:
     for run in runs:
         last[run.pid] = max(last[run.pid], run.start, run.end or 0.0)
     return [Fault("poison", run.pid, last[run.pid]) for run in runs if run.name in poison]
-
-
-def _left(broker: Inspector) -> int:
-    return sum(broker.count(state) for state in (State.SCHEDULED, State.READY, State.RUNNING))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import subprocess
@@ -192,10 +193,14 @@ def test_a_text_line_names_process_and_job(lines: Any) -> None:
 def test_a_json_line_has_all_fields(lines: Any) -> None:
     """Extras, the traceback, and nothing of a job outside one."""
     logs.set_up("info", "json", "worker-1")
-    try:
-        raise ValueError("no")
-    except ValueError:
-        logging.getLogger("goose.x").exception("failed\nbadly", extra={"tenant": {"a": object}})
+
+    def fail() -> None:
+        try:
+            raise ValueError("no")
+        except ValueError:
+            logging.getLogger("goose.x").exception("failed\nbadly", extra={"tenant": {"a": object}})
+
+    contextvars.Context().run(fail)  # whatever job the thread's own context may know of
 
     [line] = lines()
     record = json.loads(line)

@@ -24,6 +24,7 @@ from goose.middleware.pipeline import Pipeline
 from goose.middleware.profiling import Profiling, note, profiled
 from goose.middleware.scoped import only
 from goose.middleware.sqlalchemy_sessions import SessionPerJob
+from goose.testing import drain
 
 HERE = "tests.middleware.test_shipped"
 said: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -222,13 +223,13 @@ def test_an_execution_that_is_repeated_enqueues_no_second_copy() -> None:
 def test_jobs_are_profiled_on_demand(own_folder: Path) -> None:
     """Those enqueued inside `profiled` leave a file; a hostile id stays in the folder."""
     bench = Bench(note)
-    with bench.working(Profiling(own_folder / "profiles")):
-        bench.client.enqueue(double, 1)
-        with profiled():
-            job = bench.client.enqueue(double, 2)
-            evil = bench.client.sealer.seal(double, (3,), {})[0].evolve(id="../../evil")
-            bench.client.submit([evil])
-        heard(3)
+    bench.client.enqueue(double, 1)
+    with profiled():
+        job = bench.client.enqueue(double, 2)
+        evil = bench.client.sealer.seal(double, (3,), {})[0].evolve(id="../../evil")
+        bench.client.submit([evil])
+    drain(bench.client, middleware=[Profiling(own_folder / "profiles")]).check()
+    heard(3)
 
     files = sorted(path.name for path in (own_folder / "profiles").iterdir())
     assert (
@@ -244,9 +245,10 @@ def test_a_profile_that_cannot_be_written_costs_a_log_line(
     """The job is done all the same."""
     (own_folder / "file").write_text("")
     bench = Bench()
-    with bench.working(Profiling(own_folder / "file", when=lambda _: True)):
-        bench.client.enqueue(double, 1)
-        heard()
+    bench.client.enqueue(double, 1)
+    always = Profiling(own_folder / "file", when=lambda _: True)
+    drain(bench.client, middleware=[always]).check()
+    heard()
 
     assert "cannot be written" in caplog.text
     assert [] == list(bench.client.inspector.find())

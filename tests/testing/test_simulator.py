@@ -120,12 +120,19 @@ def test_a_broken_rule_is_found_out(name: str) -> None:
     assert any(story.violations for story in stories)
 
 
+class Everybody(dict[str, Verdict]):
+    """The verdict on every job, whoever is asked about: it killed its process."""
+
+    def get(self, _id: str, _default: object = None) -> Verdict:  # type: ignore[override]
+        return Verdict.ALONE
+
+
 @pytest.mark.timeout(300)
 def test_blame_without_proof_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every orphan is blamed, some innocent job is dead in one world of 1,000."""
     blamed = lambda *_, **__: lambda delivery: Verdict.ALONE  # noqa: E731
     monkeypatch.setattr("goose.worker.sessions.judge_by_absence", blamed)
-    monkeypatch.setattr("goose.testing.simulator.supervisor.blame", blamed)
+    monkeypatch.setattr("goose.testing.simulator.supervisor.testimony", lambda *_: Everybody())
 
     stories = (play(seed, Scenario(jobs=(14, 20))) for seed in range(1000))
 

@@ -287,7 +287,8 @@ def test_the_end_comes_in_time_without_a_broker(shop: Shop) -> None:
         worker.terminate()
 
         assert 1 == shop.ended(worker)
-        assert time.monotonic() - begun < 5.2
+        # Grace and five seconds, and what a crowded machine takes to notice.
+        assert time.monotonic() - begun < 0.2 + 5.0 + 3.0
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
