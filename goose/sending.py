@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from dataclasses import fields
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from goose.brokers import connect, name_of, namespaced
 from goose.brokers.base import Broker, Transactional
@@ -33,7 +33,9 @@ from goose.jobs import Envelope, Job
 from goose.options import Options
 from goose.sealing import Sealed, Unsent
 from goose.settings import Settings, active
-from goose.stores.base import Store
+
+if TYPE_CHECKING:
+    from goose.stores.base import Store
 
 
 class Door(Protocol):
