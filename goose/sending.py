@@ -34,7 +34,9 @@ from goose.jobs import Envelope, Job
 from goose.options import Options
 from goose.sealing import BeforeEnqueue, Sealed, Unsent
 from goose.settings import Settings, active
-from goose.stores.base import Store
+
+if TYPE_CHECKING:
+    from goose.stores.base import Store
 
 if TYPE_CHECKING:
     from goose.metrics.base import Metrics

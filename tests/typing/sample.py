@@ -49,6 +49,9 @@ assert_type(mail, goose.Client)
 assert_type(mail.using(broker="redis://eu").enqueue(add, 1), goose.Job[int])
 assert_type(mail.enqueue(fetch, "x"), goose.Job[bytes])
 
+cron = goose.using(timezone="Europe/Berlin", catch_up="skip").cron("name", "@daily", add, 1, b=2)
+assert_type(cron.next_due, datetime | None)
+
 job = goose.enqueue(add, 1)
 assert_type(job.id, str)
 
@@ -69,6 +72,7 @@ async def main() -> None:
     assert_type(await aio.enqueue_many(add, [(1,)]), list[goose.Job[int]])
     assert_type(await aio.using(queue="q").enqueue(add, 1), goose.Job[int])
     assert_type(await mail.aio.enqueue(add, 1), goose.Job[int])
+    await aio.using(catch_up="all").cron("name", "@daily", fetch, "x")
 
 
 @contextmanager
@@ -99,6 +103,9 @@ goose.enqueue_at(300, add, 1)  # mistake: seconds are no instant
 goose.enqueue_at(datetime.now(UTC), fetch)  # mistake: an argument is missing
 goose.enqueue_many(add, [goose.call(add, "1")])  # mistake: a call with a wrong argument
 goose.enqueue_many(add, [1, 2])  # mistake: items are tuples
+goose.cron("name", "@daily", add, "1")  # mistake: the function's argument is wrong
+goose.cron("name", add, 1)  # mistake: the expression is forgotten
+goose.using(catch_up="some")  # mistake: no such policy
 goose.using(retries=5)  # mistake: no such option
 goose.using(queue=5)  # mistake: a queue is named by a text
 goose.using(queue="mail").enqueue(add, "1")  # mistake: bound options change nothing about types
