@@ -15,13 +15,15 @@ import random
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from observe_trial import METRICS, MIDDLEWARE, OFF
 
 HERE = Path(__file__).parent
-LIVE = "statsd"
+BLOCKS = 200
 LIMIT = 0.03
 """By how much CPU per job may rise when StatsD's port is dead or its name hangs."""
 
@@ -63,15 +65,45 @@ def main() -> None:
     for name in variants:
         more = [one - off for one, off in zip(found[name], found[OFF], strict=True)]
         print(f"{name:<24}{statistics.median(more):>10.1f}{upper(more, chance):>10.1f}")
-    for name in ("statsd, dead port", "statsd, DNS hangs"):
-        if name in found and LIVE in found:
-            ratios = [one / live - 1 for one, live in zip(found[name], found[LIVE], strict=True)]
-            bound = upper(ratios, chance)
-            verdict = "met" if bound <= LIMIT else "MISSED"
-            print(
-                f"\n{name}, against a server that listens: {statistics.median(ratios):+.1%}, "
-                f"at most {bound:+.1%} ({verdict}: {LIMIT:.0%})"
-            )
+    if given.only in "statsd":
+        compare_statsd(base, chance)
+
+
+def compare_statsd(base: float, chance: random.Random) -> None:
+    """Print what a dead port and a name that hangs add to a job of *base* µs with StatsD on.
+
+    All three take turns in one process, a few milliseconds each: pairs so close that the
+    machine is the same for both.
+    """
+    sides: dict[str, Any] = {}
+    sides["listens"], server = METRICS["statsd"]()
+    sides["dead port"] = METRICS["statsd, dead port"]()
+    found: dict[str, list[float]] = {}
+    sides["DNS hangs"] = METRICS["statsd, DNS hangs"]()
+    tags = {"queue": "default", "function": "work:noop"}
+    for _ in range(BLOCKS):
+        for name in chance.sample(list(sides), len(sides)):
+            statsd = sides[name]
+            began = time.thread_time()
+            for _ in range(500):  # as many calls as a busy worker makes for a job
+                statsd.increment("jobs.processed", 1, tags)
+                statsd.timing("job.execution_time", 0.0123, tags)
+                statsd.timing("job.latency", 0.0456, tags)
+            found.setdefault(name, []).append(1e6 * (time.thread_time() - began) / 500)
+    server.close()
+    live = statistics.median(found["listens"])
+    print(f"\nStatsD alone, with a server that listens: {live:.1f} µs per job")
+    for name in ("dead port", "DNS hangs"):
+        rises = [
+            (one - other) / (base + other)
+            for one, other in zip(found[name], found["listens"], strict=True)
+        ]
+        bound = upper(rises, chance)
+        verdict = "met" if bound <= LIMIT else "MISSED"
+        print(
+            f"{name}: CPU per job {statistics.median(rises):+.1%}, at most {bound:+.1%} "
+            f"({verdict}: {LIMIT:.0%})"
+        )
 
 
 if __name__ == "__main__":

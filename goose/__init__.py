@@ -36,6 +36,7 @@ from goose.errors import (
     SessionLost,
     SignatureMismatch,
     Skip,
+    StoreError,
     Undecodable,
     UnknownFunction,
     Unsupported,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from goose.middleware.base import Execution, current
     from goose.worker.embedded import Worker
 
+cron = default.cron
 enqueue = default.enqueue
 enqueue_in = default.enqueue_in
 enqueue_at = default.enqueue_at
@@ -111,6 +113,7 @@ __all__ = [
     "Settings",
     "SignatureMismatch",
     "Skip",
+    "StoreError",
     "Undecodable",
     "UnknownFunction",
     "Unsupported",
@@ -119,6 +122,7 @@ __all__ = [
     "aio",
     "call",
     "configure",
+    "cron",
     "current",
     "enqueue",
     "enqueue_at",

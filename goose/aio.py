@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from goose import clients
 from goose.brokers.base import Broker
@@ -28,6 +28,9 @@ from goose.retries import Retry
 from goose.sealing import BeforeEnqueue, Sealed, delay_of, instant_of, item_arguments
 from goose.sending import Door, Within, storing
 from goose.settings import Settings
+
+if TYPE_CHECKING:
+    from goose.features.crons import CatchUp, Cron, Crons
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,6 +94,8 @@ class Client:
         group: str | None = None,
         broker: str | Broker | None = None,
         connection: Any = None,
+        timezone: str | None = None,
+        catch_up: CatchUp | None = None,
     ) -> Client:
         """Return a client with these options bound on top, as `goose.Client.using`.
 
@@ -106,6 +111,8 @@ class Client:
                 group=group,
                 broker=broker,
                 connection=connection,
+                timezone=timezone,
+                catch_up=catch_up,
             )
         )
 
@@ -194,6 +201,38 @@ class Client:
         await self._store(sealed)
         return [job for job, _ in sealed]
 
+    @overload
+    async def cron(
+        self,
+        name: str,
+        expression: str,
+        fn: Callable[P, Coroutine[Any, Any, Any]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Cron: ...
+    @overload
+    async def cron(
+        self,
+        name: str,
+        expression: str,
+        fn: Callable[P, Any],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Cron: ...
+    async def cron(
+        self, name: str, expression: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Cron:
+        """Have a call of *fn* enqueued at every instant of *expression*, as `goose.Client.cron`."""
+        make: Callable[..., Cron] = self._client.cron
+        return await asyncio.to_thread(make, name, expression, fn, *args, **kwargs)
+
+    @property
+    def crons(self) -> AsyncCrons:
+        """Looks at cron entries and changes them, as `goose.Client.crons`."""
+        return AsyncCrons(self._client)
+
     async def close(self) -> None:
         """Close the connections this client made, as `goose.Client.close`."""
         await asyncio.get_running_loop().run_in_executor(None, self._client.close)
@@ -216,6 +255,40 @@ class Client:
                 await _sent(door, envelopes)
             except Exception as error:  # noqa: BLE001 - it comes back sorted out
                 steps.throw(error)
+
+
+class AsyncCrons:
+    """`goose.features.crons.Crons` with verbs to ``await``, which run on a thread."""
+
+    def __init__(self, client: clients.Client) -> None:
+        self._client = client
+
+    async def list(self) -> list[Cron]:
+        """Return all entries, by name."""
+        return await asyncio.to_thread(lambda: self._crons().list())
+
+    async def get(self, name: str) -> Cron | None:
+        """Return the entry of that name, None if there is none."""
+        return await asyncio.to_thread(lambda: self._crons().get(name))
+
+    async def pause(self, name: str) -> Cron:
+        """Have it fire no more, as `Crons.pause`."""
+        return await asyncio.to_thread(lambda: self._crons().pause(name))
+
+    async def resume(self, name: str) -> Cron:
+        """Have it fire again, as `Crons.resume`."""
+        return await asyncio.to_thread(lambda: self._crons().resume(name))
+
+    async def run(self, name: str) -> Job[Any]:
+        """Enqueue its job now, as `Crons.run`."""
+        return await asyncio.to_thread(lambda: self._crons().run(name))
+
+    async def delete(self, name: str) -> bool:
+        """Forget the entry, as `Crons.delete`."""
+        return await asyncio.to_thread(lambda: self._crons().delete(name))
+
+    def _crons(self) -> Crons:
+        return self._client.crons
 
 
 async def _sent(door: Door, envelopes: Sequence[Envelope]) -> None:
@@ -248,6 +321,7 @@ async def _sent(door: Door, envelopes: Sequence[Envelope]) -> None:
 
 _default = Client.of(clients.default)
 
+cron = _default.cron
 enqueue = _default.enqueue
 enqueue_in = _default.enqueue_in
 enqueue_at = _default.enqueue_at
@@ -256,7 +330,9 @@ submit = _default.submit
 using = _default.using
 
 __all__ = [
+    "AsyncCrons",
     "Client",
+    "cron",
     "enqueue",
     "enqueue_at",
     "enqueue_in",

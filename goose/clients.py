@@ -35,6 +35,7 @@ from goose.settings import Settings
 
 if TYPE_CHECKING:
     from goose.aio import Client as AsyncClient
+    from goose.features.crons import CatchUp, Cron, Crons
     from goose.inspecting import Inspection
     from goose.metrics.base import Metrics
     from goose.metrics.enqueuing import Meter
@@ -80,6 +81,8 @@ class Client:
         self.sealer = Sealer(self._root, Options())
         self._broker: str | Broker | None = None
         self._connection: Any = None
+        self._timezone = "UTC"
+        self._catch_up: CatchUp = "one"
 
     def using(
         self,
@@ -90,6 +93,8 @@ class Client:
         group: str | None = None,
         broker: str | Broker | None = None,
         connection: Any = None,
+        timezone: str | None = None,
+        catch_up: CatchUp | None = None,
     ) -> Client:
         """Return a client with these options bound on top; what is left out stays as it is.
 
@@ -104,9 +109,12 @@ class Client:
             broker: URL or `Broker` jobs go to instead.
             connection: An open connection to the broker's own database: jobs exist if and
                 only if its transaction commits. Use the client on that connection's thread.
+            timezone: For `cron`: whose clock it goes by, such as ``Europe/Berlin``; UTC if not given.
+            catch_up: For `cron`: whether instants that passed while no worker ran are left out
+                (``skip``), are one job (``one``, the default), or a job each (``all``).
 
         Raises:
-            ConfigError: A value cannot be meant.
+            ConfigError: A value cannot be meant; for those of `cron` it is found there.
             Unsupported: The broker cannot store jobs in a caller's transaction.
         """
         bound = options(queue=queue, retry=retry, timeout=timeout, group=group)
@@ -115,6 +123,8 @@ class Client:
         other.sealer = self.sealer.using(bound)
         other._broker = self._broker if broker is None else broker
         other._connection = self._connection if connection is None else connection
+        other._timezone = self._timezone if timezone is None else timezone
+        other._catch_up = self._catch_up if catch_up is None else catch_up
         if connection is not None:
             other.door(later=False)
         return other
@@ -255,7 +265,68 @@ class Client:
         self._store(sealed)
         return [job for job, _ in sealed]
 
+    @overload
+    def cron(
+        self,
+        name: str,
+        expression: str,
+        fn: Callable[P, Coroutine[Any, Any, Any]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Cron: ...
+    @overload
+    def cron(
+        self,
+        name: str,
+        expression: str,
+        fn: Callable[P, Any],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Cron: ...
+    def cron(
+        self, name: str, expression: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Cron:
+        """Have a call of *fn* enqueued at every instant of *expression*; workers see to that.
+
+        An entry of that name which is the same is left as it is, another is replaced, so it can
+        be called at every start of a program. Options, `using`'s ``timezone`` and ``catch_up``
+        among them, are bound first.
+
+        Args:
+            name: 1 to 100 of the characters A-Z a-z 0-9 _ . : -
+            expression: Such as ``*/5 9-17 * * MON-FRI`` or ``@daily``.
+            fn: As in `enqueue`, like its arguments.
+            *args: The function's own.
+            **kwargs: The function's own.
+
+        Raises:
+            CallError: The function or an argument cannot be stored.
+            ConfigError: Name, expression or time zone mean nothing, or never come true.
+            Unsupported: There is no store for entries, or a connection is bound.
+            BrokerError: The store failed.
+        """
+        job, _ = self.sealer.seal(fn, args, kwargs)
+        if self._connection is not None:
+            raise Unsupported("a cron entry cannot be part of a transaction; leave out connection=")
+        return self.crons.register(
+            name, expression, job, timezone=self._timezone, catch_up=self._catch_up
+        )
+
     # --- around ----------------------------------------------------------------------------
+
+    @property
+    def crons(self) -> Crons:
+        """Looks at cron entries and changes them.
+
+        Raises:
+            Unsupported: The broker has no store for them, and none is configured.
+        """
+        from goose.features.crons import Crons  # not every program's
+
+        store = self._root.link(self._broker).store(self.settings)
+        return Crons(store, lambda job: self.submit([job]))
 
     @property
     def broker(self) -> Broker:

@@ -12,7 +12,8 @@
     ├── EnqueueError           the broker did not confirm; ``.jobs`` says what is known
     ├── BrokerError            the broker refused, or cannot do it now
     │   ├── BrokerUnavailable  it cannot be reached; worth trying again
-    │   └── SessionLost        the broker holds this session for dead
+    │   ├── SessionLost        the broker holds this session for dead
+    │   └── StoreError         the store refuses an operation
     ├── Unsupported            this broker or worker cannot do that at all
     ├── Undecodable            bytes in a queue are not a job
     │   └── NewerVersion       they are a job of a later Goose
@@ -114,6 +115,13 @@ class SessionLost(BrokerError):
 
     Raised by `Sessions.heartbeat` and `Broker.dequeue`; the worker drops what it has not
     started and opens a new epoch.
+    """
+
+
+class StoreError(BrokerError):
+    """A store refuses an operation: another kind is there, keys of several groups, too large.
+
+    Nothing of the call it came from has happened.
     """
 
 
@@ -219,6 +227,7 @@ __all__ = [
     "SessionLost",
     "SignatureMismatch",
     "Skip",
+    "StoreError",
     "Stored",
     "Undecodable",
     "UnknownFunction",

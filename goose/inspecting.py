@@ -19,7 +19,7 @@ from typing import Any
 
 from goose.brokers.base import Inspector, QueueStats, Session, State, Stored
 from goose.calls import Call, encode_arguments, name_of
-from goose.errors import Undecodable
+from goose.errors import Undecodable, Unsupported
 from goose.jobs import MAX_BYTES, Envelope, Job, decode, seal
 from goose.values import seconds
 
@@ -101,7 +101,7 @@ class Inspection:
         that move while the caller reads may be missed or seen twice.
 
         Args:
-            state: Only this one; None is all.
+            state: Only this one; None is all that the broker can show.
             queue: Only this one; None is all.
             fn: Only jobs of this function, or of this ``module:name``.
             call: Only jobs of this function with exactly these arguments.
@@ -115,9 +115,10 @@ class Inspection:
         """
         fits = _filter(fn, call, where)
         latest = self._clock() - seconds(older_than, "older_than")
+        everywhere = state is None
         states = list(State) if state is None else [state]
         found = 0
-        for stored in self._stored(states, queue):
+        for stored in self._stored(states, queue, everywhere=everywhere):
             if limit is not None and found >= limit:
                 return
             if stored.at > latest and stored.state is not State.SCHEDULED and older_than:
@@ -217,11 +218,19 @@ class Inspection:
 
     # --- inside --------------------------------------------------------------------------
 
-    def _stored(self, states: Iterable[State], queue: str | None) -> Iterator[Stored]:
+    def _stored(
+        self, states: Iterable[State], queue: str | None, *, everywhere: bool = False
+    ) -> Iterator[Stored]:
+        """Yield what is in *states*; who looks *everywhere* does not ask for what cannot be seen."""
         for state in states:
             after: str | None = None
             while True:
-                page = self._inspector.page(state, queue, limit=PAGE, after=after)
+                try:
+                    page = self._inspector.page(state, queue, limit=PAGE, after=after)
+                except Unsupported:
+                    if not everywhere:
+                        raise
+                    break
                 yield from page.items
                 after = page.next
                 if after is None:

@@ -34,6 +34,7 @@ from goose.jobs import Envelope, Job
 from goose.options import Options
 from goose.sealing import BeforeEnqueue, Sealed, Unsent
 from goose.settings import Settings, active
+from goose.stores.base import Store
 
 if TYPE_CHECKING:
     from goose.metrics.base import Metrics
@@ -81,6 +82,8 @@ class Link:
         self.broker = connect(broker)
         self.ready = Combiner(self.broker.enqueue)
         self.later = Combiner(self.broker.schedule)
+        self._url = broker if isinstance(broker, str) else None
+        self._stores: dict[str | None, Store] = {}
 
     def door(self, connection: object, *, later: bool) -> Door:
         """Return where jobs due *later*, or ready, go; into a transaction if a connection is given.
@@ -102,10 +105,27 @@ class Link:
             )
         return Within(self.broker, connection)
 
+    def store(self, settings: Settings) -> Store:
+        """Return the store that goes with the broker by *settings*.
+
+        Raises:
+            Unsupported: The broker has none, and none is configured.
+            ConfigError: Its URL is wrong or a driver is missing.
+        """
+        from goose import stores  # not every program's
+
+        url = namespaced(settings.store, settings.namespace)
+        with _lock:
+            if url not in self._stores:
+                self._stores[url] = stores.beside(self.broker, url, broker_url=self._url)
+            return self._stores[url]
+
     def close(self) -> None:
         """Let go of the broker, unless it was given as an object."""
         self.ready.close()
         self.later.close()
+        for store in self._stores.values():
+            store.close()
         if self.owned:
             self.broker.close()
 

@@ -80,6 +80,8 @@ class Settings:
     """What clients count into: as `metrics`, which are a worker's."""
     store: str | None = None
     """URL of the store; None: the broker's own."""
+    cron: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Cron entries a worker registers, by name."""
     grace: float = 30.0
     """How long running jobs may go on after a stop."""
     ttl: float = 30.0
@@ -184,6 +186,7 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "before_enqueue": values.objects,
     "client_metrics": values.objects,
     "store": values.text,
+    "cron": values.tables,
     "grace": values.duration,
     "ttl": values.positive_duration,
     "hard_timeout": values.positive_duration,

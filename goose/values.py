@@ -6,6 +6,7 @@ raises `ValueError` or `TypeError` with the reason in words; the caller says whe
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -142,3 +143,15 @@ def objects(value: object) -> tuple[Any, ...]:
     if not isinstance(value, Iterable) or isinstance(value, Mapping):
         raise TypeError("give a list of 'module:name' or URL texts")
     return tuple(text(item) if isinstance(item, str) else item for item in value)
+
+
+def tables(value: object) -> dict[str, Any]:
+    """Return tables by name, each with text keys, from a table of some (JSON if a text)."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ValueError("give JSON, a table of tables") from None
+    if not isinstance(value, Mapping) or not all(isinstance(t, Mapping) for t in value.values()):
+        raise TypeError("give a table of tables")
+    return {str(name): dict(table) for name, table in value.items()}

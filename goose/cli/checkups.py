@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from goose.errors import (
     GooseError,
     SignatureMismatch,
     UnknownFunction,
+    Unsupported,
 )
-from goose.inspecting import Inspection
+from goose.inspecting import Inspection, StoredJob
 from goose.plugins import load
 from goose.settings import Settings
 
@@ -209,7 +211,7 @@ def queues(chosen: Settings, inspection: Inspection) -> Iterator[Finding]:
     """Look at how full the queues are, and whether anybody is meant to empty them."""
     served = {share.queue for share in chosen.worker_queues}
     for stats in inspection.queues():
-        waiting = stats.counts[State.READY] + stats.counts[State.SCHEDULED]
+        waiting = sum(stats.counts.get(state, 0) for state in (State.READY, State.SCHEDULED))
         about = {"queue": stats.queue}
         if waiting and stats.queue not in served:
             detail = f"{waiting:,} in {stats.queue}"
@@ -217,8 +219,14 @@ def queues(chosen: Settings, inspection: Inspection) -> Iterator[Finding]:
         if stats.oldest is not None and stats.oldest > OLD:
             detail = f"the oldest in {stats.queue} for {stats.oldest / 3600:.1f} h"
             yield Finding(findings.OLD_JOBS, detail, {**about, "seconds": stats.oldest})
-        if dead := stats.counts[State.DEAD]:
+        if dead := stats.counts.get(State.DEAD):
             yield Finding(findings.DEAD_JOBS, f"{dead:,} in {stats.queue}", {**about, "jobs": dead})
+
+
+def _seen(inspection: Inspection, state: State, queue: str, limit: int) -> Iterator[StoredJob]:
+    """Yield jobs in *state*, none where the broker cannot show any."""
+    with suppress(Unsupported):
+        yield from inspection.find(state, queue, limit=limit)
 
 
 def jobs(chosen: Settings, inspection: Inspection, offer: Offer | None) -> Iterator[Finding]:
@@ -230,7 +238,7 @@ def jobs(chosen: Settings, inspection: Inspection, offer: Offer | None) -> Itera
     seen = 0
     for queue in sorted(served):
         for state in (State.READY, State.SCHEDULED, State.RUNNING):
-            for stored in inspection.find(state, queue, limit=SAMPLE - seen):
+            for stored in _seen(inspection, state, queue, SAMPLE - seen):
                 seen += 1
                 if stored.job is None:
                     broken[stored.problem] += 1

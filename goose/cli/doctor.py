@@ -20,6 +20,7 @@ from goose.errors import BrokerError, ConfigError
 from goose.inspecting import Inspection
 from goose.settings import Settings
 
+_QUIET = logging.NullHandler()
 _SECRET = ("broker", "store", "metrics", "client_metrics")
 
 
@@ -38,7 +39,7 @@ def command(
     there is no error (with --strict: no warning either), else with 1.
     """
     # What the broker would warn of in a log is among the findings.
-    logging.getLogger("goose").addHandler(logging.NullHandler())
+    logging.getLogger("goose").addHandler(_QUIET)
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     chosen: Settings | None = None

@@ -13,7 +13,7 @@ from goose.errors import ConfigError
 from goose.metrics.base import Metrics
 from goose.plugins import find, load
 
-__all__ = ["Metrics", "connect"]
+__all__ = ["Metrics", "connect", "is_made_for"]
 
 _METHODS = ("increment", "gauge", "timing")
 
@@ -53,6 +53,16 @@ def connect(spec: str | Metrics, *, index: int = 0) -> Metrics:
                 "name a backend object or a factory without arguments"
             ) from error
     return _checked(found, repr(spec))
+
+
+def is_made_for(spec: str | Metrics, backend: Metrics) -> bool:
+    """Say whether *backend* was made when *spec* was connected, so that whoever did closes it.
+
+    What was given as an object, and what a module holds as one, stays whose it is.
+    """
+    if not isinstance(spec, str):
+        return False
+    return "://" in spec or load(spec, kind="metrics backend") is not backend
 
 
 def _checked(found: object, named: str) -> Metrics:

@@ -114,6 +114,7 @@ def compose(middleware: Sequence[Middleware], fn: Callable[..., Any]) -> Run:
     """Return what runs *fn* inside *middleware*, outermost first; built once per function."""
 
     def call(execution: Execution) -> None:
+        _current.set(execution)
         try:
             execution.result = fn(*execution.args, **execution.kwargs)
         except BaseException:
@@ -123,6 +124,8 @@ def compose(middleware: Sequence[Middleware], fn: Callable[..., Any]) -> Run:
             _refuse_awaitable(execution)
         execution.returned = True
 
+    if not middleware:  # the usual case is spared two calls
+        return lambda execution: contextvars.copy_context().run(call, execution)
     run: Run = call
     for enter in reversed(middleware):
         run = _around(enter, run)

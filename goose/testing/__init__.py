@@ -1,6 +1,6 @@
 """Tools for tests: of jobs, of brokers, and of what happens when things break.
 
-* `BrokerSuite`: the conformance suite, for authors of brokers,
+* `BrokerSuite`, `StoreSuite`: the conformance suites, for authors of brokers and stores,
 * `FaultyBroker`, `Fault`, `Crash`: a broker that fails where it is told to,
 * `play`, `Scenario`: the real engine in a simulated world, by seed,
 * `inline`, `drain`, `run_one`, `run_again`: jobs run in the test's own thread,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from goose.testing.faults import Crash, Fault, FaultyBroker
     from goose.testing.running import broker_down, drain, inline, reply_lost, run_again, run_one
     from goose.testing.simulator import Scenario, play
-    from goose.testing.suite import BrokerSuite
+    from goose.testing.suite import BrokerSuite, StoreSuite
 
 _HOMES = {
     "BrokerSuite": "goose.testing.suite",
@@ -30,6 +30,7 @@ _HOMES = {
     "Fault": "goose.testing.faults",
     "FaultyBroker": "goose.testing.faults",
     "Scenario": "goose.testing.simulator",
+    "StoreSuite": "goose.testing.suite",
     "assert_enqueued": "goose.testing.asserting",
     "broker_down": "goose.testing.running",
     "configured": "goose.testing.configuring",
@@ -59,6 +60,7 @@ __all__ = [
     "Fault",
     "FaultyBroker",
     "Scenario",
+    "StoreSuite",
     "assert_enqueued",
     "broker_down",
     "configured",

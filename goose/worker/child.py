@@ -12,6 +12,7 @@ heartbeats for this process: it ends at once, whatever it does.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -24,7 +25,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from goose import brokers, metrics, middleware
+from goose import brokers, metrics, middleware, settings
 from goose.brokers.base import Broker, Session, Share
 from goose.calls import Offer
 from goose.errors import BrokerError, ConfigError, GooseError
@@ -33,7 +34,7 @@ from goose.metrics.detached import detached
 from goose.metrics.fanout import Fanout
 from goose.metrics.handover import Handover
 from goose.metrics.served import is_served
-from goose.worker import logs, outlet
+from goose.worker import crons, logs, outlet
 from goose.worker.config import WorkerConfig
 from goose.worker.control import (
     Bootstrap,
@@ -64,6 +65,8 @@ LISTEN_SECONDS = 0.1
 """Longest wait for a message before other reasons to act are looked at."""
 LOOK_SECONDS = 1.0
 """Between two looks at memory and source files."""
+LAST_NUMBERS = 0.6
+"""Seconds that metrics backends have at the end."""
 REGISTRY_SECONDS = 2.0
 """Between two times that the user's own measures are handed over."""
 SETTINGS, MODULES, BROKER, OTHER = 2, 3, 4, 1
@@ -239,6 +242,10 @@ def main(fd: int) -> int:
             return 0
         # Before the first job: what is written from then on is a change.
         changed = SourceWatch().changed if bootstrap.reload else None
+        # Whatever is there now stays for good: the collector need not look at it, again and again,
+        # while jobs run. Source: a tenth of the CPU of a no-op job, in turns with and without.
+        gc.collect()
+        gc.freeze()
         _start(runner)
     except _CannotBegin as problem:
         logger.error("%s", problem.text)
@@ -250,7 +257,7 @@ def main(fd: int) -> int:
         runner,
         send=channel.send,
         make_way=lambda: _make_way(backends),
-        metrics=Fanout(backends),
+        metrics=numbers.backends,
         hand_over=numbers.hand_over,
         rss=_rss,
         changed=changed,
@@ -266,6 +273,7 @@ def main(fd: int) -> int:
             runner.dump()
         clean = duty.step(time.monotonic(), messages, terminated=terminated.is_set())
         messages = []
+    _close(backends)
     if not clean:
         _end_hard(0)
     broker.close()
@@ -294,6 +302,8 @@ class _Numbers:
 
     def __init__(self, bootstrap: Bootstrap, channel: Channel) -> None:
         self.gathered = Handover()
+        self.backends = Fanout()
+        """What counts here, for what the supervisor has to tell."""
         self._shown = bootstrap.hand_over
         self._channel = channel
         self._next_registry = -math.inf
@@ -311,7 +321,7 @@ class _Numbers:
 def _build(
     bootstrap: Bootstrap, channel: Channel, numbers: _Numbers
 ) -> tuple[Broker, Runner, list[metrics.Metrics]]:
-    """Return what works, not started yet."""
+    """Return what works, not started yet, and the backends that were made for it."""
     # Where the worker takes jobs from is where its jobs put jobs, whether a flag said so or a
     # file, unless the application says otherwise in code.
     os.environ["GOOSE_BROKER"] = bootstrap.broker
@@ -323,19 +333,21 @@ def _build(
     notes = None if bootstrap.notes is None else Notes.attach(bootstrap.notes)
     try:
         broker = brokers.connect(bootstrap.broker)
-        backends = [
-            detached(metrics.connect(spec, index=bootstrap.index))
-            for spec in bootstrap.metrics
-            if not is_served(spec)
-        ]
+        specs = [spec for spec in bootstrap.metrics if not is_served(spec)]
+        backends = [metrics.connect(spec, index=bootstrap.index) for spec in specs]
+        guarded = [detached(backend) for backend in backends]
+        pairs = zip(specs, backends, strict=True)
+        made = [backend for spec, backend in pairs if metrics.is_made_for(spec, backend)]
         runner = Runner(
             broker,
             offer,
             config_from(bootstrap.config),
             middleware=[middleware.connect(spec) for spec in bootstrap.middleware],
-            metrics=[*backends, numbers.gathered] if bootstrap.hand_over else backends,
+            metrics=[*guarded, numbers.gathered] if bootstrap.hand_over else guarded,
             gauges=numbers.gathered if bootstrap.metrics or bootstrap.hand_over else None,
             resources=[connect_resource(spec) for spec in bootstrap.resources],
+            # After the modules, which may configure a store.
+            firing=crons.firing(broker, offer, settings.active(), bootstrap.broker),
             session=Session(bootstrap.session, bootstrap.epoch),
             notes=notes,
             beats=False,
@@ -345,7 +357,8 @@ def _build(
         )
     except Exception as error:
         raise _judged(error) from error
-    return broker, runner, backends
+    numbers.backends = Fanout(guarded)
+    return broker, runner, made
 
 
 def _start(runner: Runner) -> None:
@@ -388,6 +401,13 @@ def _make_way(backends: list[metrics.Metrics]) -> None:
         close = getattr(backend, "close", None)
         if getattr(backend, "port", None) is not None and close is not None:
             close()
+
+
+def _close(backends: list[metrics.Metrics]) -> None:
+    """Let what was made from names send its last numbers, as long as that takes no time."""
+    closing = threading.Thread(target=Fanout(backends).close, daemon=True)
+    closing.start()
+    closing.join(LAST_NUMBERS)
 
 
 def _rss() -> int:

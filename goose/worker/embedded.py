@@ -22,6 +22,7 @@ from goose.errors import ConfigError
 from goose.metrics.base import Metrics
 from goose.middleware.base import Middleware
 from goose.settings import Settings
+from goose.worker import crons
 from goose.worker.config import WorkerConfig
 from goose.worker.resources import Resource
 from goose.worker.runner import Runner, RunnerStatistics
@@ -121,6 +122,7 @@ class Worker:
                 middleware=[middleware.connect(spec) for spec in chosen.middleware],
                 metrics=[self._backend(spec) for spec in chosen.metrics],
                 resources=[connect_resource(spec) for spec in chosen.resources],
+                firing=crons.firing(broker, self._offer, chosen, chosen.broker),
                 # Another each time: how far the epochs of the last one went is not known here.
                 session=Session(str(uuid.uuid4())),
             )
@@ -132,11 +134,8 @@ class Worker:
 
     def _backend(self, spec: str | Metrics) -> Metrics:
         backend = metrics.connect(spec)
-        if isinstance(spec, str):
-            # What a module holds as an object stays the module's own.
-            held = None if "://" in spec else plugins.load(spec, kind="metrics backend")
-            if held is not backend:
-                self._backends.append(backend)
+        if metrics.is_made_for(spec, backend):
+            self._backends.append(backend)
         return backend
 
     def stop(self, grace: float | None = None) -> bool:

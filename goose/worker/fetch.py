@@ -90,6 +90,9 @@ class Fetcher:
             return OUT_OF_TOUCH
         if self._doubts and now >= self._compare_at:
             self._compare(now)
+            now = self._clock.mono()
+            if not self._in_touch(now):  # that took long, or this process was paused meanwhile
+                return OUT_OF_TOUCH
         room = self._buffer.room(now)
         if not room:
             if self._buffer.unsettled <= MAX_UNSETTLED:  # else it is the broker that holds up all

@@ -164,8 +164,7 @@ def decide(
     if isinstance(error, Skip):
         return Decision(Ending.SKIPPED, job, reason=error.reason)
     if isinstance(error, Postpone):
-        later = job.evolve(suspicions=0, origin="scheduled")
-        return Decision(Ending.POSTPONED, later, delay=error.seconds)
+        return Decision(Ending.POSTPONED, job.evolve(suspicions=0), delay=error.seconds)
     if isinstance(error, Bury):
         buried = dead(job, now, "buried", error.reason)
         return Decision(Ending.DEAD, buried, reason=f"buried: {error.reason}")

@@ -14,6 +14,7 @@ promote     `Promoter.step`
 gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
+cron        `Firing.step`, if there is a store for cron entries
 slot N      sync jobs, one at a time
 async       the event loop of async jobs
 ==========  =====================================================================
@@ -34,6 +35,7 @@ from dataclasses import dataclass
 from goose.brokers.base import Broker, Inspector, Session, Sessions, State
 from goose.calls import Offer
 from goose.errors import BrokerError, SessionLost, Unsupported
+from goose.features.crons.firing import Firing
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
 from goose.middleware import Middleware, refuse_async
@@ -93,6 +95,7 @@ class Runner:
         resources: Opened once for all jobs.
         session: Under which jobs are taken; opened by `start`, or by a supervisor.
         notes: Where running jobs are noted for a supervisor, if there is one.
+        firing: Fires cron entries; closed by `stop`.
         beats: Whether this process opens the session and sends its own heartbeats; False
             under a supervisor, which then also ends the session.
         on_tick: Called with the monotonic time about every 0.1 s while the process makes progress.
@@ -117,6 +120,7 @@ class Runner:
         resources: Sequence[Resource] = (),
         session: Session,
         notes: Notes | None = None,
+        firing: Firing | None = None,
         beats: bool = True,
         on_tick: Callable[[float], None] = lambda _: None,
         on_session_lost: Callable[[], None] = lambda: None,
@@ -142,6 +146,7 @@ class Runner:
         self._on_session_lost = on_session_lost
         self._on_death = on_death
         self._dead = threading.Event()
+        self._firing = firing
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
         self._parking = Parking()
@@ -194,6 +199,8 @@ class Runner:
         }
         if self._beats and engine.heartbeat is not None:
             steps["heartbeat"] = engine.heartbeat.step
+        if firing is not None:
+            steps["cron"] = firing.step
         if gauges is not None:
             steps["gauges"] = WorkerGauges(engine.buffer, config, gauges, every=1.0).step
         elif engine.report.metrics:
@@ -294,6 +301,10 @@ class Runner:
         for loop in self._loops.values():
             loop.stop()
         self._parking.close()
+        if self._firing is not None:
+            # Not under its feet; if the store hangs, its call fails as it would anyway.
+            self._loops["cron"].join(0.2)
+            self._firing.close()
         # On threads of their own: a resource or a broker that hangs must not hold up the end.
         last = [threading.Thread(target=self._end_session, daemon=True)]
         if done and self._resources is not None:

@@ -22,6 +22,9 @@ class Backend:
     def timing(self, name: str, seconds: float, tags: Mapping[str, str]) -> None:
         note(f"metric {name} s {tags.get('queue')} {tags.get('function')}")
 
+    def close(self) -> None:
+        note("metrics closed")
+
 
 class Failing:
     """A backend that is down."""

@@ -11,6 +11,7 @@ import pytest
 
 import goose
 from tests.acceptance.command import GOOSE, run
+from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
 
 PRINTED = """\
@@ -64,6 +65,20 @@ def test_redis_is_one_line_away(example: Path, own_folder: Path) -> None:
         with goose.Client(server.url) as client:
             assert [] == list(client.inspector.find())
             assert 1 == server.client.exists("goose:{default}:queues"), "it was not used"
+
+
+@pytest.mark.processes
+def test_rabbitmq_is_one_line_away(example: Path, own_folder: Path) -> None:
+    """On a RabbitMQ server: the same output, nothing left to do, and no file in its place."""
+    with RabbitServer(own_folder / "server") as server:
+        name_broker(example, server.url)
+        done = run(sys.executable, "program.py", at=example)
+
+        assert (0, PRINTED) == (done.returncode, done.stdout), done.stderr
+        assert [] == list(example.rglob("*.db"))
+        with goose.Client(server.url) as client:
+            assert [] == list(client.inspector.queues())
+        assert "goose/default/q/default" in server.control("list_queues", "name")
 
 
 @pytest.mark.processes

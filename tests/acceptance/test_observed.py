@@ -96,7 +96,13 @@ def scrape_until_dead(worker: Worker, port: int) -> Samples:
         except OSError:
             return False
         names = {name for name, _, _ in found[-1]}
-        return {"goose_jobs_dead_total", "goose_queue_size"} <= names
+        done = sum(v for name, _, v in found[-1] if name == "goose_jobs_processed_total")
+        scheduled = [
+            v
+            for name, labels, v in found[-1]
+            if name == "goose_queue_size" and labels == {"queue": "default", "state": "scheduled"}
+        ]
+        return done >= 7 and "goose_jobs_dead_total" in names and scheduled == [1]
 
     worker.until(seen, "Prometheus shows a dead job and the sizes of queues")
     return found[-1]
@@ -111,7 +117,8 @@ def value(samples: Samples, name: str, labels: dict[str, str]) -> float:
 def listen_until_dead(listener: socket.socket) -> Counter[str]:
     """Add up the counters of datagrams until the dead job has come."""
     counted: Counter[str] = Counter()
-    while not (counted["goose.jobs.dead"] and counted["goose.jobs.processed"] >= 7):
+    last = {"processed": 7, "dead": 1, "failed": 2}  # of one batch, but not of one datagram
+    while any(counted[f"goose.jobs.{name}"] < count for name, count in last.items()):
         for line in listener.recv(65536).decode().splitlines():
             name, _, rest = line.partition(":")
             number, kind = rest.split("|")[:2]
@@ -143,6 +150,7 @@ def test_parts_of_ones_own_by_name(client: goose.Client, own_folder: Path) -> No
     assert f"metric jobs.succeeded +1 default {JOBS}:send" in told
     assert f"metric job.execution_time s default {JOBS}:send" in told
     assert "Failing" in done.stderr
+    assert ["metrics closed"] == told[-1:]
     assert [] == list(client.inspector.find())
 
 

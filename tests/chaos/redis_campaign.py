@@ -144,6 +144,7 @@ class Campaign:
 
     server_faults: Mapping[str, Callable[[Any], None]] = SERVER
     network_faults: Mapping[str, Callable[[Any], None]] = NETWORK
+    resume = RESUME
 
     def __init__(
         self, folder: Path, plan: Plan, server: Any, proxy: Proxy, say: Callable[[str], object]
@@ -159,13 +160,12 @@ class Campaign:
         self.direct = goose.Client(server.url)
         urls = [server.url] * plan.near + [through] * plan.far
         self.crew = Crew(folder, urls, self.direct, plan.ttl, random.Random(plan.seed + 1))
-        kinds = len(self.server_faults) + len(self.network_faults)
         self.producers = Producers(
             self.clients,
             plan.jobs,
             threads=plan.threads,
             # As many as go on for about as long as the faults do.
-            rate=plan.jobs / (kinds * plan.rounds * 3 * plan.hold + 4 * len(plan.worker_faults)),
+            rate=plan.jobs / (plan.rounds * self.round() + 4 * len(plan.worker_faults)),
             seconds=plan.seconds,
             seed=plan.seed,
         )
@@ -178,10 +178,26 @@ class Campaign:
         """Return what faults can reach."""
         return Arena(server, proxy, self.chance, self.plan.hold)
 
+    def round(self) -> float:
+        """Return about how many seconds it takes until each fault has happened once."""
+        return (len(self.server_faults) + len(self.network_faults)) * 3 * self.plan.hold
+
     def left_over(self) -> str:
         """Return what the server holds in the end."""
         left = self.arena.admin.keys("*")
         return f"{len(left)} keys: {sorted(left)[:12]}"
+
+    def left(self, broker: Inspector) -> int:
+        """Return how many jobs are neither done nor dead."""
+        return left(broker)
+
+    def stored(self, broker: Inspector) -> dict[State, list[goose.Job]]:
+        """Return every job that is stored, by its state."""
+        return stored(broker)
+
+    def repeated(self) -> Mapping[str, int]:
+        """Return how often a job was stored again by the broker itself, unsure of the first time."""
+        return {}
 
     def run(self) -> Result:
         began = time.monotonic()
@@ -199,7 +215,7 @@ class Campaign:
             finally:
                 self.producers.hurry()
             last = time.monotonic()
-            wait_until(lambda: left(broker) == 0, 240, "everything drains")
+            wait_until(lambda: self.left(broker) == 0, 240, "everything drains")
             drained = time.monotonic() - last
             for fleet in self.crew.fleets:
                 codes = fleet.stop()
@@ -237,7 +253,7 @@ class Campaign:
         resumed = max(self.crew.probe()) if alone else 0.0
         self.incidents.append(Incident(kind, began, over, met, resumed))
         self.say(f"{kind}: {over - began:.1f} s, everybody works again after {resumed:.2f} s")
-        if resumed > RESUME:
+        if resumed > self.resume:
             self.problems.append(f"after {kind} it took {resumed:.1f} s until every worker worked")
         if alone and (gone := pids - self.crew.pids()):
             self.problems.append(f"{kind} ended the worker processes {sorted(gone)}")
@@ -304,7 +320,7 @@ class Campaign:
 
     def _judge(self, broker: Inspector, poison: list[str]) -> Result:
         producers, crew = self.producers, self.crew
-        remains = stored(broker)
+        remains = self.stored(broker)
         dead = {
             str(job.args[0]): job.failure.reason if job.failure else ""
             for job in remains[State.DEAD]
@@ -319,7 +335,7 @@ class Campaign:
             faults,
             still_stored=[str(job.args[0]) for found in remains.values() for job in found],
             retried=[*producers.failing, *crew.twice],
-            unsure=producers.unsure,
+            unsure=Counter(producers.unsure) + Counter(self.repeated()),
         )
         overlaps = self._overlaps(runs)
         result = Result(

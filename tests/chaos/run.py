@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.chaos import (
     postgres_campaign,
     postgres_transactions,
+    rabbitmq_campaign,
     redis_campaign,
     redis_failover,
     workers,
@@ -24,7 +25,8 @@ def main() -> int:
     """Run the campaign; return 0 if nothing was lost and every duplicate is explained."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "broker", choices=["sqlite", "redis", "sentinel", "postgres", "transactions"]
+        "broker",
+        choices=["sqlite", "redis", "sentinel", "postgres", "rabbitmq", "transactions"],
     )
     parser.add_argument("--jobs", type=int, help="jobs in all")
     parser.add_argument("--kills", type=int, default=20, help="sqlite: kills of workers")
@@ -42,6 +44,7 @@ def main() -> int:
             "sqlite": _sqlite,
             "redis": _on_a_server,
             "postgres": _on_a_server,
+            "rabbitmq": _on_a_server,
             "sentinel": _sentinel,
             "transactions": _transactions,
         }
@@ -59,7 +62,11 @@ def _sqlite(chosen: argparse.Namespace, folder: Path) -> int:
 
 
 def _on_a_server(chosen: argparse.Namespace, folder: Path) -> int:
-    campaign = {"redis": redis_campaign, "postgres": postgres_campaign}[chosen.broker]
+    campaign = {
+        "redis": redis_campaign,
+        "postgres": postgres_campaign,
+        "rabbitmq": rabbitmq_campaign,
+    }[chosen.broker]
     plan = campaign.SMALL if chosen.small else campaign.FULL
     plan = replace(
         plan,

@@ -9,6 +9,8 @@ import pytest
 from tests.chaos import redis_campaign, redis_failover
 from tests.chaos.redis_faults import NETWORK, SERVER
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.processes
 @pytest.mark.timeout(240)

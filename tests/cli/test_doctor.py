@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from goose.brokers.memory import MemoryBroker
 from goose.cli import checkups, findings
 from goose.cli.doctor import command
 from goose.jobs import Envelope, Job, new_id, seal
+from tests.acceptance.command import run
 from tests.servers.redis import DURABLE, RedisServer
 
 APP = """
@@ -232,3 +234,16 @@ def test_health_reads_the_heartbeat_file(
     assert 1 == run(health, [path + ".missing"], standalone_mode=False).return_value
     monkeypatch.delenv("GOOSE_HEARTBEAT_FILE")
     assert 2 == run(health, []).exit_code
+
+
+def test_health_imports_no_application_and_no_driver(own_folder: Path) -> None:
+    """A probe that starts every few seconds costs no more than Python and its own few modules."""
+    code = "import json, sys\nimport goose.cli.health\nprint(json.dumps([m for m in sys.modules]))"
+    done = run(sys.executable, "-c", code, at=own_folder)
+    loaded = set(json.loads(done.stdout))
+
+    heavy = {"asyncio", "pydantic", "redis", "sqlite3", "prometheus_client", "http.server", "rich"}
+    assert set() == loaded & heavy
+    assert not [
+        name for name in loaded if name.startswith(("goose.worker.runner", "goose.brokers.s"))
+    ]

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 
-PACKAGES = {"redis-server": "redis-server"}
+PACKAGES = {"redis-server": "redis-server", "strace": "strace", "openssl": "openssl"}
 """Debian's package of each program."""
 _PLACES = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
 

@@ -42,6 +42,12 @@ def test_no_world_has_a_violation(stories: list[Story]) -> None:
     assert [] == [(story.seed, story.violations[0]) for story in stories if story.violations]
 
 
+@pytest.mark.parametrize("seed", [60140])
+def test_a_world_that_once_had_a_violation(seed: int) -> None:
+    """Seeds of long campaigns that found a defect stay."""
+    assert not play(seed).violations
+
+
 @pytest.mark.timeout(600)
 def test_every_kind_of_fault_met_jobs_in_flight(total: simulate.Total) -> None:
     """The faults were real: each kind, on each side of each call, found jobs in flight."""

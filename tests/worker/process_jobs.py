@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import threading
 import time
@@ -19,6 +20,11 @@ def note(text: str) -> None:
 
 def quick(name: str) -> None:
     note(f"quick {name}")
+
+
+def frozen() -> None:
+    """Note whether the collector leaves alone what was there before the first job."""
+    note(f"frozen {gc.get_freeze_count() > 1000}")
 
 
 def wait(name: str, seconds: float) -> None:

@@ -51,6 +51,28 @@ def test_jobs_lent_unheard_are_given_back(bench: Bench, app: Any) -> None:
     assert 0 == bench.broker.count(State.RUNNING)
 
 
+def test_whoever_was_paused_while_comparing_beats_before_it_takes_jobs(
+    bench: Bench, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session may be given up at any moment; seed 60140 of the simulator found it."""
+    bench.engine.heartbeat.step(bench.clock.mono())
+    lose_the_reply(bench, "dequeue")
+    with pytest.raises(BrokerUnavailable):
+        bench.fetch()
+    bench.enqueue(job("note", 1))
+    held = bench.broker.held
+
+    def pauses(session: Session) -> Any:
+        found = held(session)
+        bench.clock.turn(TTL)
+        return found
+
+    monkeypatch.setattr(bench.broker, "held", pauses)
+    bench.fetch()
+
+    assert 1 == bench.broker.count(State.READY)
+
+
 def test_a_defect_after_the_loan_is_doubted_too(
     bench: Bench, app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,11 +114,10 @@ def test_jobs_go_on_under_a_worker_whose_output_nobody_reads(
     )  # fmt: skip
     try:
         wait_until(
-            lambda: notes.exists() and notes.read_text().count("said") == 10,
+            lambda: notes.exists() and len(notes.read_text().splitlines()) == 310,
             seconds=40,
-            what="the last jobs are done",
+            what="all jobs have run",
         )
-        assert 300 == notes.read_text().count("failing")
         process.terminate()
         assert 0 == process.wait(20)
     finally:

@@ -117,6 +117,15 @@ def gone(pid: int) -> bool:
     return read_stat(pid)[:1] in ([], ["Z"], ["X"])
 
 
+def test_the_collector_leaves_alone_what_a_worker_began_with(shop: Shop) -> None:
+    """Modules and all else that a worker process has loaded are not looked at while jobs run."""
+    shop.client.enqueue(jobs.frozen)
+    shop.worker("--until-empty")
+    shop.until(shop.runs)
+
+    assert ["frozen True"] == shop.runs()
+
+
 def test_until_empty_runs_everything_and_ends(shop: Shop) -> None:
     """Two processes run each job once, sync and async, and the exit code is 0."""
     shop.client.enqueue_many(jobs.quick, [(str(n),) for n in range(50)])

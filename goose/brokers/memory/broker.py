@@ -19,7 +19,9 @@ from __future__ import annotations
 import os
 import random as chance
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from goose.brokers.base import (
     Capability,
@@ -34,6 +36,9 @@ from goose.brokers.memory.inspector import Inspection
 from goose.brokers.memory.store import Entry, Lease, Store
 from goose.errors import BrokerError, SessionLost
 from goose.jobs import Envelope
+
+if TYPE_CHECKING:
+    from goose.stores.memory import MemoryStore
 
 _stores: dict[tuple[int, str, str], Store] = {}
 
@@ -304,6 +309,25 @@ class MemoryBroker(Inspection):
             due = store.next_due()
             left = None if due is None else max(0.0, due - now)
             return Promotion(promoted, left, store.trim(now - self._kept_for, self._kept, limit))
+
+    # --- what is not a job ---------------------------------------------------------------
+
+    def open_store(self) -> MemoryStore:
+        """See `Keeper.open_store`: in the same memory."""
+        from goose.stores.memory import MemoryStore
+
+        return MemoryStore(self)
+
+    @contextmanager
+    def shelf(self) -> Iterator[dict[str, Any]]:
+        """Lend what `MemoryStore` keeps here, to one caller at a time."""
+        store = self._open_store()
+        with store.changed:
+            yield store.shelf
+
+    def now(self) -> float:
+        """Return epoch seconds by this broker's clock."""
+        return self._clock()
 
     # --- the inside ----------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import heapq
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from goose.brokers.base import Delivery, Session, State
 from goose.jobs import Envelope
@@ -96,6 +97,8 @@ class Store:
         """Declared dead, and still holding orphans."""
         self.opened: dict[str, int] = {}
         """The highest epoch each session id was opened with."""
+        self.shelf: dict[str, Any] = {}
+        """What `goose.stores.memory` keeps beside the jobs."""
         self._agenda: list[tuple[float, int, Entry]] = []
         self._stale = 0
         self._back = 0

@@ -107,7 +107,8 @@ class RabbitMQBroker(Inspecting):
     ) -> Sequence[Delivery]:
         """See `Broker.dequeue`."""
         parts = self._parts
-        parts.topology.queues.update([share.queue for share in queues])
+        for share in queues:
+            parts.topology.ready(share.queue)  # made here, it is also known to `Inspector.queues`
         return parts.intake.dequeue(session, queues, limit, wait)
 
     # --- settle --------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from typing import Any
 
 from goose.brokers.base import Delivery, Session, Share, order
 from goose.brokers.rabbitmq.faults import translated
-from goose.brokers.rabbitmq.lane import Hearing, Lane, Loan
+from goose.brokers.rabbitmq.lane import Lane
+from goose.brokers.rabbitmq.loans import Hearing, Loan
 from goose.brokers.rabbitmq.names import Names
 from goose.brokers.rabbitmq.options import Options
 from goose.brokers.rabbitmq.wire import Wire
@@ -321,6 +322,7 @@ class Intake:
         for lane in list(self._lanes.values()):
             lane.examine(now)
             lane.sweep(now)
+            lane.audit(now)
         self.wire.later(TEND, self._tend)
 
     # --- the end -------------------------------------------------------------------------

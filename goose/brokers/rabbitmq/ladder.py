@@ -13,7 +13,7 @@ delay needs them; an application that never delays for a week has none for weeks
 
 What is delayed for longer than the ladder is high waits its whole length and then goes to the
 parked jobs, with what is left of its delay in a header; whoever looks after those sends it up
-again. Source: docs/adr/0005-delays-on-rabbitmq.md.
+again. Source: docs/adr/0009-delays-on-rabbitmq.md.
 """
 
 from __future__ import annotations

@@ -25,14 +25,13 @@ marked as the wire's own.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from goose.brokers.rabbitmq import ladder
 from goose.brokers.rabbitmq.faults import Remedy, is_timeout, judge, said, translated
+from goose.brokers.rabbitmq.loans import Arrival, Hearing
 from goose.brokers.rabbitmq.words import HEADER, SUSPECT, UNEXPLAINED, UNSTARTED, count_of
 from goose.errors import BrokerError
 
@@ -43,57 +42,12 @@ logger = logging.getLogger("goose.brokers.rabbitmq")
 
 PATIENCE = 0.02
 """Seconds for which acks may be on their way before a lane without credit asks for more."""
+AUDIT = 2.0
+"""Seconds between two looks whether a lane to which nothing comes is deaf."""
+STRIKES = 2
+"""Looks in a row at which the server has jobs and does not push them, before it is."""
 REOPEN = 1.0
 """Seconds before a channel that the server refused is tried again."""
-
-
-class Arrival(NamedTuple):
-    """A job that the server lent to this process."""
-
-    tag: int
-    id: str
-    body: bytes
-    headers: dict[str, Any] | None
-    arrived_mono: float
-    verdict: str | None = None
-    word: str | None = None
-
-
-@dataclass(slots=True)
-class Loan:
-    """A job that was handed on to a session."""
-
-    lane: Lane
-    id: str
-    tag: int
-    generation: int
-    epoch: int
-    word: str | None
-    """The last word about it that was heeded."""
-
-
-class Hearing:
-    """Waits until the server has heard what several lanes had to say.
-
-    Args:
-        lanes: How many.
-    """
-
-    def __init__(self, lanes: int) -> None:
-        self._left = lanes
-        self._well = True
-        self._done = threading.Event()
-
-    def heard(self, well: bool) -> None:
-        """Note that one lane had its answer, or will have none; on the wire's thread."""
-        self._well &= well
-        self._left -= 1
-        if not self._left:
-            self._done.set()
-
-    def wait(self, timeout: float) -> bool:
-        """Wait up to *timeout* seconds; say whether all was heard."""
-        return self._done.wait(timeout) and self._well
 
 
 class Lane:
@@ -124,6 +78,8 @@ class Lane:
         self._wanted = 0
         self._retry_mono = 0.0
         self._hearings: list[Hearing] = []
+        self._audit_mono = 0.0
+        self._strikes = 0
         self._open: dict[int, None] = {}
         """Tags that are not settled, in their order."""
 
@@ -323,6 +279,25 @@ class Lane:
             logger.debug("gave back %d jobs of %s that nobody asked for", len(held), self.queue)
             self._intake.announce([arrival.id for arrival in held])
             self.nack([arrival.tag for arrival in held])
+
+    def audit(self, now: float) -> None:
+        """Make sure that the server still knows whom to push to, when it pushes nothing."""
+        with self._intake.condition:
+            quiet = self.askers and self.clear and self.credit > 0 and not self.buffer
+        if not quiet or self._busy:
+            self._strikes = 0
+        elif now - self._audit_mono >= AUDIT:
+            self._audit_mono = now
+            self._channel.queue_declare(self.name, passive=True, callback=self._audited)
+
+    def _audited(self, frame: Any) -> None:
+        with self._intake.condition:
+            waiting = frame.method.message_count and self.credit > 0 and not self.buffer
+        self._strikes = self._strikes + 1 if waiting else 0
+        if self._strikes >= STRIKES or not frame.method.consumer_count:
+            logger.warning("RabbitMQ pushes nothing of %s here; beginning again", self.name)
+            self._strikes = 0
+            self._channel.close()
 
     # --- settling; the wire's own --------------------------------------------------------
 

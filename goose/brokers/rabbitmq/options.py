@@ -49,7 +49,7 @@ class Options:
     """Seconds to wait for a confirm or an answer, blocked or not."""
     connect_timeout: float = 5.0
     """Seconds to wait for a connection."""
-    heartbeat: int = 30
+    heartbeat: int = 10
     """Seconds of silence after which the server gives a connection up, twice over."""
     silence: float = 3.0
     """Seconds a server may leave a question without an answer before its connection is replaced."""

@@ -245,6 +245,14 @@ class Publisher:
         """Put what was not confirmed at the head of the line again, in its order."""
         unconfirmed, self._unconfirmed = self._unconfirmed, {}
         self._returned.clear()
+        for batch, parcel in unconfirmed.values():
+            if not batch.done.is_set():
+                # One copy too many, should the server have had it; the log is the only witness.
+                logger.info(
+                    "job %s was on its way and is published again",
+                    parcel.id,
+                    extra={"job_id": parcel.id, "published_again": True},
+                )
         self._queue.extendleft(reversed(list(unconfirmed.values())))
 
     def _accept(self, batch: Batch) -> None:

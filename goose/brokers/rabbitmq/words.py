@@ -12,7 +12,7 @@ death has an id, which travels with the job from then on: a word is heeded once.
 
 Where no supervisor survives, nobody speaks. A job that was lent again very often without any
 word is at last suspected, and runs alone and ever more rarely, but it is never condemned.
-Source: docs/adr/0006-blame-on-rabbitmq.md.
+Source: docs/adr/0010-blame-on-rabbitmq.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from goose.brokers.base import Capability, Delivery
 from goose.brokers.redis import scripts
@@ -24,6 +24,9 @@ from goose.brokers.redis.sessions import Sessioned
 from goose.brokers.redis.upkeep import Upkept
 from goose.errors import BrokerUnavailable
 from goose.jobs import Envelope
+
+if TYPE_CHECKING:
+    from goose.stores.base import Store
 
 CHUNK = 500
 """Jobs in one call of a script at most."""
@@ -58,6 +61,16 @@ class RedisBroker(Lending, Sessioned, Upkept, Inspecting):
 
             return cast("Self", object.__new__(RedisClusterBroker))
         return object.__new__(cls)
+
+    def __init__(self, place: Any = None, **given: Any) -> None:
+        super().__init__(place, **given)
+        self._place, self._given = place, given
+
+    def open_store(self) -> Store:
+        """See `Keeper.open_store`: on the same server, over connections of its own."""
+        from goose.stores.redis import RedisStore
+
+        return RedisStore(self._place, **self._given)
 
     def __repr__(self) -> str:
         return f"RedisBroker({self._link.where!r})"

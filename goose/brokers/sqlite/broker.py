@@ -19,7 +19,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from goose.brokers.base import Capability, Delivery, Session, Share, order
 from goose.brokers.sqlite import host
@@ -40,6 +40,9 @@ from goose.brokers.sqlite.sessions import Sessioned, check_session
 from goose.brokers.sqlite.upkeep import Upkept
 from goose.brokers.sqlite.within import store_within
 from goose.jobs import Envelope
+
+if TYPE_CHECKING:
+    from goose.stores.base import Store
 
 _WATCH_FIRST = 0.001
 """Seconds between the first looks at the change counter; each is a fiftieth longer …"""
@@ -283,3 +286,16 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         """See `Broker.wake`; every `dequeue` that blocks at this moment ends."""
         if not self._writer.sleepers.wake(self):
             self._wake_next = True
+
+    def open_store(self) -> Store:
+        """See `Keeper.open_store`: in the same file."""
+        from goose.stores.sqlite import SQLiteStore
+
+        options = self.options
+        return SQLiteStore(
+            options.path,
+            wall=self._wall,
+            namespace=options.namespace,
+            synchronous=options.synchronous,
+            timeout=options.timeout,
+        )

@@ -33,6 +33,7 @@ pytest.register_assert_rewrite(
             "lending",
             "sessions",
             "settling",
+            "stores",
             "storing",
             "waiting",
         )
@@ -45,6 +46,7 @@ from goose.testing.suite.inspecting import Inspecting, Upkeeping  # noqa: E402
 from goose.testing.suite.lending import Lending  # noqa: E402
 from goose.testing.suite.sessions import Living, Recovering  # noqa: E402
 from goose.testing.suite.settling import Settling  # noqa: E402
+from goose.testing.suite.stores import StoreSuite  # noqa: E402
 from goose.testing.suite.storing import Storing  # noqa: E402
 from goose.testing.suite.waiting import Waiting  # noqa: E402
 
@@ -83,4 +85,4 @@ for _name in dir(BrokerSuite):
         setattr(BrokerSuite, _name, _skipping(getattr(BrokerSuite, _name)))
 
 
-__all__ = ["BrokerSuite", "Hooks"]
+__all__ = ["BrokerSuite", "Hooks", "StoreSuite"]

@@ -1,0 +1,1 @@
+"""What is built on brokers and stores, once for all of them."""

@@ -1,0 +1,377 @@
+"""What goes wrong with a server, one fault at a time: nothing is lost, nobody waits for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from goose.brokers.base import Delivery, Session, Share, State
+from goose.brokers.rabbitmq import RabbitMQBroker
+from goose.errors import BrokerError, BrokerUnavailable
+from goose.jobs import Envelope
+from goose.testing.proxy import Proxy
+from tests.servers.rabbitmq import RabbitServer
+
+pytestmark = pytest.mark.timeout(90)
+
+SESSION = Session("worker")
+MAIL = [Share("mail")]
+RECOVERY = 5.0
+"""Seconds from a server that accepts connections to jobs that come again."""
+
+SYNCED = 4.0
+"""Seconds after which RabbitMQ 3.10 has written to disk that a queue exists; it buffers that for 3."""
+
+Connect = Callable[..., RabbitMQBroker]
+
+
+@pytest.fixture
+def connect(rabbit: RabbitServer) -> Iterator[Connect]:
+    """Returns brokers of one namespace on the node, closed after the test."""
+    made: list[RabbitMQBroker] = []
+    namespace = uuid.uuid4().hex
+
+    def connect(url: str = "", **options: Any) -> RabbitMQBroker:
+        options = {"namespace": namespace, "quarantine": 0.2, **options}
+        made.append(RabbitMQBroker(url or rabbit.url, **options))
+        return made[-1]
+
+    yield connect
+    for broker in made:
+        broker.close()
+
+
+@pytest.fixture
+def proxy(rabbit: RabbitServer) -> Iterator[Proxy]:
+    with Proxy(("127.0.0.1", rabbit.port)) as proxy:
+        yield proxy
+
+
+def through(proxy: Proxy) -> str:
+    return f"amqp://guest:guest@127.0.0.1:{proxy.port}"
+
+
+def envelopes(*names: str) -> list[Envelope]:
+    return [Envelope(name, "mail", b"{}") for name in names]
+
+
+def take(broker: RabbitMQBroker, count: int = 1, within: float = 20.0) -> list[Delivery]:
+    """Return *count* jobs, whatever the broker says meanwhile."""
+    taken: list[Delivery] = []
+    deadline = time.monotonic() + within
+    while len(taken) < count:
+        assert time.monotonic() < deadline, f"{len(taken)} of {count} jobs in {within} s"
+        with contextlib.suppress(BrokerUnavailable):
+            taken += broker.dequeue(SESSION, MAIL, limit=count - len(taken), wait=0.2)
+    return taken
+
+
+def ids(deliveries: list[Delivery]) -> list[str]:
+    return sorted(delivery.envelope.id for delivery in deliveries)
+
+
+def test_a_killed_node_keeps_what_it_confirmed(rabbit: RabbitServer, connect: Connect) -> None:
+    """What was confirmed before a kill is there after a restart, and comes within seconds."""
+    client, worker = connect(), connect()
+    stored: list[str] = []
+    stop = threading.Event()
+
+    def produce() -> None:
+        while not stop.is_set():
+            name = f"job-{len(stored):05}"
+            with contextlib.suppress(BrokerError):
+                client.enqueue(envelopes(name))
+                stored.append(name)
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    held = take(worker, 1)
+    declared = time.monotonic()
+    while len(stored) < 50 or time.monotonic() - declared < SYNCED:
+        time.sleep(0.01)
+    rabbit.kill()
+    rabbit.start()
+    back = time.monotonic()
+    first = take(worker, 1)
+    assert time.monotonic() - back < RECOVERY
+    stop.set()
+    thread.join()
+    assert held == list(worker.ack(held)), "its loan ended with the node"
+    worker.ack(first)
+    rest = {first[0].envelope.id}
+    while lent := worker.dequeue(SESSION, MAIL, limit=100, wait=1.0):
+        rest |= {delivery.envelope.id for delivery in lent}
+        worker.ack(lent)
+    assert set(stored) <= rest
+
+
+def test_a_node_that_is_down_is_said_to_be(rabbit: RabbitServer, connect: Connect) -> None:
+    """An enqueue and a dequeue raise within their bounds while the node is down, then work."""
+    broker = connect(connect_timeout=1.0, timeout=3.0)
+    rabbit.kill()
+    before = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        broker.enqueue(envelopes("one"))
+    assert time.monotonic() - before < 4.0
+    with pytest.raises(BrokerUnavailable):
+        broker.dequeue(SESSION, MAIL, limit=1, wait=0.1)
+    rabbit.start()
+    broker.enqueue(envelopes("two"))
+    assert "two" in ids(take(broker))
+
+
+def test_a_job_that_still_runs_is_not_lent_again_here(proxy: Proxy, connect: Connect) -> None:
+    """After a cut, a job comes back to the process that runs it, which settles it after all."""
+    worker, other = connect(through(proxy)), connect()
+    worker.enqueue(envelopes("one"))
+    held = take(worker)
+    loan = worker._parts.intake.loans[held[0].receipt]  # type: ignore[index]
+    before = loan.generation
+    proxy.reset()
+    deadline = time.monotonic() + 20
+    while loan.generation == before:  # until the message is here again
+        with contextlib.suppress(BrokerUnavailable):
+            assert [] == worker.dequeue(SESSION, MAIL, limit=1, wait=0.1)
+        assert time.monotonic() < deadline
+    assert [] == list(worker.ack(held))
+    worker.close()
+    assert [] == other.dequeue(SESSION, MAIL, limit=1, wait=0.5)
+
+
+def test_a_cut_connection_voids_what_another_took(proxy: Proxy, connect: Connect) -> None:
+    """A settle of a job that was lent elsewhere since changes nothing, and is told."""
+    worker, other = connect(through(proxy)), connect()
+    worker.enqueue(envelopes("one"))
+    stale = take(worker)
+    proxy.refuse()
+    proxy.reset()
+    [good] = take(other)
+    proxy.heal()
+    for _ in range(3):
+        with contextlib.suppress(BrokerUnavailable):
+            worker.dequeue(SESSION, MAIL, limit=1, wait=0.2)
+    for settle in (worker.ack, worker.release):
+        assert stale == list(settle(stale))
+    assert [] == list(other.ack([good]))
+
+
+def test_a_silent_network_is_noticed(proxy: Proxy, connect: Connect) -> None:
+    """On a connection where nothing arrives, an enqueue raises in time, and jobs soon come again."""
+    worker = connect(through(proxy), silence=1.0, timeout=2.0, connect_timeout=1.0, heartbeat=2)
+    worker.enqueue(envelopes("before"))
+    worker.ack(take(worker))
+    proxy.strand()
+    before = time.monotonic()
+    # The server pushes the first of them to a process that cannot hear, until it notices.
+    connect().enqueue(envelopes("first", "second"))
+    assert {"first", "second"} == set(ids(take(worker, 2)))
+    assert time.monotonic() - before < 3 * RECOVERY
+    proxy.blackhole()
+    before = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        worker.enqueue(envelopes("unknown"))
+    assert time.monotonic() - before < 3.0
+
+
+def test_a_deleted_queue_raises_and_is_made_again(rabbit: RabbitServer, connect: Connect) -> None:
+    """No queue takes a job: the enqueue raises and is told of; the next one declares it anew."""
+    returned: list[str] = []
+    client = connect(on_return=lambda key, job: returned.append(job))
+    worker = connect()
+    client.enqueue(envelopes("one"))
+    worker.ack(take(worker))
+    name = client._parts.names.ready("mail")
+    admin = connect()
+    admin._parts.topology._ask("queue_delete", queue=name)
+    # The worker begins again at once, and so may be quicker than this client.
+    try:
+        client.enqueue(envelopes("two"))
+    except BrokerError:
+        assert ["two"] == returned
+    deadline = time.monotonic() + 20
+    seen: list[str] = []
+    while "three" not in seen:
+        assert time.monotonic() < deadline
+        # What is stored while a queue is being deleted goes with it.
+        with contextlib.suppress(BrokerError):
+            client.enqueue(envelopes("three"))
+        seen += ids(list(worker.dequeue(SESSION, MAIL, limit=9, wait=1.0)))
+
+
+def test_a_queue_that_nobody_makes_again_is_missed(connect: Connect) -> None:
+    """Without a worker, the enqueue into a deleted queue raises."""
+    client = connect()
+    client.enqueue(envelopes("one"))
+    connect()._parts.topology._ask("queue_delete", queue=client._parts.names.ready("mail"))
+    with pytest.raises(BrokerError, match="312"):
+        client.enqueue(envelopes("two"))
+    client.enqueue(envelopes("three"))
+    assert ["three"] == ids(take(client))
+
+
+def test_a_server_short_of_memory_keeps_nobody(rabbit: RabbitServer, connect: Connect) -> None:
+    """Under an alarm enqueues raise in time, workers go on, and afterwards all is as before."""
+    client, worker = connect(timeout=1.0), connect(timeout=5.0)
+    client.enqueue(envelopes(*(f"job-{number}" for number in range(6))))
+    worker.ack(take(worker, 2))
+    rabbit.control("set_vm_memory_high_watermark", "0.0000001")
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            before = time.monotonic()
+            try:
+                client.enqueue(envelopes("more"))
+            except BrokerUnavailable:
+                break
+            assert time.monotonic() < deadline
+        assert time.monotonic() - before < 2.0
+        worker.ack(take(worker, 2))
+    finally:
+        rabbit.control("set_vm_memory_high_watermark", "0.4")
+    client = connect(timeout=20.0)
+    client.enqueue(envelopes("last"))
+    seen: set[str] = set()
+    while "last" not in seen or len(seen) < 3:
+        seen |= set(ids(take(worker)))
+
+
+def test_a_job_over_the_consumer_timeout_is_kept(
+    rabbit: RabbitServer, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server takes back what runs for too long; that is told, and the job still settles."""
+    rabbit.eval("application:set_env(rabbit, consumer_timeout, 1000).")
+    rabbit.eval("application:set_env(rabbit, channel_tick_interval, 500).")
+    try:
+        worker = connect()
+        worker.enqueue(envelopes("long"))
+        held = take(worker)
+        deadline = time.monotonic() + 20
+        while "consumer_timeout" not in caplog.text:
+            assert [] == worker.dequeue(SESSION, MAIL, limit=1, wait=0.1)
+            assert time.monotonic() < deadline
+    finally:
+        rabbit.eval("application:set_env(rabbit, consumer_timeout, 1800000).")
+        rabbit.eval("application:set_env(rabbit, channel_tick_interval, 60000).")
+    loan = worker._parts.intake.loans[held[0].receipt]  # type: ignore[index]
+    while loan.generation != loan.lane.generation:  # until the message is here again
+        worker.dequeue(SESSION, MAIL, limit=1, wait=0.1)
+        assert time.monotonic() < deadline
+    assert [] == list(worker.ack(held))
+
+
+def test_a_full_queue_refuses(rabbit: RabbitServer, connect: Connect) -> None:
+    """A negative confirm is a refusal; the channel is as good as before."""
+    client = connect()
+    client.enqueue(envelopes("one"))
+    rabbit.control(
+        "set_policy", "full", "^goose/.*/q/mail$", '{"max-length": 1}', "--apply-to", "queues"
+    )
+    try:
+        with pytest.raises(BrokerError, match="did not take"):
+            for number in range(50):
+                client.enqueue(envelopes(f"more-{number}"))
+    finally:
+        rabbit.control("clear_policy", "full")
+    client.enqueue([Envelope("elsewhere", "other", b"{}")])
+    assert ["elsewhere"] == ids(list(client.dequeue(SESSION, [Share("other")], limit=1, wait=5)))
+
+
+def test_other_properties_are_a_clear_error(connect: Connect) -> None:
+    """Two processes that disagree about a queue are told what they disagree about."""
+    connect().enqueue(envelopes("one"))
+    other = connect(queue_type="classic")
+    with pytest.raises(BrokerError, match="give all processes the same queue_type"):
+        other.enqueue(envelopes("two"))
+    with pytest.raises(BrokerError, match="give all processes the same queue_type"):
+        other.dequeue(SESSION, MAIL, limit=1, wait=5)
+
+
+def test_what_the_server_gives_up_is_stored_afresh(connect: Connect) -> None:
+    """A job that was lent more often than the server likes is parked, and comes again."""
+    worker = connect(delivery_limit=2)
+    worker.enqueue(envelopes("often"))
+    for _ in range(5):
+        [held] = take(worker)
+        assert "often" == held.envelope.id
+        worker.release([held])
+    assert ["often"] == ids(take(worker))
+
+
+def test_verdicts_reach_whoever_is_lent_the_job(connect: Connect) -> None:
+    """What a witness says comes with the job's next loan, once, and not with other jobs."""
+    holder, witness, other = connect(), connect(), connect(quarantine=5.0)
+    holder.enqueue(envelopes("poison", "neighbour"))
+    take(holder, 2)
+    other.dequeue(SESSION, MAIL, limit=1, wait=0)
+    holder.close()
+    witness.testify({"poison": "alone"})
+    lent = {delivery.envelope.id: delivery for delivery in take(other, 1)}
+    assert "alone" == lent["poison"].verdict
+    [(delivery, envelope)] = [(d, d.envelope) for d in lent.values()]
+    other.requeue([(delivery, envelope)])
+    lent |= {delivery.envelope.id: delivery for delivery in take(other, 2)}
+    assert {"poison": None, "neighbour": None} == {
+        name: delivery.verdict for name, delivery in lent.items()
+    }
+
+
+def test_a_fork_has_connections_of_its_own(connect: Connect) -> None:
+    """A child of a process that used a broker uses it too, and the parent goes on."""
+    broker = connect()
+    broker.enqueue(envelopes("parent"))
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            broker.enqueue(envelopes("child"))
+            code = 0
+        finally:
+            os._exit(code)
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    broker.enqueue(envelopes("parent again"))
+    assert ["child", "parent", "parent again"] == ids(take(broker, 3))
+
+
+def test_threads_share_confirms(connect: Connect) -> None:
+    """Many threads that enqueue at once each hear of their own jobs, and all are stored."""
+    broker = connect()
+    broker.enqueue(envelopes("first"))
+
+    def produce(name: str) -> None:
+        for number in range(50):
+            broker.enqueue(envelopes(f"{name}-{number}"))
+
+    threads = [threading.Thread(target=produce, args=(str(n),)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 801 == broker.count(State.READY, "mail")
+
+
+def test_a_refused_login_says_so_at_once(rabbit: RabbitServer, connect: Connect) -> None:
+    """A wrong password and a vhost that is not there are told, not waited out."""
+    for url in (
+        rabbit.url.replace("guest:guest", "guest:wrong"),
+        f"{rabbit.url}/nowhere",
+    ):
+        before = time.monotonic()
+        with pytest.raises(BrokerError) as caught:
+            connect(url).enqueue(envelopes("one"))
+        assert not isinstance(caught.value, BrokerUnavailable)
+        assert time.monotonic() - before < 4.0
+
+
+def test_any_of_several_hosts_will_do(rabbit: RabbitServer, connect: Connect) -> None:
+    """Of several hosts one that answers is used."""
+    url = f"amqp://guest:guest@127.0.0.1:1,127.0.0.1:{rabbit.port}"
+    broker = connect(url)
+    broker.enqueue(envelopes("one"))
+    assert ["one"] == ids(take(broker))

@@ -1,0 +1,160 @@
+"""What can be known of the RabbitMQ broker without a server: the ladder, words, URLs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pika import BasicProperties
+from pika.frame import decode_frame
+
+from goose.brokers.rabbitmq import RabbitMQBroker, ladder
+from goose.brokers.rabbitmq.ladder import climb, milliseconds
+from goose.brokers.rabbitmq.options import read
+from goose.brokers.rabbitmq.publishing import Parcel, marshal
+from goose.brokers.rabbitmq.words import Hearsay, spoken
+from goose.errors import ConfigError
+
+YEARS = 10 * 366 * 86400.0
+
+
+@given(st.floats(min_value=0.001, max_value=YEARS))
+def test_a_climb_is_never_too_short_and_hardly_too_long(delay: float) -> None:
+    """The times to live on a delay's way, and what is left of it, make up the delay."""
+    way = climb(delay)
+    waited = sum(milliseconds(level, digit) for level, digit in way.steps()) / 1000
+    assert delay + 0.007 <= waited + way.left + 0.0085 + (0.008 if way.left else 0.0)
+    assert waited + way.left <= delay + 0.2
+
+
+@given(st.floats(min_value=0.001, max_value=1e6))
+def test_a_key_leads_through_the_steps_of_its_climb(delay: float) -> None:
+    """At each level the digit in the key is that of the step, or 0."""
+    way = climb(delay)
+    *digits, queue = way.key("mail").split(".", ladder.LEVELS)
+    assert "mail" == queue
+    steps = dict(way.steps())
+    for place, digit in enumerate(digits):
+        level = ladder.LEVELS - 1 - place
+        assert steps.get(level, 0) == int(digit)
+        assert ladder.binding(level, int(digit)) == "*." * place + f"{digit}.#"
+
+
+def test_times_to_live_fit_everywhere() -> None:
+    """No step waits for longer than 32 bits of milliseconds can say."""
+    longest = milliseconds(ladder.LEVELS - 1, ladder.BASE - 1)
+    assert longest < 1 << 32
+
+
+@given(
+    st.text(max_size=60),
+    st.binary(max_size=300),
+    st.integers(min_value=20, max_value=400),
+    st.booleans(),
+)
+def test_messages_are_what_the_driver_would_write(
+    name: str, body: bytes, limit: int, with_headers: bool
+) -> None:
+    """The frames of a message read back as what went in, in pieces of any size."""
+    headers = {"goose-group": "tenant"} if with_headers else None
+    raw = marshal(7, Parcel("exchange", "key", name, body, headers), limit, 1)
+    frames = []
+    while raw:
+        size, frame = decode_frame(raw)
+        assert frame is not None
+        assert size
+        assert 7 == frame.channel_number
+        frames.append(frame)
+        raw = raw[size:]
+    method, header, *pieces = frames
+    publish = method.method
+    assert ("exchange", "key", True) == (publish.exchange, publish.routing_key, publish.mandatory)
+    properties: BasicProperties = header.properties
+    assert (name, 2, headers) == (
+        properties.message_id,
+        properties.delivery_mode,
+        properties.headers,
+    )
+    assert len(body) == header.body_size
+    assert body == b"".join(piece.fragment for piece in pieces)
+
+
+def test_a_word_is_heeded_once() -> None:
+    """What a job was charged with already is not said of it again; a later word is."""
+    hearsay = Hearsay()
+    assert hearsay.hear(spoken("first", {"job": "alone"}))
+    word = hearsay.about("job", None)
+    assert word is not None
+    assert ("first", "alone") == (word.id, word.verdict)
+    assert None is hearsay.about("job", "first")
+    hearsay.hear(spoken("second", {"job": "suspect"}))
+    again = hearsay.about("job", "first")
+    assert again is not None
+    assert "suspect" == again.verdict
+
+
+def test_a_return_is_excused_once() -> None:
+    """That a job was given back unstarted explains its next loan, and none after that."""
+    hearsay = Hearsay()
+    hearsay.given_back(["job"])
+    assert hearsay.about("job", None)
+    assert None is hearsay.about("job", None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"word": 1}',
+        b'{"word": 1, "verdicts": []}',
+        b"\xff",
+        b"[" * 9999,
+    ],
+)
+def test_nonsense_is_not_heard(body: bytes) -> None:
+    """Whoever may write to the server may say anything, and nothing comes of it."""
+    hearsay = Hearsay()
+    assert not hearsay.hear(body)
+    assert None is hearsay.about("job", None)
+
+
+def test_a_long_id_is_known_by_its_beginning() -> None:
+    """Survivors know only the first bytes of an id; that is enough."""
+    hearsay = Hearsay()
+    hearsay.hear(spoken("word", {"x" * 200: "alone"}))
+    assert hearsay.about("x" * 250, None)
+
+
+def test_urls_say_where_and_how() -> None:
+    """Hosts, ports, vhost, credentials and options come from the URL, percent-decoded."""
+    options = read("amqps://u%40x:p%2Fw@one,two:5,three/v%2Fh?heartbeat=20s&queue_type=classic", {})
+    assert (("one", 5671), ("two", 5), ("three", 5671)) == options.hosts
+    assert (True, "u@x", "p/w", "v/h") == (
+        options.tls,
+        options.username,
+        options.password,
+        options.vhost,
+    )
+    assert (20, "classic") == (options.heartbeat, options.queue_type)
+    assert "/" == read("amqp://host", {}).vhost == read("amqp://host/", {}).vhost
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("amqp://host/a/b", "after the vhost"),
+        ("amqp://host?hearbeat=3", "did you mean 'heartbeat'"),
+        ("amqp://host?heartbeat=1", "use 2 s"),
+        ("amqp://host?queue_type=stream", "quorum or classic"),
+        ("amqp://host?timeout=forever", "use seconds"),
+        ("amqp://user:secret@host:port", "is no RabbitMQ URL"),
+    ],
+)
+def test_a_wrong_url_is_told_without_its_secrets(url: str, said: str) -> None:
+    """A URL or option that makes no sense raises, names the fix, and keeps the password."""
+    with pytest.raises(ConfigError, match=said) as caught:
+        RabbitMQBroker(url)
+    assert "secret" not in str(caught.value)

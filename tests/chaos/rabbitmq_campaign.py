@@ -1,0 +1,169 @@
+"""The fault campaign on a real RabbitMQ node: Redis's campaign, with this server's faults.
+
+Two things are different. A node that loses a client lends its jobs again at once, while they
+still run: so a fault of the broker explains a second run of what was under way. And what is
+scheduled or running cannot be counted, so that all has drained is seen by what was done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import goose
+from goose.brokers.base import Inspector, State
+from goose.brokers.rabbitmq import RabbitMQBroker, ladder
+from goose.brokers.rabbitmq.ladder import Climb
+from goose.jobs import decode
+from goose.testing.proxy import Proxy
+from tests.chaos import redis_campaign
+from tests.chaos.history import Fault, read_marks
+from tests.chaos.rabbitmq_faults import NETWORK, SERVER, Arena
+from tests.chaos.redis_campaign import DEAD, Plan
+from tests.chaos.redis_report import Result
+from tests.servers.rabbitmq import RabbitServer
+
+NOTICED = 6.0
+"""Seconds until both sides know of a dead connection, and have lent and run no more over it."""
+RESTART = 12.0
+"""Seconds that a node takes to start, about."""
+QUIET = 3.0
+"""Seconds, longer than a quarantine, in which nothing more comes when all is done."""
+
+SMALL = replace(
+    redis_campaign.SMALL,
+    jobs=1_200,
+    worker_faults=("kill_child", "kill_supervisor", "pause_briefly", "replace", "kill_child"),
+    hold=0.25,
+    threads=4,
+)
+FULL = replace(redis_campaign.FULL, threads=16)
+
+
+class ChaosServer(RabbitServer):
+    """A node whose clients notice each other's death quickly."""
+
+    @property
+    def url(self) -> str:
+        """Its address, with short patience."""
+        return f"{super().url}?heartbeat=2&silence=1&timeout=4&connect_timeout=3"
+
+
+def run(folder: Path, plan: Plan, say: Callable[[str], object] = lambda _: None) -> Result:
+    """Run the campaign in *folder* and return what came of it; as `redis_campaign.run`."""
+    with (
+        ChaosServer(folder / "server") as server,
+        Proxy(("127.0.0.1", server.port)) as proxy,
+    ):
+        return _Campaign(folder, plan, server, proxy, say).run()
+
+
+class _Again(logging.Handler):
+    """Counts what was published again, by job."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "published_again"):
+            self.ids[str(vars(record)["job_id"])] += 1
+
+
+class _Campaign(redis_campaign.Campaign):
+    """One campaign under way."""
+
+    server_faults = SERVER
+    network_faults = NETWORK
+    # A job pushed to a client that is dead without a word comes back after two heartbeats.
+    resume = 9.0
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._again = _Again()
+        self._quiet_since: float | None = None
+
+    def make_arena(self, server: Any, proxy: Proxy) -> Any:
+        return Arena(server, proxy, self.chance, self.plan.hold)
+
+    def round(self) -> float:
+        return super().round() + 2 * RESTART
+
+    def run(self) -> Result:
+        self._make_queues()
+        log = logging.getLogger("goose.brokers.rabbitmq")
+        level = log.level
+        log.setLevel(logging.INFO)
+        log.addHandler(self._again)
+        try:
+            return super().run()
+        finally:
+            log.removeHandler(self._again)
+            log.setLevel(level)
+
+    def _make_queues(self) -> None:
+        """Make every queue that will be used, and wait until the node's disk knows of it.
+
+        RabbitMQ 3.10 buffers that for 3 s, and a queue it forgets in a kill confirms nothing.
+        """
+        with contextlib.closing(RabbitMQBroker(self.arena.server.url)) as broker:
+            parts = broker._parts
+            for queue in ("default", *(f"own-{n}" for n in range(len(self.crew.fleets)))):
+                parts.topology.dead(queue)
+            for level in range(3):
+                for digit in range(1, ladder.BASE):
+                    way = Climb(digit * ladder.BASE**level, 0.0)
+                    parts.topology.way(way, "default")
+            time.sleep(4.0)
+
+    def _incident(
+        self, kind: str, act: Callable[[Any], None], *, far_only: bool, alone: bool = True
+    ) -> None:
+        pids = self.crew.pids()
+        began = time.monotonic()
+        super()._incident(kind, act, far_only=far_only, alone=alone)
+        over = self.incidents[-1].over
+        self.more_faults += [Fault(kind, pid, began, over + NOTICED) for pid in pids]
+
+    def left(self, broker: Inspector) -> int:
+        """Return how many jobs have not come to an end, or come to rest."""
+        time.sleep(0.2)
+        names = {*self.producers.acknowledged, *self.forked, *self.crew.names}
+        ended = {run.name for run in read_marks(self.crew.marks) if run.end is not None}
+        dead = broker.count(State.DEAD)
+        undone = len(names - ended) + max(0, len(DEAD) - dead) + broker.count(State.READY)
+        now = time.monotonic()
+        if undone:
+            self._quiet_since = None
+        elif self._quiet_since is None:
+            self._quiet_since = now
+        rested = self._quiet_since is not None and now - self._quiet_since > QUIET
+        return undone + (not rested)
+
+    def stored(self, broker: Inspector) -> dict[State, list[goose.Job]]:
+        found: dict[State, list[goose.Job]] = {state: [] for state in State}
+        for state in (State.READY, State.DEAD):
+            found[state] = [decode(item.envelope) for item in broker.page(state, limit=9999).items]
+        return found
+
+    def repeated(self) -> Mapping[str, int]:
+        again = Counter(self._again.ids)
+        names: dict[str, str] = {}
+        for path in self.crew.marks.glob("*.marks"):
+            for line in path.read_text().splitlines():
+                what, name, _, *known = line.split()
+                if what == "start":
+                    names[known[0]] = name
+                elif what == "again":
+                    again[name] += 1
+        return {names[job]: count for job, count in again.items() if job in names}
+
+    def left_over(self) -> str:
+        queues = self.arena.server.control("list_queues", "-q", "--no-table-headers", "name")
+        return f"{len(queues.splitlines())} queues"
