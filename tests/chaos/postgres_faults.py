@@ -182,4 +182,15 @@ def _refuse(arena: Arena) -> None:
     arena.proxy.heal()
 
 
-NETWORK: Mapping[str, Act] = {**redis_faults.NETWORK, "refuse": _refuse}
+def _reset_thrice(arena: Arena) -> None:
+    """Every connection ends by RST, three times in two seconds or so, each while requests are under way."""
+    for _ in range(3):
+        wait_until(lambda: arena.proxy.reset() > 0, 5, "it meets a request under way")
+        time.sleep(0.7)
+
+
+NETWORK: Mapping[str, Act] = {
+    **redis_faults.NETWORK,
+    "refuse": _refuse,
+    "reset three times": _reset_thrice,
+}

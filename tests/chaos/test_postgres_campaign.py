@@ -30,5 +30,4 @@ def test_a_job_exists_if_and_only_if_its_transaction_committed(own_folder: Path)
     outcome = postgres_transactions.run(own_folder, 500, clients=2, crash_every=3.0)
 
     assert outcome.ok, outcome.lines()
-    assert outcome.crashes, outcome.lines()
-    assert outcome.backends_ended, outcome.lines()
+    assert outcome.crashes >= 2 <= outcome.clients_killed, outcome.lines()

@@ -52,7 +52,7 @@ logging.getLogger("psycopg").addHandler(logging.NullHandler())
 class Connection(psycopg.Connection[Row]):
     """A connection whose waits end."""
 
-    patience = 5.0
+    patience = 4.0
     """Seconds to wait for an answer."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

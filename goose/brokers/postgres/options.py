@@ -45,7 +45,7 @@ class Options:
     prepared statements, no settings), so that a pooler may stand in between."""
     pool: int = 10
     """Connections of a process at most; a caller that finds none free waits for up to *timeout*."""
-    timeout: float = 5.0
+    timeout: float = 4.0
     """Seconds to wait for an answer."""
     connect_timeout: float = 3.0
     """Seconds to wait for a connection."""

@@ -1,10 +1,9 @@
 -- dequeue.sql: lend ready jobs of several queues, in their order, to a session that lives.
 -- Each queue is read from a floor on: where a look may begin that need not see everything.
 -- No row: the session does not live. One row of nulls: nothing is ready.
--- The lock on the session's row makes who declares it dead wait for this loan. After a crash of
--- the server no loan need be remembered, so its commit does not wait for the disk.
+-- The lock on the session's row makes who declares it dead wait for this loan.
 WITH me AS MATERIALIZED (
-    SELECT seq, {now} AS now, set_config('synchronous_commit', 'off', true)
+    SELECT seq, {now} AS now
     FROM {s}.sessions
     WHERE id = %(session)s AND epoch = %(epoch)s AND state = 0
     FOR KEY SHARE

@@ -5,7 +5,7 @@ WITH done AS (
     FROM unnest(%(ids)b::text[], %(receipts)b::int8[]) AS n (id, receipt)
     WHERE j.id = n.id AND j.receipt = n.receipt
         AND EXISTS (SELECT FROM {s}.sessions AS s WHERE s.seq = j.holder AND s.state = 0)
-    RETURNING j.id, n.receipt, set_config('synchronous_commit', 'off', true)
+    RETURNING j.id, n.receipt
 )
 SELECT count(*),
        CASE WHEN count(*) < %(count)s THEN array_agg(id) END,
