@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import pstats
 import queue
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -220,8 +222,28 @@ def test_an_execution_that_is_repeated_enqueues_no_second_copy() -> None:
 # --- profiling -------------------------------------------------------------------------------
 
 
-def test_jobs_are_profiled_on_demand(own_folder: Path) -> None:
+def in_a_process_of_its_own(request: pytest.FixtureRequest) -> bool:
+    """Say whether the test runs in one; if not, run it in one.
+
+    Python has one profiler for a process, and this one has been used by every test before.
+    """
+    if os.environ.get("TEST_ALONE"):
+        return True
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
+        + [f"{__file__}::{request.node.name}"],
+        cwd=Path(__file__).parent.parent.parent,
+        env={**os.environ, "TEST_ALONE": "1"},
+        timeout=50,
+        check=True,
+    )
+    return False
+
+
+def test_jobs_are_profiled_on_demand(own_folder: Path, request: pytest.FixtureRequest) -> None:
     """Those enqueued inside `profiled` leave a file; a hostile id stays in the folder."""
+    if not in_a_process_of_its_own(request):
+        return
     bench = Bench(note)
     bench.client.enqueue(double, 1)
     with profiled():
@@ -240,9 +262,11 @@ def test_jobs_are_profiled_on_demand(own_folder: Path) -> None:
 
 
 def test_a_profile_that_cannot_be_written_costs_a_log_line(
-    own_folder: Path, caplog: pytest.LogCaptureFixture
+    own_folder: Path, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
     """The job is done all the same."""
+    if not in_a_process_of_its_own(request):
+        return
     (own_folder / "file").write_text("")
     bench = Bench()
     bench.client.enqueue(double, 1)
