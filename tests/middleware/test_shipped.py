@@ -229,9 +229,9 @@ def in_a_process_of_its_own(request: pytest.FixtureRequest) -> bool:
     """
     if os.environ.get("TEST_ALONE"):
         return True
+    alone = ["-q", "-n", "0", "-p", "no:cacheprovider", f"{__file__}::{request.node.name}"]
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
-        + [f"{__file__}::{request.node.name}"],
+        [sys.executable, "-m", "pytest", *alone],
         cwd=Path(__file__).parent.parent.parent,
         env={**os.environ, "TEST_ALONE": "1"},
         timeout=50,
