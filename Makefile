@@ -5,7 +5,8 @@ BIN := .venv/bin
 BROKER ?= sqlite
 SEEDS ?= 100000
 # Files of tests run side by side: many wait for servers and for other processes. One more than
-# processors of a small machine, each keeping the servers its files share.
+# processors of a small machine, each keeping the servers its files share. What fails in the crowd is
+# run once more, one after the other, and that decides: some tests are about seconds.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
@@ -21,7 +22,8 @@ demo: ## see real jobs done while workers are killed under them
 
 .PHONY: test
 test: check ## set up, check, and run all tests
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS) || \
+		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS)
 
 .PHONY: check
 check: setup ## lint, format, types, import layers
