@@ -108,7 +108,7 @@ def test_sums_are_what_was_done_and_never_fall(
                 seen = prometheus.value(counted)
                 assert seen is not None
                 # At each kill: what was done and not handed over yet, a tenth of a second's worth.
-                assert done() + 1 - 3 * 600 <= seen <= done() + 1
+                assert done() + 1 - 3 * 300 <= seen <= done() + 1
                 assert 0 == prometheus.value(f"max_over_time(resets({counted}[2m:200ms])[1m:1s])")
                 assert 0 == prometheus.value("max(resets(goose_jobs_succeeded_total[5m]))")
                 assert 3 == prometheus.value("sum(goose_worker_deaths_total)")
