@@ -94,12 +94,13 @@ class Client:
         group: str | None = None,
         broker: str | Broker | None = None,
         connection: Any = None,
+        outbox: Any = None,
         timezone: str | None = None,
         catch_up: CatchUp | None = None,
     ) -> Client:
         """Return a client with these options bound on top, as `goose.Client.using`.
 
-        With *connection*, one that is awaited (psycopg's ``AsyncConnection``, SQLAlchemy's
+        With *connection* or *outbox*, one that is awaited (psycopg's ``AsyncConnection``, SQLAlchemy's
         ``AsyncSession`` …) is awaited; any other blocks the event loop for as long as its
         database takes.
         """
@@ -111,6 +112,7 @@ class Client:
                 group=group,
                 broker=broker,
                 connection=connection,
+                outbox=outbox,
                 timezone=timezone,
                 catch_up=catch_up,
             )

@@ -30,7 +30,7 @@ from goose.jobs import Job
 from goose.options import Options, options
 from goose.retries import Retry
 from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
-from goose.sending import Door, Root, store_one, storing
+from goose.sending import Destination, Door, Root, store_one, storing
 from goose.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ class Client:
         own = options(queue=queue, retry=retry, timeout=timeout, group=group)
         self._root = Root(broker, own, settings, before_enqueue, metrics)
         self.sealer = Sealer(self._root, Options())
-        self._broker: str | Broker | None = None
-        self._connection: Any = None
+        self._to = Destination()
         self._timezone = "UTC"
         self._catch_up: CatchUp = "one"
 
@@ -93,6 +92,7 @@ class Client:
         group: str | None = None,
         broker: str | Broker | None = None,
         connection: Any = None,
+        outbox: Any = None,
         timezone: str | None = None,
         catch_up: CatchUp | None = None,
     ) -> Client:
@@ -109,6 +109,8 @@ class Client:
             broker: URL or `Broker` jobs go to instead.
             connection: An open connection to the broker's own database: jobs exist if and
                 only if its transaction commits. Use the client on that connection's thread.
+            outbox: The same for any broker: a connection to a database with an outbox table, from
+                which a relay moves the jobs.
             timezone: For `cron`: whose clock it goes by, such as ``Europe/Berlin``; UTC if not given.
             catch_up: For `cron`: whether instants that passed while no worker ran are left out
                 (``skip``), are one job (``one``, the default), or a job each (``all``).
@@ -121,11 +123,10 @@ class Client:
         other = object.__new__(type(self))
         other._root = self._root
         other.sealer = self.sealer.using(bound)
-        other._broker = self._broker if broker is None else broker
-        other._connection = self._connection if connection is None else connection
+        other._to = Destination(broker, connection, outbox).over(self._to)
         other._timezone = self._timezone if timezone is None else timezone
         other._catch_up = self._catch_up if catch_up is None else catch_up
-        if connection is not None:
+        if connection is not None or outbox is not None:
             other.door(later=False)
         return other
 
@@ -308,7 +309,7 @@ class Client:
             BrokerError: The store failed.
         """
         job, _ = self.sealer.seal(fn, args, kwargs)
-        if self._connection is not None:
+        if self._to != Destination(self._to.broker):
             raise Unsupported("a cron entry cannot be part of a transaction; leave out connection=")
         return self.crons.register(
             name, expression, job, timezone=self._timezone, catch_up=self._catch_up
@@ -325,13 +326,13 @@ class Client:
         """
         from goose.features.crons import Crons  # not every program's
 
-        store = self._root.link(self._broker).store(self.settings)
+        store = self._root.link(self._to.broker).store(self.settings)
         return Crons(store, lambda job: self.submit([job]))
 
     @property
     def broker(self) -> Broker:
         """The broker jobs go to."""
-        return self._root.link(self._broker).broker
+        return self._root.link(self._to.broker).broker
 
     def meter(self) -> Meter | None:
         """Return what counts the jobs it stores; None if nobody wants to know."""
@@ -393,7 +394,7 @@ class Client:
 
     def door(self, later: bool) -> Door:
         """Return where envelopes that are due *later*, or ready, are handed over."""
-        return self._root.link(self._broker).door(self._connection, later=later)
+        return self._root.door(self._to, later=later)
 
 
 default = Client()

@@ -80,6 +80,10 @@ class Settings:
     """What clients count into: as `metrics`, which are a worker's."""
     store: str | None = None
     """URL of the store; None: the broker's own."""
+    outbox: str | None = None
+    """URL of the database with an outbox, from which workers move jobs to the broker."""
+    outbox_table: str | None = None
+    """Name of its table; None: ``goose_outbox``, and the namespace after it if there is one."""
     cron: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Cron entries a worker registers, by name."""
     grace: float = 30.0
@@ -186,6 +190,8 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "before_enqueue": values.objects,
     "client_metrics": values.objects,
     "store": values.text,
+    "outbox": values.text,
+    "outbox_table": values.text,
     "cron": values.tables,
     "grace": values.duration,
     "ttl": values.positive_duration,
@@ -261,7 +267,7 @@ def _home(directory: Path, path: Path | None) -> Path:
 def _anchored(table: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """Make relative SQLite paths of a file relative to it, not to where a program is started."""
     anchored = dict(table)
-    for name in ("broker", "store"):
+    for name in ("broker", "store", "outbox"):
         url = anchored.get(name)
         if isinstance(url, str) and url.startswith("sqlite:///"):
             rest = url.removeprefix("sqlite:///")

@@ -34,7 +34,7 @@ from goose.metrics.detached import detached
 from goose.metrics.fanout import Fanout
 from goose.metrics.handover import Handover
 from goose.metrics.served import is_served
-from goose.worker import crons, logs, outlet
+from goose.worker import logs, outlet
 from goose.worker.config import WorkerConfig
 from goose.worker.control import (
     Bootstrap,
@@ -54,6 +54,7 @@ from goose.worker.control import (
     Stopped,
     die_with,
 )
+from goose.worker.duties import duties
 from goose.worker.embedded import connect_resource
 from goose.worker.notes import Notes
 from goose.worker.reload import SourceWatch
@@ -338,16 +339,24 @@ def _build(
         guarded = [detached(backend) for backend in backends]
         pairs = zip(specs, backends, strict=True)
         made = [backend for spec, backend in pairs if metrics.is_made_for(spec, backend)]
+        counting = [*guarded, numbers.gathered] if bootstrap.hand_over else guarded
         runner = Runner(
             broker,
             offer,
             config_from(bootstrap.config),
             middleware=[middleware.connect(spec) for spec in bootstrap.middleware],
-            metrics=[*guarded, numbers.gathered] if bootstrap.hand_over else guarded,
+            metrics=counting,
             gauges=numbers.gathered if bootstrap.metrics or bootstrap.hand_over else None,
             resources=[connect_resource(spec) for spec in bootstrap.resources],
             # After the modules, which may configure a store.
-            firing=crons.firing(broker, offer, settings.active(), bootstrap.broker),
+            duties=duties(
+                broker,
+                offer,
+                settings.active(),
+                bootstrap.broker,
+                Fanout(counting),
+                relays=bootstrap.index == 0,
+            ),
             session=Session(bootstrap.session, bootstrap.epoch),
             notes=notes,
             beats=False,

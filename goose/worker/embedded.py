@@ -20,10 +20,12 @@ from goose.brokers.base import Broker, Session, Share
 from goose.calls import Offer
 from goose.errors import ConfigError
 from goose.metrics.base import Metrics
+from goose.metrics.detached import detached
+from goose.metrics.fanout import Fanout
 from goose.middleware.base import Middleware
 from goose.settings import Settings
-from goose.worker import crons
 from goose.worker.config import WorkerConfig
+from goose.worker.duties import duties
 from goose.worker.resources import Resource
 from goose.worker.runner import Runner, RunnerStatistics
 
@@ -115,14 +117,15 @@ class Worker:
         chosen = self._settings
         self._broker = broker = brokers.connect(chosen.broker)
         try:
+            backends = [detached(self._backend(spec)) for spec in chosen.metrics]
             runner = Runner(
                 broker,
                 self._offer,
                 config_of(chosen),
                 middleware=[middleware.connect(spec) for spec in chosen.middleware],
-                metrics=[self._backend(spec) for spec in chosen.metrics],
+                metrics=backends,
                 resources=[connect_resource(spec) for spec in chosen.resources],
-                firing=crons.firing(broker, self._offer, chosen, chosen.broker),
+                duties=duties(broker, self._offer, chosen, chosen.broker, Fanout(backends)),
                 # Another each time: how far the epochs of the last one went is not known here.
                 session=Session(str(uuid.uuid4())),
             )

@@ -14,7 +14,7 @@ promote     `Promoter.step`
 gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
-cron        `Firing.step`, if there is a store for cron entries
+cron …      the step of each `Duty`: firing cron entries, moving jobs from an outbox
 slot N      sync jobs, one at a time
 async       the event loop of async jobs
 ==========  =====================================================================
@@ -29,13 +29,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from goose.brokers.base import Broker, Inspector, Session, Sessions, State
 from goose.calls import Offer
 from goose.errors import BrokerError, SessionLost, Unsupported
-from goose.features.crons.firing import Firing
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
 from goose.middleware import Middleware, refuse_async
@@ -83,6 +83,18 @@ class RunnerStatistics:
     """Outcomes refused because the session had been given up."""
 
 
+class Duty(Protocol):
+    """What a worker does beside its jobs; for one thread at a time."""
+
+    def step(self, now: float) -> float:
+        """Do what there is to do; return the seconds until it wants to be called again."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+
 class Runner:
     """One process's worth of work. `start` once, `stop` once.
 
@@ -95,7 +107,7 @@ class Runner:
         resources: Opened once for all jobs.
         session: Under which jobs are taken; opened by `start`, or by a supervisor.
         notes: Where running jobs are noted for a supervisor, if there is one.
-        firing: Fires cron entries; closed by `stop`.
+        duties: What to do beside, by name; closed by `stop`.
         beats: Whether this process opens the session and sends its own heartbeats; False
             under a supervisor, which then also ends the session.
         on_tick: Called with the monotonic time about every 0.1 s while the process makes progress.
@@ -120,7 +132,7 @@ class Runner:
         resources: Sequence[Resource] = (),
         session: Session,
         notes: Notes | None = None,
-        firing: Firing | None = None,
+        duties: Mapping[str, Duty] = {},
         beats: bool = True,
         on_tick: Callable[[float], None] = lambda _: None,
         on_session_lost: Callable[[], None] = lambda: None,
@@ -146,7 +158,7 @@ class Runner:
         self._on_session_lost = on_session_lost
         self._on_death = on_death
         self._dead = threading.Event()
-        self._firing = firing
+        self._duties = duties
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
         self._parking = Parking()
@@ -199,8 +211,7 @@ class Runner:
         }
         if self._beats and engine.heartbeat is not None:
             steps["heartbeat"] = engine.heartbeat.step
-        if firing is not None:
-            steps["cron"] = firing.step
+        steps.update({name: duty.step for name, duty in duties.items()})
         if gauges is not None:
             steps["gauges"] = WorkerGauges(engine.buffer, config, gauges, every=1.0).step
         elif engine.report.metrics:
@@ -300,12 +311,12 @@ class Runner:
         for loop in self._loops.values():
             loop.stop()
         self._parking.close()
-        if self._firing is not None:
-            # Not under its feet; if the store hangs, its call fails as it would anyway.
-            self._loops["cron"].join(0.2)
-            self._firing.close()
         # On threads of their own: a resource or a broker that hangs must not hold up the end.
         last = [threading.Thread(target=self._end_session, daemon=True)]
+        last += [
+            threading.Thread(target=self._end_duty, args=(name,), daemon=True)
+            for name in self._duties
+        ]
         if done and self._resources is not None:
             last.append(threading.Thread(target=self._close_resources, daemon=True))
         deadline = self._clock.mono() + FAREWELL_SECONDS
@@ -327,6 +338,11 @@ class Runner:
                 self._broker.end(self._engine.session)
             except BrokerError as error:
                 logger.warning("the session could not be ended (%s); it will expire", error)
+
+    def _end_duty(self, name: str) -> None:
+        # Not under its feet; if what it uses hangs, its call fails as it would anyway.
+        self._loops[name].join(FAREWELL_SECONDS / 2)
+        self._duties[name].close()
 
     def _close_resources(self) -> None:
         assert self._resources is not None

@@ -11,7 +11,12 @@ import os
 import shutil
 import subprocess
 
-PACKAGES = {"redis-server": "redis-server", "strace": "strace", "openssl": "openssl"}
+PACKAGES = {
+    "redis-server": "redis-server",
+    "strace": "strace",
+    "openssl": "openssl",
+    "mariadbd": "mariadb-server-core",
+}
 """Debian's package of each program."""
 _PLACES = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
 
