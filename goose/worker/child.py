@@ -57,7 +57,8 @@ from goose.worker.control import (
 from goose.worker.embedded import connect_resource
 from goose.worker.notes import Notes
 from goose.worker.reload import SourceWatch
-from goose.worker.runner import Runner, RunnerStatistics
+from goose.worker.runner import Runner
+from goose.worker.standing import RunnerStatistics
 
 logger = logging.getLogger("goose.worker.child")
 

@@ -28,7 +28,7 @@ from goose.worker.control import (
     Stopped,
 )
 from goose.worker.reload import SourceWatch
-from goose.worker.runner import RunnerStatistics
+from goose.worker.standing import RunnerStatistics
 
 
 class Work:
