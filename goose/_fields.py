@@ -7,9 +7,9 @@ from typing import cast
 from goose._json import JSON
 from goose.errors import Undecodable
 
-_LATEST = 253_402_300_800.0
+LATEST = 253_402_300_800.0
 """The end of the year 9999 in epoch seconds, beyond which `datetime` does not go."""
-_LONGEST = 1e9
+LONGEST = 1e9
 """Seconds; some 30 years, which every clock and timer can add up."""
 
 
@@ -41,12 +41,12 @@ def count(name: str, value: object) -> int:
 
 
 def instant(name: str, value: object) -> float:
-    if type(value) in (float, int) and 0 <= cast("float", value) < _LATEST:
+    if type(value) in (float, int) and 0 <= cast("float", value) < LATEST:
         return cast("float", value)
     raise wrong(name, value, "an instant in epoch seconds")
 
 
 def duration(name: str, value: object) -> float:
-    if type(value) in (float, int) and 0 < cast("float", value) <= _LONGEST:
+    if type(value) in (float, int) and 0 < cast("float", value) <= LONGEST:
         return cast("float", value)
-    raise wrong(name, value, f"a number of seconds above 0 and up to {_LONGEST:,.0f}")
+    raise wrong(name, value, f"a number of seconds above 0 and up to {LONGEST:,.0f}")
