@@ -109,8 +109,7 @@ class Client:
             broker: URL or `Broker` jobs go to instead.
             connection: An open connection to the broker's own database: jobs exist if and
                 only if its transaction commits. Use the client on that connection's thread.
-            outbox: The same for any broker: a connection to a database with an outbox table, from
-                which a relay moves the jobs.
+            outbox: The same for any broker: a connection to a database, from whose outbox a relay moves jobs.
             timezone: For `cron`: whose clock it goes by, such as ``Europe/Berlin``; UTC if not given.
             catch_up: For `cron`: whether instants that passed while no worker ran are left out
                 (``skip``), are one job (``one``, the default), or a job each (``all``).

@@ -24,10 +24,11 @@ from goose.metrics.detached import detached
 from goose.metrics.fanout import Fanout
 from goose.middleware.base import Middleware
 from goose.settings import Settings
+from goose.worker.chores import chores
 from goose.worker.config import WorkerConfig
-from goose.worker.duties import duties
 from goose.worker.resources import Resource
-from goose.worker.runner import Runner, RunnerStatistics
+from goose.worker.runner import Runner
+from goose.worker.standing import RunnerStatistics
 
 logger = logging.getLogger("goose.worker")
 
@@ -125,7 +126,7 @@ class Worker:
                 middleware=[middleware.connect(spec) for spec in chosen.middleware],
                 metrics=backends,
                 resources=[connect_resource(spec) for spec in chosen.resources],
-                duties=duties(broker, self._offer, chosen, chosen.broker, Fanout(backends)),
+                chores=chores(broker, self._offer, chosen, chosen.broker, Fanout(backends)),
                 # Another each time: how far the epochs of the last one went is not known here.
                 session=Session(str(uuid.uuid4())),
             )

@@ -26,7 +26,6 @@ from tests.servers.redis import free_port
 
 PATIENCE = 60.0
 """Seconds a server may take to start or to stop."""
-PACKAGE = "mariadb-server-core"
 
 
 class MariaServer:
@@ -57,7 +56,7 @@ class MariaServer:
     def start(self) -> None:
         """Start the process, with a database, and wait until it accepts connections."""
         assert self.process is None, "it runs already"
-        server = programs.find("mariadbd", package=PACKAGE)
+        server = programs.find("mariadbd")
         data = self.folder / "data"
         data.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
@@ -66,7 +65,8 @@ class MariaServer:
                     server, "--no-defaults", f"--datadir={data}", f"--port={self.port}",
                     "--bind-address=127.0.0.1", f"--socket={self.folder}/socket",
                     f"--pid-file={self.folder}/pid", "--innodb-buffer-pool-size=64M",
-                    "--innodb-flush-log-at-trx-commit=0", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve", *_as_user(),
+                    "--innodb-flush-log-at-trx-commit=0", "--skip-grant-tables", "--skip-networking=0",
+                    "--skip-name-resolve", *_as_user(),
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip

@@ -50,9 +50,8 @@ def maria_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaServ
 
 def place_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> Place:
     """Return a place in a database of that kind, whose tables are there."""
-    if kind == "sqlite":
-        url = f"sqlite:///{folder}/app.db"
-    else:
+    url = f"sqlite:///{folder}/app.db"
+    if kind != "sqlite":
         url = request.getfixturevalue(f"{kind}_server").url
     place = Place(url, f"t{uuid.uuid4().hex}")
     table = place.table()

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from goose.brokers.base import Broker
 from goose.calls import Offer
 from goose.metrics.base import Metrics
 from goose.settings import Settings
 from goose.worker import crons
-from goose.worker.runner import Duty
 
 
-def duties(
+class Chore(Protocol):
+    """Something to do now and then; for one thread at a time."""
+
+    def step(self, now: float) -> float:
+        """Do what there is to do at *now* (monotonic); return the seconds until the next time."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+
+def chores(
     broker: Broker,
     offer: Offer,
     chosen: Settings,
@@ -18,13 +31,13 @@ def duties(
     metrics: Metrics,
     *,
     relays: bool = True,
-) -> dict[str, Duty]:
-    """Return the duties of a worker process, by name.
+) -> dict[str, Chore]:
+    """Return the chores of a worker process, by name.
 
     Args:
         broker: Where jobs are.
         offer: What this worker may run; loaded.
-        chosen: Says which duties there are.
+        chosen: Says which chores there are.
         broker_url: How *broker* was named, if by a URL.
         metrics: What they count into.
         relays: Whether this is the process of its worker that moves jobs from an outbox.
@@ -33,7 +46,7 @@ def duties(
         ConfigError: A setting is wrong.
         Unsupported: Cron entries are configured, and there is no store.
     """
-    found: dict[str, Duty] = {}
+    found: dict[str, Chore] = {}
     firing = crons.firing(broker, offer, chosen, broker_url)
     if firing is not None:
         found["cron"] = firing
