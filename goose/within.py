@@ -337,7 +337,7 @@ class _Django:
     def rows(self, statement: Statement) -> Rows:
         with self._connection.cursor() as cursor:
             if isinstance(statement.values, Mapping):
-                cursor.execute(statement.query, statement.values)
+                cursor.execute(statement.query, dict(statement.values))
                 return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
             cursor.executemany(statement.query, statement.values)
             return []

@@ -115,6 +115,7 @@ CREATE TABLE IF NOT EXISTS {t} (
     problem text
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000)""",
         "CREATE INDEX IF NOT EXISTS {t}_queue ON {t} (queue, seq)",
+        "CREATE INDEX IF NOT EXISTS {t}_retry ON {t} (queue, retry_at) WHERE retry_at IS NOT NULL",
         """\
 CREATE TABLE IF NOT EXISTS {t}_relays (
     queue text PRIMARY KEY,
@@ -147,6 +148,7 @@ CREATE TABLE IF NOT EXISTS {t} (
     problem TEXT
 )""",
         "CREATE INDEX IF NOT EXISTS {t}_queue ON {t} (queue, seq)",
+        "CREATE INDEX IF NOT EXISTS {t}_retry ON {t} (queue, retry_at) WHERE retry_at IS NOT NULL",
         """\
 CREATE TABLE IF NOT EXISTS {t}_relays (
     queue TEXT PRIMARY KEY,
@@ -181,7 +183,8 @@ CREATE TABLE IF NOT EXISTS {t} (
     tries INT NOT NULL DEFAULT 0,
     retry_at BIGINT,
     problem TEXT,
-    INDEX {t}_queue (queue, seq)
+    INDEX {t}_queue (queue, seq),
+    INDEX {t}_retry (queue, retry_at)
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin""",
         """\
 CREATE TABLE IF NOT EXISTS {t}_relays (

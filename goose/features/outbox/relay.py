@@ -174,18 +174,19 @@ class Relay:
         for row in rows:
             if row.problem:
                 self._set_back(row, row.problem)
-        rows = [row for row in rows if not row.problem]
-        if not (line.careful or line.suspects or len(rows) == 1):
+        fresh = [row for row in rows if not (row.problem or row.tries)]
+        if not (line.careful or line.suspects or len(fresh) == 1):
             try:
-                self._pass_on(rows, line)
-                return
+                self._pass_on(fresh, line)
+                fresh = []
             except Exception as error:
                 moved = set(line.moved)
-                rows = [row for row in rows if row.seq not in moved]
-                line.careful = len(rows)
+                fresh = [row for row in fresh if row.seq not in moved]
+                line.careful = len(fresh)
                 if isinstance(error, BrokerUnavailable) or not isinstance(error, BrokerError):
                     raise
-        self._send_alone(rows, line)
+        self._send_alone(fresh, line)
+        self._send_alone([row for row in rows if row.tries and not row.problem], line)
 
     def _send_alone(self, rows: Sequence[Row], line: _Line) -> None:
         refusals = 0
@@ -211,6 +212,9 @@ class Relay:
                 self._clear(line)
 
     def _suspect(self, row: Row, problem: str, line: _Line) -> None:
+        if line.moved:  # others just got through
+            self._set_back(row, problem)
+            return
         line.suspects[row.seq] = (row, problem)
         if len(line.suspects) > SUSPECTS:
             first = next(iter(line.suspects))

@@ -24,6 +24,8 @@ from goose.features.outbox.outbox import missing
 from goose.jobs import Envelope, check_queue
 from goose.within import Caller, Rows, Statement
 
+AGAIN = 10
+"""Rows that were refused before and are tried again, at most, in each round."""
 LONGEST_WAIT = 300.0
 """Seconds a row that the broker refuses waits for its next try, at most; doubles from one."""
 
@@ -34,6 +36,8 @@ class Row:
 
     seq: int
     envelope: Envelope
+    tries: int = 0
+    """How often the broker has refused it."""
     problem: str = ""
     """Why it cannot be a job; empty if it can."""
 
@@ -107,20 +111,24 @@ class Table:
     def claim(self, queue: str, *, limit: int, without: Iterable[int] = ()) -> list[Row]:
         """Return the next rows of *queue* to move, in the order they were inserted.
 
-        The caller holds the lease. What another transaction is just deleting or changing is left
-        out, and so is what is to wait after a refusal.
+        After them come up to `AGAIN` of those that were refused and have waited: they must not
+        stand in the way of the others. The caller holds the lease. What another transaction is just
+        deleting or changing is left out.
         """
         avoided = ", ".join(map(str, [0, *without]))
         # A locking read sees rows as they are now, where another could see them as they were
         # before the previous holder deleted them; and it waits for nobody.
-        query = (
-            "SELECT seq, id, queue, grp, body, delay, due_at, stored_at, {now} FROM {t} "
-            "WHERE queue = %(queue)s AND (retry_at IS NULL OR retry_at <= {now}) "
-            f"AND seq NOT IN ({avoided}) ORDER BY seq LIMIT {limit} {{locking}}"
+        select = (
+            "SELECT seq, id, queue, grp, body, delay, due_at, stored_at, tries, {now} FROM {t} "
+            f"WHERE queue = %(queue)s AND seq NOT IN ({avoided}) AND "
         )
+        fresh = f"retry_at IS NULL ORDER BY seq LIMIT {limit} {{locking}}"
+        again = f"retry_at <= {{now}} ORDER BY retry_at LIMIT {AGAIN} {{locking}}"
 
-        def plan(_: Caller) -> Generator[Statement, Rows, Rows]:
-            return (yield self._statement(query, {"queue": queue}))
+        def plan(_: Caller) -> Generator[Statement, Rows, list[tuple[Any, ...]]]:
+            first = yield self._statement(select + fresh, {"queue": queue})
+            second = yield self._statement(select + again, {"queue": queue})
+            return [*first, *second]
 
         return [_row(*found) for found in self.database.change(plan)]
 
@@ -187,6 +195,7 @@ def _row(
     delay: int | None,
     due_at: int | None,
     stored_at: int,
+    tries: int,
     now: int,
 ) -> Row:
     """Return the row as it is to be moved: what is left of a delay is counted by one clock."""
@@ -199,4 +208,4 @@ def _row(
         problem = "" if envelope.id.isprintable() and envelope.id else "its id is no id"
     except ConfigError as error:
         problem = str(error)
-    return Row(seq, envelope, problem)
+    return Row(seq, envelope, tries, problem)
