@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from goose.inspecting import Inspection
     from goose.metrics.base import Metrics
     from goose.metrics.enqueuing import Meter
+    from goose.stores.base import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -304,13 +305,21 @@ class Client:
         """
         from goose.features.crons import Crons  # not every program's
 
-        store = self._root.link(self._broker).store(self.settings).open()
-        return Crons(store, lambda job: self.submit([job]))
+        return Crons(self.store, lambda job: self.submit([job]))
 
     @property
     def broker(self) -> Broker:
         """The broker jobs go to."""
         return self._root.link(self._broker).broker
+
+    @property
+    def store(self) -> Store:
+        """What remembers everything that is not a job; closed by `close`.
+
+        Raises:
+            Unsupported: The broker has none, and none is configured.
+        """
+        return self._root.link(self._broker).store(self.settings).open()
 
     def meter(self) -> Meter | None:
         """Return what counts the jobs it stores; None if nobody wants to know."""
@@ -336,7 +345,7 @@ class Client:
             raise Unsupported(
                 f"{name_of(broker)} cannot list its jobs; use the tools of the server itself"
             )
-        traits = Traits(broker, self._root.link(self._broker).store(self.settings))
+        traits = Traits(broker, lambda: self.store)
         return Inspection(broker, max_bytes=self.settings.max_bytes, traits=traits)
 
     @property
@@ -393,8 +402,7 @@ class Client:
         """
         if instead.get() is not None or not any(job.traits for job, _ in sealed):
             return Claimed(sealed)
-        link = self._root.link(self._broker)
-        return claimed(sealed, link.broker, link.store(self.settings).open())
+        return claimed(sealed, self.broker, self.store)
 
     def door(self, later: bool) -> Door:
         """Return where envelopes that are due *later*, or ready, are handed over."""

@@ -137,12 +137,12 @@ class Traits:
 
     Args:
         broker: Where the jobs are.
-        store: Where traits remember; the broker's own if left out.
+        store: Returns where traits remember, or raises `Unsupported`; the broker's own store if
+            left out.
     """
 
-    def __init__(self, broker: Broker, store: OnDemand | None = None) -> None:
-        self.store = store or OnDemand(broker)
-        self._tools = Tools(broker, self.store.open, self._tell_all)
+    def __init__(self, broker: Broker, store: Callable[[], Store] | None = None) -> None:
+        self._tools = Tools(broker, store or OnDemand(broker).open, self._tell_all)
         self._made: dict[str, Trait] = {}
         self._lock = threading.Lock()
 
@@ -161,7 +161,7 @@ class Traits:
         """Return what is to become of *jobs*, by id; what is left out goes on. Never raises."""
         answers: dict[str, Admission] = {}
         try:
-            self.store.open()
+            self._tools.store()
         except GooseError as error:
             logger.error("%d jobs are left for a worker that has a store: %s", len(jobs), error)
             return {job.id: Defer(60 * AGAIN, "no store here") for job in jobs}

@@ -29,7 +29,6 @@ from goose import brokers, metrics, middleware, settings
 from goose.brokers.base import Broker, Session, Share
 from goose.calls import Offer
 from goose.errors import BrokerError, ConfigError, GooseError
-from goose.features.traits import Traits
 from goose.metrics import foreign
 from goose.metrics.detached import detached
 from goose.metrics.fanout import Fanout
@@ -351,7 +350,7 @@ def _build(
             gauges=numbers.gathered if bootstrap.metrics or bootstrap.hand_over else None,
             resources=[connect_resource(spec) for spec in bootstrap.resources],
             firing=crons.firing(broker, offer, chosen, store),
-            traits=Traits(broker, store),
+            store=store,
             session=Session(bootstrap.session, bootstrap.epoch),
             notes=notes,
             beats=False,

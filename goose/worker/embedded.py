@@ -20,7 +20,6 @@ from goose.brokers import namespaced
 from goose.brokers.base import Broker, Session, Share
 from goose.calls import Offer
 from goose.errors import ConfigError
-from goose.features.traits import Traits
 from goose.metrics.base import Metrics
 from goose.middleware.base import Middleware
 from goose.settings import Settings
@@ -127,7 +126,7 @@ class Worker:
                 metrics=[self._backend(spec) for spec in chosen.metrics],
                 resources=[connect_resource(spec) for spec in chosen.resources],
                 firing=crons.firing(broker, self._offer, chosen, store),
-                traits=Traits(broker, store),
+                store=store,
                 # Another each time: how far the epochs of the last one went is not known here.
                 session=Session(str(uuid.uuid4())),
             )

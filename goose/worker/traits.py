@@ -17,7 +17,7 @@ from goose.errors import BrokerError
 from goose.features.traits import Defer, Ended, Fill, Finish, Traits
 from goose.features.traits import Ending as Final
 from goose.jobs import Failure, decode
-from goose.worker.outcomes import UNBOUNDED, Ending, Outcome, Verb, fields, stored
+from goose.worker.outcomes import FINAL, UNBOUNDED, Ending, Outcome, Verb, fields, stored
 from goose.worker.prepare import Preparer
 from goose.worker.work import Work
 
@@ -67,8 +67,8 @@ class Gate:
         return Outcome(ending, Verb.ACK, work.delivery, None, job, reason=answer.reason)
 
     def ended(self, outcomes: Sequence[Outcome]) -> dict[str, BrokerError]:
-        """Tell the traits; return what kept jobs, by id, from being told of. Never raises."""
-        return self._traits.ended([_ended(outcome) for outcome in outcomes])
+        """Tell the traits of what ended for good; return what kept jobs, by id, from being told of."""
+        return self._traits.ended([_ended(each) for each in outcomes if each.ending in FINAL])
 
 
 def _later(work: Work, seconds: float, reason: str) -> Outcome:

@@ -95,21 +95,6 @@ class WiredStore:
         self._store.close()
 
 
-class Opened(OnDemand):
-    """A store that is open already."""
-
-    def __init__(self, store: Any) -> None:
-        self.wired = store
-
-    def open(self) -> Any:
-        """Return it."""
-        return self.wired
-
-    def close(self) -> None:
-        """Close it."""
-        self.wired.close()
-
-
 class Place:
     """A broker and a store, in a namespace that nobody else uses.
 
@@ -204,7 +189,8 @@ class Process:
         offer.load()
         if isinstance(self._own, Sessions):
             self._own.open(self.session, ttl=60)
-        self.traits = Traits(self.broker, Opened(WiredStore(self._store.open(), wire)))
+        wired: Any = WiredStore(self._store.open(), wire)
+        self.traits = Traits(self.broker, lambda: wired)
         self.clock = SystemClock()
         self.engine = Engine(
             self.broker,
@@ -249,9 +235,9 @@ class Process:
             self._own.close()
 
 
-def crash_points(place: Callable[[], Place], scene: Callable[[Place, Process], None]) -> Iterator[
-    tuple[Place, str]
-]:
+def crash_points(
+    place: Callable[[], Place], scene: Callable[[Place, Process], None]
+) -> Iterator[tuple[Place, str]]:
     """Yield, for each call of a process and both sides of it, the place after a crash there.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import goose
+import goose.testing
 from goose.brokers.base import State
 from goose.brokers.memory import MemoryBroker
 from goose.errors import BrokerUnavailable, StoreError, Unsupported
@@ -23,6 +24,7 @@ from tests.features.places import Place, Process, crash_points
 
 APP = """
 import goose
+import goose.testing
 runs = []
 
 def note(*words):
@@ -402,3 +404,15 @@ def test_what_needs_a_store_says_so(toy: Any, claiming: None) -> None:
         goose.Client(storeless, group="x").enqueue(toy.note)
 
     assert 0 == real.count(State.READY)
+
+
+def test_drained_jobs_meet_their_traits(place: Place, toy: Any) -> None:
+    """`goose.testing.drain` admits and tells as a worker does."""
+    if place.url.startswith("amqp"):
+        pytest.skip("drain lists queues, which shows nothing that is lent")
+    filled, skipped = job("note", "fill", None), job("note", "skip")
+    place.broker.enqueue([seal(filled), seal(skipped)])
+    drained = goose.testing.drain(place.client, allow=["feature_app"])
+
+    assert {"done": 1, "skipped": 1} == drained.endings
+    assert ([("filled",)], 2) == (toy.runs, len(Toy.told))
