@@ -21,8 +21,8 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
-from goose.brokers import name_of
-from goose.brokers.base import Broker, Inspector
+from goose.access import Access
+from goose.brokers.base import Broker
 from goose.calls import Call
 from goose.errors import EnqueueError, Unsupported
 from goose.errors import Stored as Known
@@ -36,16 +36,13 @@ from goose.settings import Settings
 if TYPE_CHECKING:
     from goose.aio import Client as AsyncClient
     from goose.features.crons import CatchUp, Cron, Crons
-    from goose.inspecting import Inspection
     from goose.metrics.base import Metrics
-    from goose.metrics.enqueuing import Meter
-    from goose.stores.base import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client:
+class Client(Access):
     """Puts jobs on one broker, by one set of options. Immutable; any thread may use it.
 
     Args:
@@ -306,47 +303,6 @@ class Client:
         from goose.features.crons import Crons  # not every program's
 
         return Crons(self.store, lambda job: self.submit([job]))
-
-    @property
-    def broker(self) -> Broker:
-        """The broker jobs go to."""
-        return self._root.link(self._broker).broker
-
-    @property
-    def store(self) -> Store:
-        """What remembers everything that is not a job; closed by `close`.
-
-        Raises:
-            Unsupported: The broker has none, and none is configured.
-        """
-        return self._root.link(self._broker).store(self.settings).open()
-
-    def meter(self) -> Meter | None:
-        """Return what counts the jobs it stores; None if nobody wants to know."""
-        return self._root.meter()
-
-    @property
-    def settings(self) -> Settings:
-        """What decides where no option does."""
-        return self._root.settings()
-
-    @property
-    def inspector(self) -> Inspection:
-        """Looks at stored jobs and changes them.
-
-        Raises:
-            Unsupported: The broker cannot do that.
-        """
-        from goose.features.traits import Traits
-        from goose.inspecting import Inspection  # operators' needs are not every program's
-
-        broker = self.broker
-        if not isinstance(broker, Inspector):
-            raise Unsupported(
-                f"{name_of(broker)} cannot list its jobs; use the tools of the server itself"
-            )
-        traits = Traits(broker, lambda: self.store)
-        return Inspection(broker, max_bytes=self.settings.max_bytes, traits=traits)
 
     @property
     def aio(self) -> AsyncClient:
