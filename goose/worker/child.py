@@ -32,8 +32,7 @@ from goose.metrics.detached import detached
 from goose.metrics.fanout import Fanout
 from goose.metrics.handover import Handover
 from goose.metrics.served import is_served
-from goose.worker import logs, outlet
-from goose.worker.chores import chores
+from goose.worker import crons, logs, outlet
 from goose.worker.config import WorkerConfig
 from goose.worker.control import (
     Bootstrap,
@@ -49,8 +48,9 @@ from goose.worker.control import (
     die_with,
 )
 from goose.worker.duty import Duty
-from goose.worker.embedded import connect_resource
+from goose.worker.embedded import connect_resource, store_of
 from goose.worker.notes import Notes
+from goose.worker.outboxes import relay_of
 from goose.worker.reload import SourceWatch
 from goose.worker.runner import Runner
 
@@ -206,24 +206,21 @@ def _build(
         guarded = [detached(backend) for backend in backends]
         pairs = zip(specs, backends, strict=True)
         made = [backend for spec, backend in pairs if metrics.is_made_for(spec, backend)]
-        counting = [*guarded, numbers.gathered] if bootstrap.hand_over else guarded
+        # After the modules, which may configure a store.
+        chosen = settings.active()
+        store = store_of(chosen, broker, bootstrap.broker)
         runner = Runner(
             broker,
             offer,
             config_from(bootstrap.config),
             middleware=[middleware.connect(spec) for spec in bootstrap.middleware],
-            metrics=counting,
+            metrics=[*guarded, numbers.gathered] if bootstrap.hand_over else guarded,
             gauges=numbers.gathered if bootstrap.metrics or bootstrap.hand_over else None,
             resources=[connect_resource(spec) for spec in bootstrap.resources],
-            # After the modules, which may configure a store.
-            chores=chores(
-                broker,
-                offer,
-                settings.active(),
-                bootstrap.broker,
-                Fanout(counting),
-                relays=bootstrap.index == 0,
-            ),
+            firing=crons.firing(broker, offer, chosen, store),
+            store=store,
+            # One process of a worker does it for all of them.
+            relay=None if bootstrap.index else relay_of(broker, chosen, bootstrap.broker),
             session=Session(bootstrap.session, bootstrap.epoch),
             notes=notes,
             beats=False,

@@ -16,16 +16,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from goose import brokers, metrics, middleware, plugins, settings
+from goose.brokers import namespaced
 from goose.brokers.base import Broker, Session, Share
 from goose.calls import Offer
 from goose.errors import ConfigError
 from goose.metrics.base import Metrics
-from goose.metrics.detached import detached
-from goose.metrics.fanout import Fanout
 from goose.middleware.base import Middleware
 from goose.settings import Settings
-from goose.worker.chores import chores
+from goose.stores import OnDemand
+from goose.worker import crons
 from goose.worker.config import WorkerConfig
+from goose.worker.outboxes import relay_of
 from goose.worker.resources import Resource
 from goose.worker.runner import Runner
 from goose.worker.standing import RunnerStatistics
@@ -117,16 +118,18 @@ class Worker:
             raise RuntimeError("this worker runs already; stop it first")
         chosen = self._settings
         self._broker = broker = brokers.connect(chosen.broker)
+        store = store_of(chosen, broker, chosen.broker)
         try:
-            backends = [detached(self._backend(spec)) for spec in chosen.metrics]
             runner = Runner(
                 broker,
                 self._offer,
                 config_of(chosen),
                 middleware=[middleware.connect(spec) for spec in chosen.middleware],
-                metrics=backends,
+                metrics=[self._backend(spec) for spec in chosen.metrics],
                 resources=[connect_resource(spec) for spec in chosen.resources],
-                chores=chores(broker, self._offer, chosen, chosen.broker, Fanout(backends)),
+                firing=crons.firing(broker, self._offer, chosen, store),
+                store=store,
+                relay=relay_of(broker, chosen, chosen.broker),
                 # Another each time: how far the epochs of the last one went is not known here.
                 session=Session(str(uuid.uuid4())),
             )
@@ -222,6 +225,12 @@ def config_of(chosen: Settings) -> WorkerConfig:
         max_crashes=chosen.max_crashes,
         max_bytes=chosen.max_bytes,
     )
+
+
+def store_of(chosen: Settings, broker: Broker, broker_url: object) -> OnDemand:
+    """Return the store of a process that takes jobs from *broker*, which was named by *broker_url*."""
+    url = namespaced(chosen.store, chosen.namespace)
+    return OnDemand(broker, url, broker_url=broker_url)
 
 
 def connect_resource(spec: str | Resource) -> Resource:

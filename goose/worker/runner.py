@@ -14,7 +14,8 @@ promote     `Promoter.step`
 gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
-cron …      the step of each `Chore`: firing cron entries, moving jobs from an outbox
+cron        `Firing.step`, if there is a store for cron entries
+outbox      `Relay.step`, if this process moves jobs from an outbox
 slot N      sync jobs, one at a time
 async       the event loop of async jobs
 ==========  =====================================================================
@@ -29,16 +30,19 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
 from goose.errors import BrokerError, SessionLost, Unsupported
+from goose.features.crons.firing import Firing
+from goose.features.traits import Traits
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
 from goose.middleware import Middleware, refuse_async
+from goose.stores import OnDemand
 from goose.worker import standing
-from goose.worker.chores import Chore
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine, NoNotes, Notes
@@ -49,6 +53,9 @@ from goose.worker.resources import OpenResources, Resource
 from goose.worker.schedule import MEASURE_EVERY
 from goose.worker.standing import RunnerStatistics
 from goose.worker.threads import Threads
+
+if TYPE_CHECKING:
+    from goose.features.outbox import Relay
 
 logger = logging.getLogger("goose.worker")
 
@@ -72,7 +79,9 @@ class Runner:
         resources: Opened once for all jobs.
         session: Under which jobs are taken; opened by `start`, or by a supervisor.
         notes: Where running jobs are noted for a supervisor, if there is one.
-        chores: What to do beside, by name; closed by `stop`.
+        firing: Fires cron entries.
+        relay: Makes what moves jobs from an outbox, given what it counts into; closed by `stop`.
+        store: What features remember in, the broker's own if left out; closed by `stop`.
         beats: Whether this process opens the session and sends its own heartbeats; False
             under a supervisor, which then also ends the session.
         on_tick: Called with the monotonic time about every 0.1 s while the process makes progress.
@@ -97,7 +106,9 @@ class Runner:
         resources: Sequence[Resource] = (),
         session: Session,
         notes: Notes | None = None,
-        chores: Mapping[str, Chore] = {},
+        firing: Firing | None = None,
+        relay: Callable[[Metrics], Relay] | None = None,
+        store: OnDemand | None = None,
         beats: bool = True,
         on_tick: Callable[[float], None] = lambda _: None,
         on_session_lost: Callable[[], None] = lambda: None,
@@ -114,7 +125,8 @@ class Runner:
         self._on_session_lost = on_session_lost
         self._on_death = on_death
         self._dead = threading.Event()
-        self._chores = chores
+        self._firing = firing
+        self._store = store or OnDemand(broker)
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
         self._detached = [detached(backend) for backend in metrics]
@@ -129,7 +141,9 @@ class Runner:
             notes=notes or NoNotes(),
             clock=clock,
             random=chance,
+            traits=Traits(broker, self._store.open),
         )
+        self._relay = None if relay is None else relay(self._engine.report.metrics)
         self._threads = Threads(
             self._engine,
             config,
@@ -144,7 +158,11 @@ class Runner:
         steps: dict[str, Step] = {"fetch": self._fetch}
         if self._beats and self._engine.heartbeat is not None:
             steps["heartbeat"] = self._engine.heartbeat.step
-        return steps | {name: chore.step for name, chore in self._chores.items()}
+        if self._firing is not None:
+            steps["cron"] = self._firing.step
+        if self._relay is not None:
+            steps["outbox"] = self._relay.step
+        return steps
 
     def _measuring(self, gauges: Metrics | None) -> dict[str, Step]:
         """Return the steps that measure: for a supervisor, which looks at queues itself, or here."""
@@ -225,12 +243,14 @@ class Runner:
         done = self._engine.buffer.running == 0
         self._threads.stop_all()
         self._threads.let_slots_go()
+        for name in ("cron", "settle"):
+            # Not under their feet; if the store hangs, their calls fail as they would anyway.
+            self._threads.join(name, 0.2)
+        self._store.close()
         # On threads of their own: a resource or a broker that hangs must not hold up the end.
         last = [threading.Thread(target=self._end_session, daemon=True)]
-        last += [
-            threading.Thread(target=self._end_chore, args=(name,), daemon=True)
-            for name in self._chores
-        ]
+        if self._relay is not None:
+            last.append(threading.Thread(target=self._close_relay, daemon=True))
         if done and self._resources is not None:
             last.append(threading.Thread(target=self._close_resources, daemon=True))
         deadline = self._clock.mono() + FAREWELL_SECONDS
@@ -253,10 +273,10 @@ class Runner:
             except BrokerError as error:
                 logger.warning("the session could not be ended (%s); it will expire", error)
 
-    def _end_chore(self, name: str) -> None:
-        # Not under its feet; if what it uses hangs, its call fails as it would anyway.
-        self._threads.join(name, FAREWELL_SECONDS / 2)
-        self._chores[name].close()
+    def _close_relay(self) -> None:
+        assert self._relay is not None
+        self._threads.join("outbox", FAREWELL_SECONDS / 2)
+        self._relay.close()
 
     def _close_resources(self) -> None:
         assert self._resources is not None
