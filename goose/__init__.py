@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from goose.calls import Call, call, register_type
+from goose.circuits import Circuit
 from goose.clients import Client, default
 from goose.errors import (
     ArgumentError,
@@ -93,6 +94,7 @@ __all__ = [
     "Bury",
     "Call",
     "CallError",
+    "Circuit",
     "Client",
     "ConfigError",
     "Control",
