@@ -14,7 +14,7 @@ well mean that the failed try was carried out and only its reply was lost.
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -94,10 +94,10 @@ class Settler:
 
     def _gather(self) -> None:
         """Move what was added into batches of one verb each."""
-        by_verb: dict[Verb, list[Outcome]] = {}
+        by_verb: defaultdict[Verb, list[Outcome]] = defaultdict(list)
         for _ in range(len(self._added)):
             outcome = self._added.popleft()
-            by_verb.setdefault(outcome.verb, []).append(outcome)
+            by_verb[outcome.verb].append(outcome)
         for outcomes in by_verb.values():
             for start in range(0, len(outcomes), BATCH):
                 self._batches.append((outcomes[start : start + BATCH], False))
