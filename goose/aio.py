@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overloa
 from goose import clients
 from goose.brokers.base import Broker
 from goose.calls import Call
+from goose.clients import A, B, C, Step
 from goose.combining import BATCH, Combiner
 from goose.errors import EnqueueError, Stored
 from goose.features.asking import Claimed
+from goose.flowing import AsyncFlow, Link, linked
 from goose.jobs import Envelope, Job, Status
 from goose.metrics.base import Metrics
 from goose.options import Bound
@@ -206,6 +208,23 @@ class Client:
         make: Callable[..., Cron] = self._client.cron
         return await asyncio.to_thread(make, name, expression, fn, *args, **kwargs)
 
+    def flow(self) -> AsyncFlow:
+        """Return an empty flow, as `goose.Client.flow`: ``async with aio.flow() as flow: …``."""
+        return AsyncFlow(self._client, self._store)
+
+    @overload
+    async def chain(self, first: Call[A] | Callable[[], A], second: Step[A, B], /) -> Job[B]: ...
+    @overload
+    async def chain(
+        self, first: Call[A] | Callable[[], A], second: Step[A, B], third: Step[B, C], /
+    ) -> Job[C]: ...
+    @overload
+    async def chain(self, first: Link, /, *rest: Link) -> Job[Any]: ...
+    async def chain(self, first: Link, /, *rest: Link) -> Job[Any]:
+        """Enqueue calls that run one after the other, as `goose.Client.chain`."""
+        async with self.flow() as flow:
+            return linked(flow, first, rest)
+
     async def result(
         self,
         job: Job[R] | str,
@@ -253,7 +272,7 @@ class Client:
                 except Exception as error:  # noqa: BLE001 - it comes back sorted out
                     steps.throw(error)
         except EnqueueError as error:
-            await asyncio.to_thread(claimed.undo, error.jobs)
+            error.jobs = await asyncio.to_thread(claimed.undo, error.jobs)
             raise
         return [claimed.answer(job) for job, _ in sealed]
 
@@ -327,22 +346,26 @@ async def _sent(door: Door, envelopes: Sequence[Envelope]) -> None:
 
 _default = Client.of(clients.default)
 
+chain = _default.chain
 cron = _default.cron
 enqueue = _default.enqueue
 enqueue_in = _default.enqueue_in
 enqueue_at = _default.enqueue_at
 enqueue_many = _default.enqueue_many
+flow = _default.flow
 submit = _default.submit
 using = _default.using
 
 __all__ = [
     "AsyncCrons",
     "Client",
+    "chain",
     "cron",
     "enqueue",
     "enqueue_at",
     "enqueue_in",
     "enqueue_many",
+    "flow",
     "submit",
     "using",
 ]

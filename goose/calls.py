@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from goose._arguments import Plan
+from goose._arguments import Plan, Punched
+from goose._holes import Hole, Unplain, has_outputs, punch
 from goose._values import on_register, register_type, show
 from goose.errors import (
     ArgumentError,
@@ -104,6 +105,33 @@ def encode_arguments(
         name = _name(fn)
         plan = _plans[fn] = Plan(name, fn, _innermost(fn))
     return plan.encode(args, kwargs)
+
+
+def encode_with_holes(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[JSON, ...], dict[str, JSON], tuple[Hole, ...]]:
+    """Do what `encode_arguments` does, for arguments that hold outputs of other jobs.
+
+    Returns:
+        The arguments with null where outputs stand, and what belongs there; no holes if there is
+        no output among them, and then the arguments are not encoded.
+
+    Raises:
+        ArgumentError: As `encode_arguments`, or something beside an output is not plain JSON.
+    """
+    holes: list[Hole] = []
+
+    def punched(value: Any, *path: str | int) -> Any:
+        return Punched(punch(value, path, holes)) if has_outputs(value) else value
+
+    try:
+        positional = tuple(punched(value, "args", place) for place, value in enumerate(args))
+        named = {name: punched(value, "kwargs", name) for name, value in kwargs.items()}
+    except Unplain as error:
+        raise ArgumentError(f"{name_of(fn)}: beside the output of a job: {error}") from error
+    if not holes or fn not in _plans:
+        return (), {}, ()
+    return *_plans[fn].encode_punched(positional, named), tuple(holes)
 
 
 def _innermost(fn: Any) -> Any:

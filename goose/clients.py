@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, Unpack, overload
 
 from goose.access import Access
 from goose.brokers.base import Broker
@@ -27,6 +27,7 @@ from goose.calls import Call
 from goose.errors import EnqueueError, Unsupported
 from goose.errors import Stored as Known
 from goose.features.asking import Claimed, claimed
+from goose.flowing import Flow, Link, linked
 from goose.jobs import Job
 from goose.options import Bound, Options, options
 from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+Step: TypeAlias = Call[B] | Callable[[A], Coroutine[Any, Any, B]] | Callable[[A], B]
+"""What comes after a result of one type, and returns the next."""
 
 
 class Client(Access):
@@ -221,7 +228,7 @@ class Client(Access):
         Returns:
             The jobs, in the order of the items.
         """
-        return self._store([self.sealer.seal(fn, *item_arguments(fn, item)) for item in items])
+        return self.send([self.sealer.seal(fn, *item_arguments(fn, item)) for item in items])
 
     def submit(self, jobs: Mapping[Job[Any], Known] | Iterable[Job[Any]], /) -> list[Job[Any]]:
         """Store jobs that exist already, under their own ids and with the options they have.
@@ -240,7 +247,7 @@ class Client(Access):
         Raises:
             EnqueueError: The broker did not confirm; see its ``jobs``.
         """
-        return self._store(self.sealer.again(jobs))
+        return self.send(self.sealer.again(jobs))
 
     @overload
     def cron(
@@ -329,13 +336,56 @@ class Client(Access):
     ) -> None:
         self.close()
 
+    def flow(self) -> Flow:
+        """Return an empty flow: jobs that depend on each other and are enqueued together.
+
+        ``with client.flow() as flow: flow.add(fn, …)``; see `goose.flowing.Flow`.
+        """
+        return Flow(self)
+
+    @overload
+    def chain(self, first: Call[A] | Callable[[], A], second: Step[A, B], /) -> Job[B]: ...
+    @overload
+    def chain(
+        self, first: Call[A] | Callable[[], A], second: Step[A, B], third: Step[B, C], /
+    ) -> Job[C]: ...
+    @overload
+    def chain(
+        self,
+        first: Call[A] | Callable[[], A],
+        second: Step[A, B],
+        third: Step[B, C],
+        fourth: Step[C, D],
+        /,
+    ) -> Job[D]: ...
+    @overload
+    def chain(self, first: Link, /, *rest: Link) -> Job[Any]: ...
+    def chain(self, first: Link, /, *rest: Link) -> Job[Any]:
+        """Enqueue calls that run one after the other; return the last job.
+
+        A function is called with what the one before it returned, and nothing else. A
+        ``goose.call(fn, …)`` is called as it is. If one dies, those after it are cancelled.
+
+        Raises:
+            CallError: A function or an argument cannot be stored; nothing was sent.
+            EnqueueError: The broker did not confirm; see its ``jobs``.
+            Unsupported: There is no store.
+        """
+        with self.flow() as flow:
+            return linked(flow, first, rest)
+
     def _store_one(self, sealed: Sealed, *, later: bool) -> Job[Any]:
         if sealed[0].traits:
-            return self._store([sealed])[0]
+            return self.send([sealed])[0]
         store_one(sealed, self.door, self._root.meter(), later=later)
         return sealed[0]
 
-    def _store(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+    def send(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+        """Store sealed jobs; return what their callers get.
+
+        Raises:
+            EnqueueError: The broker did not confirm; see its ``jobs``.
+        """
         claimed = self.claimed(sealed)
         steps = storing(claimed.sealed, self.door, self._root.meter())
         try:
@@ -345,7 +395,7 @@ class Client(Access):
                 except Exception as error:  # noqa: BLE001 - it comes back sorted out
                     steps.throw(error)
         except EnqueueError as error:
-            claimed.undo(error.jobs)
+            error.jobs = claimed.undo(error.jobs)
             raise
         return [claimed.answer(job) for job, _ in sealed]
 
@@ -358,7 +408,14 @@ class Client(Access):
         """
         if instead.get() is not None or not any(job.traits for job, _ in sealed):
             return Claimed(sealed)
-        return claimed(sealed, self.broker, self.store)
+        found = claimed(sealed, self.broker, self.store)
+        if found.claims and self._connection is not None:
+            found.undo({job: "not_stored" for job, _ in sealed})
+            raise Unsupported(
+                "what a job waits for or shares with others is no part of a transaction; leave out "
+                "connection= for jobs that depend on others or are unique"
+            )
+        return found
 
     def door(self, later: bool) -> Door:
         """Return where envelopes that are due *later*, or ready, are handed over."""

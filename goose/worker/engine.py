@@ -122,7 +122,13 @@ class Engine:
             random=random,
             inside=Inside(self.progress),
         )
-        gate = Gate(Traits(broker, store, lambda name: offer.resolve(name).fn), preparer)
+        traits = Traits(
+            broker,
+            store,
+            resolve=lambda name: offer.resolve(name).fn,
+            metrics=self.report.metrics,
+        )
+        gate = Gate(traits, preparer)
         self.settler = Settler(broker, self._on_settled, gate.ended)
         self.heartbeat = (
             Heartbeat(broker, config.ttl, session=lambda: self.session, renew=self.renew)

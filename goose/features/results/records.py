@@ -10,8 +10,10 @@ from goose._json import JSON, dump, parse
 from goose.errors import StoreError, Undecodable
 from goose.features.traits import Ending
 from goose.jobs import Failure
-from goose.stores.base import MAX_VALUE
+from goose.stores.base import MAX_VALUE, part
 
+KEPT = 366 * 86_400.0
+"""Seconds for which a result is kept while another job depends on it."""
 _ENDINGS = ("done", "skipped", "dead", "cancelled", "deleted")
 
 
@@ -38,7 +40,7 @@ class Record:
 
 def key_of(job_id: str) -> str:
     """Return where the end of that job is kept."""
-    return f"result:{{{job_id}}}"
+    return f"result:{{{part(job_id)}}}"
 
 
 def failure_fields(failure: Failure | None) -> dict[str, str] | None:
