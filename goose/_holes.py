@@ -8,12 +8,15 @@ whole argument is there, by the worker.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from goose._arguments import Punched
 from goose._edges import Output
 from goose._values import NotPlain, plain, why_not_plain
+from goose.calls import name_of, plans
+from goose.errors import ArgumentError
 from goose.jobs import JSON
 
 
@@ -58,6 +61,33 @@ def punch(value: Any, path: tuple[str | int, ...], holes: list[Hole]) -> JSON:
         raise Unplain(why_not_plain(value)) from None
 
 
+def encode_with_holes(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[JSON, ...], dict[str, JSON], tuple[Hole, ...]]:
+    """Do what `encode_arguments` does, for arguments that hold outputs of other jobs.
+
+    Returns:
+        The arguments with null where outputs stand, and what belongs there; no holes if there is
+        no output among them, and then the arguments are not encoded.
+
+    Raises:
+        ArgumentError: As `encode_arguments`, or something beside an output is not plain JSON.
+    """
+    holes: list[Hole] = []
+
+    def punched(value: Any, *path: str | int) -> Any:
+        return Punched(punch(value, path, holes)) if has_outputs(value) else value
+
+    try:
+        positional = tuple(punched(value, "args", place) for place, value in enumerate(args))
+        named = {name: punched(value, "kwargs", name) for name, value in kwargs.items()}
+    except Unplain as error:
+        raise ArgumentError(f"{name_of(fn)}: beside the output of a job: {error}") from error
+    if not holes or fn not in plans:
+        return (), {}, ()
+    return *plans[fn].encode_punched(positional, named), tuple(holes)
+
+
 def filled(
     args: Sequence[JSON],
     kwargs: Mapping[str, JSON],
@@ -71,10 +101,11 @@ def filled(
     """
     whole: Any = {"args": copy.deepcopy(list(args)), "kwargs": copy.deepcopy(dict(kwargs))}
     for path, value in fill:
-        where = whole
+        where: Any = whole
         for step in path[:-1]:
             where = where[step]
-        if not isinstance(where, (list, dict)) or where[path[-1]] is not None:  # type: ignore[call-overload]
+        last: Any = path[-1]
+        if not isinstance(where, (list, dict)) or where[last] is not None:
             raise LookupError(f"there is no hole at {path!r:.80}")
-        where[path[-1]] = value  # type: ignore[call-overload,index]
+        where[last] = value
     return tuple(whole["args"]), whole["kwargs"]

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overloa
 from goose import clients
 from goose.brokers.base import Broker
 from goose.calls import Call
-from goose.clients import A, B, C, Step
 from goose.combining import BATCH, Combiner
 from goose.errors import EnqueueError, Stored
 from goose.features.asking import Claimed
-from goose.flowing import AsyncFlow, Link, linked
+from goose.flowing import A, AsyncFlow, B, C, Link, Step, linked
 from goose.jobs import Envelope, Job, Status
 from goose.metrics.base import Metrics
 from goose.options import Bound

@@ -23,8 +23,7 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from goose._arguments import Plan, Punched
-from goose._holes import Hole, Unplain, has_outputs, punch
+from goose._arguments import Plan
 from goose._values import on_register, register_type, show
 from goose.errors import (
     ArgumentError,
@@ -61,8 +60,9 @@ def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call[Any]:
 
 # --- functions as names ------------------------------------------------------------------
 
-_plans: dict[Callable[..., Any], Plan] = {}
-on_register.append(_plans.clear)
+plans: dict[Callable[..., Any], Plan] = {}
+"""Of every function that was enqueued or asked about, how its arguments travel."""
+on_register.append(plans.clear)
 
 
 def name_of(fn: Callable[..., Any]) -> str:
@@ -77,7 +77,7 @@ def name_of(fn: Callable[..., Any]) -> str:
             or one of a ``__main__`` that has no module name.
     """
     try:
-        plan = _plans.get(fn)
+        plan = plans.get(fn)
     except TypeError:  # unhashable, so not a function
         plan = None
     return plan.name if plan is not None else _name(fn)
@@ -96,42 +96,15 @@ def encode_arguments(
             type and value, or has an annotation that cannot be resolved.
     """
     try:
-        plan = _plans.get(fn)
+        plan = plans.get(fn)
     except TypeError:
         plan = None
     if plan is None:
         # Two threads may both make one; they are alike. Never too many: only functions
         # that their module holds by name get this far.
         name = _name(fn)
-        plan = _plans[fn] = Plan(name, fn, _innermost(fn))
+        plan = plans[fn] = Plan(name, fn, _innermost(fn))
     return plan.encode(args, kwargs)
-
-
-def encode_with_holes(
-    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[tuple[JSON, ...], dict[str, JSON], tuple[Hole, ...]]:
-    """Do what `encode_arguments` does, for arguments that hold outputs of other jobs.
-
-    Returns:
-        The arguments with null where outputs stand, and what belongs there; no holes if there is
-        no output among them, and then the arguments are not encoded.
-
-    Raises:
-        ArgumentError: As `encode_arguments`, or something beside an output is not plain JSON.
-    """
-    holes: list[Hole] = []
-
-    def punched(value: Any, *path: str | int) -> Any:
-        return Punched(punch(value, path, holes)) if has_outputs(value) else value
-
-    try:
-        positional = tuple(punched(value, "args", place) for place, value in enumerate(args))
-        named = {name: punched(value, "kwargs", name) for name, value in kwargs.items()}
-    except Unplain as error:
-        raise ArgumentError(f"{name_of(fn)}: beside the output of a job: {error}") from error
-    if not holes or fn not in _plans:
-        return (), {}, ()
-    return *_plans[fn].encode_punched(positional, named), tuple(holes)
 
 
 def _innermost(fn: Any) -> Any:

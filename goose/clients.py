@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from goose.access import Access
 from goose.brokers.base import Broker
@@ -27,7 +27,7 @@ from goose.calls import Call
 from goose.errors import EnqueueError, Unsupported
 from goose.errors import Stored as Known
 from goose.features.asking import Claimed, claimed
-from goose.flowing import Flow, Link, linked
+from goose.flowing import Flowing
 from goose.jobs import Job
 from goose.options import Bound, Options, options
 from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
@@ -41,15 +41,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
-D = TypeVar("D")
-Step: TypeAlias = Call[B] | Callable[[A], Coroutine[Any, Any, B]] | Callable[[A], B]
-"""What comes after a result of one type, and returns the next."""
 
 
-class Client(Access):
+class Client(Access, Flowing):
     """Puts jobs on one broker, by one set of options. Immutable; any thread may use it.
 
     Args:
@@ -335,44 +329,6 @@ class Client(Access):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def flow(self) -> Flow:
-        """Return an empty flow: jobs that depend on each other and are enqueued together.
-
-        ``with client.flow() as flow: flow.add(fn, …)``; see `goose.flowing.Flow`.
-        """
-        return Flow(self)
-
-    @overload
-    def chain(self, first: Call[A] | Callable[[], A], second: Step[A, B], /) -> Job[B]: ...
-    @overload
-    def chain(
-        self, first: Call[A] | Callable[[], A], second: Step[A, B], third: Step[B, C], /
-    ) -> Job[C]: ...
-    @overload
-    def chain(
-        self,
-        first: Call[A] | Callable[[], A],
-        second: Step[A, B],
-        third: Step[B, C],
-        fourth: Step[C, D],
-        /,
-    ) -> Job[D]: ...
-    @overload
-    def chain(self, first: Link, /, *rest: Link) -> Job[Any]: ...
-    def chain(self, first: Link, /, *rest: Link) -> Job[Any]:
-        """Enqueue calls that run one after the other; return the last job.
-
-        A function is called with what the one before it returned, and nothing else. A
-        ``goose.call(fn, …)`` is called as it is. If one dies, those after it are cancelled.
-
-        Raises:
-            CallError: A function or an argument cannot be stored; nothing was sent.
-            EnqueueError: The broker did not confirm; see its ``jobs``.
-            Unsupported: There is no store.
-        """
-        with self.flow() as flow:
-            return linked(flow, first, rest)
 
     def _store_one(self, sealed: Sealed, *, later: bool) -> Job[Any]:
         if sealed[0].traits:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast, overload
 
 from goose._edges import After
 from goose.calls import Call
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+Step: TypeAlias = Call[B] | Callable[[A], Coroutine[Any, Any, B]] | Callable[[A], B]
+"""What comes after a result of one type, and returns the next."""
 
 
 class Flow:
@@ -150,3 +156,45 @@ def _link(flow: Flow, link: Link, before: Job[Any] | None) -> Job[Any]:
     if not callable(link):
         raise CallError(f"{link!r:.80} is no part of a chain: give functions, or goose.call(fn, …)")
     return flow.add(link) if before is None else flow.add(link, before.output)
+
+
+class Flowing:
+    """The part of a client that enqueues flows; a base class of `goose.Client`, for its length."""
+
+    def flow(self) -> Flow:
+        """Return an empty flow: jobs that depend on each other and are enqueued together.
+
+        ``with client.flow() as flow: flow.add(fn, …)``; see `goose.flowing.Flow`.
+        """
+        return Flow(cast("Client", self))
+
+    @overload
+    def chain(self, first: Call[A] | Callable[[], A], second: Step[A, B], /) -> Job[B]: ...
+    @overload
+    def chain(
+        self, first: Call[A] | Callable[[], A], second: Step[A, B], third: Step[B, C], /
+    ) -> Job[C]: ...
+    @overload
+    def chain(
+        self,
+        first: Call[A] | Callable[[], A],
+        second: Step[A, B],
+        third: Step[B, C],
+        fourth: Step[C, D],
+        /,
+    ) -> Job[D]: ...
+    @overload
+    def chain(self, first: Link, /, *rest: Link) -> Job[Any]: ...
+    def chain(self, first: Link, /, *rest: Link) -> Job[Any]:
+        """Enqueue calls that run one after the other; return the last job.
+
+        A function is called with what the one before it returned, and nothing else. A
+        ``goose.call(fn, …)`` is called as it is. If one dies, those after it are cancelled.
+
+        Raises:
+            CallError: A function or an argument cannot be stored; nothing was sent.
+            EnqueueError: The broker did not confirm; see its ``jobs``.
+            Unsupported: There is no store.
+        """
+        with self.flow() as flow:
+            return linked(flow, first, rest)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeAlias
 
-from goose._holes import Hole
-from goose.calls import Call, encode_arguments, encode_with_holes, name_of
+from goose._holes import Hole, encode_with_holes
+from goose.calls import Call, encode_arguments, name_of
 from goose.errors import ArgumentError, CallError, ConfigError, Stored
 from goose.features.asking import Prepare, asked, depending
 from goose.jobs import JSON, Envelope, Home, Job, R_co, check_queue, job_of, new_id, seal

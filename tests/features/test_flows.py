@@ -307,7 +307,9 @@ def test_a_circle_is_refused(place: Place, app: Any) -> None:
     with place.client.flow() as flow:
         one = flow.add(app.alone)
     ring = [
-        one.evolve(id=f"{n}", traits={**one.traits, "flow": {"after": {f"{(n + 1) % 3}": "cancel"}}})
+        one.evolve(
+            id=f"{n}", traits={**one.traits, "flow": {"after": {f"{(n + 1) % 3}": "cancel"}}}
+        )
         for n in range(3)
     ]
     with pytest.raises(FlowError, match="in a circle: 0, 1, 2"):

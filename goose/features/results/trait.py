@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from goose._returns import encode_result
 from goose.calls import Call
 from goose.errors import CallError, StoreError
-from goose.features.results.records import KEPT, Record, failure_fields, key_of, read, write
+from goose.features.results.records import KEPT, Final, Record, failure_fields, key_of, read, write
 from goose.features.traits import Admission, Ended, Ending, Tools
 from goose.jobs import JSON, Job
 from goose.metrics import base as names
@@ -97,7 +97,8 @@ class Results:
                 tags = {"queue": end.job.queue, "function": end.job.fn}
                 self._tools.metrics.increment(names.RESULTS_LOST, 1, tags)
         failure = failure_fields(end.failure)
-        return Record(end.ending, now, value, lost, failure, end.reason)
+        ending = cast("Final", end.ending)  # one that is renewed leaves no record
+        return Record(ending, now, value, lost, failure, end.reason)
 
     def _dependents(self) -> Flows:
         from goose.features.flows.book import Flows  # not every worker's
@@ -118,8 +119,8 @@ def ttl_of(job: Job[Any]) -> float:
     return RESULT_SECONDS
 
 
-def _ending(body: bytes | None) -> str:
+def _ending(body: bytes | None) -> Ending | None:
     try:
-        return "" if body is None else read(body).ending
+        return None if body is None else read(body).ending
     except StoreError:  # of another Goose, or not a record: it is replaced
-        return ""
+        return None
