@@ -32,7 +32,7 @@ from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine, NoNotes
 from goose.worker.recovery import Verdict, settle_orphans
 
-EVERYWHERE = ("memory", "sqlite", "redis")
+EVERYWHERE = ("memory", "sqlite", "redis", "postgres")
 PLACES = (*EVERYWHERE, *filter(None, os.environ.get("PLACES", "").split(",")))
 PATIENCE = 20.0
 """Seconds until a process that should have come to rest is given up."""
