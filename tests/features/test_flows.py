@@ -208,6 +208,22 @@ def test_what_depends_on_a_dead_job_is_cancelled(place: Place, app: Any) -> None
     assert ["broken", "a"] == app.runs
 
 
+def test_a_cancelled_job_stays_so(place: Place, app: Any) -> None:
+    """What another parent does after one has failed changes nothing about it."""
+    with place.client.using(retry=ONCE).flow() as flow:
+        dead, good = flow.add(app.broken), flow.using(queue="later").add(app.one, "a")
+        last = flow.add(app.join, [dead.output, good.output])
+    place.process().run()
+    assert "cancelled" == last.status()
+    process = place.process(queues=["later"])
+    process.run()
+
+    assert ["dead", "done", "cancelled"] == [job.status() for job in flow.jobs]
+    assert 0 == process.engine.settler.pending
+    with pytest.raises(JobFailed, match=f"depends on, {dead.id}, is dead"):
+        last.result(5)
+
+
 def test_each_edge_has_its_own_policy(place: Place, app: Any) -> None:
     """`run` goes on without the result, `wait` keeps waiting, `cancel` gives up."""
     with place.client.using(retry=ONCE).flow() as flow:

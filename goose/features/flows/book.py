@@ -62,6 +62,11 @@ def child_prefix(job_id: str) -> str:
     return f"{result_key(job_id)}:child:"
 
 
+def past_prefix(job_id: str) -> str:
+    """Return what the keys of its dependents that have ended begin with, for those who look."""
+    return f"{result_key(job_id)}:past:"
+
+
 def child_key(parent: str, child: str) -> str:
     """Return the key that says that *child* depends on *parent*."""
     return child_prefix(parent) + part(child)
@@ -98,8 +103,16 @@ class Flows:
         return None if value is None else read(value)
 
     def children(self, job_id: str) -> Iterator[str]:
-        """Yield the ids of those that depend on that job."""
-        prefix, after = child_prefix(job_id), ""
+        """Yield the ids of those that depend on that job and have not ended for good."""
+        return self._listed(child_prefix(job_id))
+
+    def family(self, job_id: str) -> Iterator[str]:
+        """Yield the ids of those that depend on that job, or did and are remembered."""
+        yield from self.children(job_id)
+        yield from self._listed(past_prefix(job_id))
+
+    def _listed(self, prefix: str) -> Iterator[str]:
+        after = ""
         while True:
             page = self._store.scan(prefix, limit=PAGE, after=after)
             for _, value in page:
@@ -223,8 +236,9 @@ class Flows:
             self._revive(child)
         if changed.verdict == "run":
             self._send(child, changed)
-        elif changed.verdict == "cancel":
-            self.cancel(child, f"a job it depends on, {parent}, is {_WORDS[edge]}")
+        elif changed.verdict == "cancel" and (edge != "ok" or changed.state != "cancelled"):
+            culprit, state = changed.culprit
+            self.cancel(child, f"a job it depends on, {culprit}, is {_WORDS[state]}")
 
     def _send(self, child: str, node: Node) -> None:
         job = self._job(child)
@@ -282,10 +296,13 @@ class Flows:
         node = read(value)
         again = ending in ("dead", "cancelled")
         for parent in node.parents:
-            key = child_key(parent, job.id)
-            self._one(Put(key, job.id.encode(), ttl=KEPT) if again else Delete(key))
-            if not again:
-                self._let_go(parent, ttl)
+            key, name = child_key(parent, job.id), job.id.encode()
+            if again:
+                self._one(Put(key, name, ttl=KEPT))
+                continue
+            past = past_prefix(parent) + part(job.id)
+            self._store.apply([Delete(key), Put(past, name, ttl=ttl)])
+            self._let_go(parent, ttl)
         ended = node if again else replace(node, state="ended")
         self._one(Swap(key_of(job.id), value, write(ended), ttl=KEPT if again else ttl))
 

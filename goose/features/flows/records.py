@@ -46,15 +46,25 @@ class Node:
     def verdict(self) -> Literal["wait", "run", "cancel"]:
         """What its parents make of it."""
         edges = self.parents.values()
-        if any(
-            (edge == "failed" and policy == "cancel") or (edge == "gone" and policy != "run")
-            for policy, edge in edges
-        ):
+        if any(_cancels(policy, edge) for policy, edge in edges):
             return "cancel"
         open_edges = any(
             edge == "pending" or (edge == "failed" and policy == "wait") for policy, edge in edges
         )
         return "wait" if open_edges else "run"
+
+    @property
+    def culprit(self) -> tuple[str, Edge]:
+        """The first parent because of which it is cancelled, and how that is."""
+        return next(
+            (parent, edge)
+            for parent, (policy, edge) in self.parents.items()
+            if _cancels(policy, edge)
+        )
+
+
+def _cancels(policy: OnFailure, edge: Edge) -> bool:
+    return (edge == "failed" and policy == "cancel") or (edge == "gone" and policy != "run")
 
 
 def key_of(job_id: str) -> str:
