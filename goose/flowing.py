@@ -28,7 +28,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
-Step: TypeAlias = Call[B] | Callable[[A], Coroutine[Any, Any, B]] | Callable[[A], B]
+Step: TypeAlias = Callable[[A], Coroutine[Any, Any, B]] | Callable[[A], B] | Call[B]
 """What comes after a result of one type, and returns the next."""
 
 
