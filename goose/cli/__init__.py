@@ -21,6 +21,7 @@ COMMANDS = {
     "health": "Say whether a worker is well, from its heartbeat file.",
     "cron": "List, show, pause, resume, run and delete cron entries.",
     "flow": "Show jobs that depend on each other, as text or drawn.",
+    "outbox": "Make, look at and empty an outbox of jobs in your own database.",
     "queues": "Show the queues: counts and the age of the oldest job.",
     "migrate": "Make the tables of a database that keeps jobs, or print how.",
 }

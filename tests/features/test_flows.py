@@ -348,7 +348,7 @@ def test_what_the_broker_refuses_leaves_nothing(
 ) -> None:
     """A refused flow is forgotten and can be sent again; one without an answer is kept and can, too."""
     client = place.client
-    line = client._root.link(client._broker).ready
+    line = client._root.link(client._to.broker).ready
     send, error = line._send, kind("full")
 
     def fail(_envelopes: Any) -> None:

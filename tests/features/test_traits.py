@@ -338,8 +338,9 @@ class ToyClaim:
             self.store.apply([Put(f"toy:{one.id}", b"kept")])
         return kept
 
-    def undo(self, jobs: Sequence[Job[Any]]) -> None:
+    def undo(self, jobs: Sequence[Job[Any]]) -> Sequence[Job[Any]]:
         ToyClaim.undone += [one.id for one in jobs]
+        return jobs
 
 
 @pytest.fixture
@@ -384,7 +385,7 @@ def test_claims_are_undone_for_what_is_not_stored(
         return send
 
     client = place.client.using(group="send")
-    line = client._root.link(client._broker).ready
+    line = client._root.link(client._to.broker).ready
     monkeypatch.setattr(line, "_send", refuse(BrokerError("full")))
     with pytest.raises(goose.EnqueueError):
         client.enqueue(toy.note)
