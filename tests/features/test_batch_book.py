@@ -19,11 +19,11 @@ from goose.features.batches.members import (
     DEAD,
     DELETED,
     DONE,
+    RENEWED,
     RETRYING,
     SHARD,
     SKIPPED,
     WAITING,
-    state,
 )
 from goose.features.batches.records import ADDED, Event, Record, dump, parse
 from goose.jobs import Job
@@ -61,7 +61,7 @@ class World:
         fields = self.batches.progress(self.batches.found("b")).fields()
         return {name: value for name, value in fields.items() if value not in (0, None, False)}
 
-    def keys(self) -> list[str]:
+    def stored_keys(self) -> list[str]:
         return [key for key, _ in self.store.scan("batch", limit=1000)]
 
 
@@ -71,8 +71,8 @@ def world() -> World:
     return World()
 
 
-def all_of(kind: int, *numbers: int, generation: int = 0) -> dict[int, int]:
-    return dict.fromkeys(numbers, state(kind, generation))
+def all_of(kind: int, *numbers: int) -> dict[int, int]:
+    return dict.fromkeys(numbers, kind)
 
 
 def test_a_batch_ends_with_its_last_member(world: World) -> None:
@@ -110,7 +110,7 @@ def test_a_batch_ends_with_its_last_member(world: World) -> None:
 def test_the_status_says_how_it_ended(world: World, kinds: Sequence[int], status: str) -> None:
     """Success is every member done or skipped, dead is none; only success calls on_success."""
     world.open()
-    world.batches.report("b", {number: state(kind, 0) for number, kind in enumerate(kinds)})
+    world.batches.report("b", dict(enumerate(kinds)))
     world.batches.seal("b", len(kinds))
 
     assert status == world.batches.found("b").status
@@ -124,11 +124,9 @@ def test_a_replayed_member_changes_the_batch(world: World) -> None:
     world.batches.report("b", all_of(DONE, 0) | all_of(DEAD, 1))
     world.batches.seal("b", 2)
     assert ["b:complete"] == world.sent
-    world.batches.report("b", all_of(WAITING, 1, generation=1))
-    # What a worker that lost the job says of the time before does not count any more.
-    world.batches.report("b", all_of(DEAD, 1))
+    world.batches.report("b", all_of(RENEWED, 0, 1))
     assert {"total": 2, "done": 1, "waiting": 1, "remaining": 1} == world.counts()
-    world.batches.report("b", all_of(DONE, 1, generation=1))
+    world.batches.report("b", all_of(DONE, 1))
 
     assert ["b:complete", "b:success"] == world.sent
     assert [(None, "partial"), ("partial", "success")] == world.ended
@@ -153,12 +151,10 @@ def test_members_from_elsewhere_are_awaited(world: World) -> None:
     assert ["b:complete"] == world.sent
     with pytest.raises(BatchError, match="does not exist"):
         world.batches.reserve("other", 1)
-    assert not any("other" in key for key in world.keys())
+    assert not any("other" in key for key in world.stored_keys())
 
 
-def test_many_members_are_in_many_shards(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_members_are_in_many_shards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of more shards than one look reads ends with the last of them, and not before."""
     monkeypatch.setattr(book, "LOOK", 3)
     monkeypatch.setattr(book, "PAGE", 4)
@@ -177,11 +173,14 @@ def test_many_members_are_in_many_shards(
     assert 1 == world.counts()["remaining"]
     world.batches.report("b", all_of(DONE, order[-1]))
 
-    assert {"total": total, "done": len(rest) + 1, "skipped": len(order) - 1, "status": "success"} == (
-        world.counts()
-    )
+    assert {
+        "total": total,
+        "done": len(rest) + 1,
+        "skipped": len(order) - 1,
+        "status": "success",
+    } == (world.counts())
     assert ["b:complete", "b:success"] == world.sent
-    assert bytes([DONE, DONE]) == world.batches.states("b", SHARD - 1, 4)[1:3]
+    assert bytes([DONE, DONE]) == world.batches.kinds("b", SHARD - 1, 4)[1:3]
 
 
 def test_an_ended_batch_goes_after_its_linger(world: World) -> None:
@@ -191,14 +190,14 @@ def test_an_ended_batch_goes_after_its_linger(world: World) -> None:
     world.batches.reserve("b", 1)
     world.batches.seal("b", SHARD + 1)
     world.time += 30
-    world.batches.report("b", all_of(WAITING, 0, generation=1))
+    world.batches.report("b", all_of(RENEWED, 0))
     world.time += 29
     assert "partial" == world.batches.found("nightly").status
     world.time += 100
-    assert [] == world.keys()
+    assert [] == world.stored_keys()
     world.batches.report("b", all_of(DONE, 0))
 
-    assert [] == world.keys()
+    assert [] == world.stored_keys()
     with pytest.raises(ConfigError, match="nightly"):
         world.batches.found("nightly")
 
@@ -211,10 +210,10 @@ def test_a_deleted_batch_leaves_nothing(world: World) -> None:
         world.batches.open(Record(id="other", opened_at=0, name="nightly"), CALLBACKS)
     assert world.batches.delete("b")
     assert not world.batches.delete("b")
-    assert [] == world.keys()
+    assert [] == world.stored_keys()
     world.batches.report("b", all_of(DONE, 0))
     assert world.batches.seal("b", 1) is None
-    assert [] == world.keys()
+    assert [] == world.stored_keys()
     world.batches.open(Record(id="other", opened_at=0, name="nightly"), CALLBACKS)
 
     found = world.batches.named("nightly")
@@ -237,7 +236,7 @@ def test_what_is_written_beside_a_delete_is_removed(world: World) -> None:
     other.now = world.store.now  # type: ignore[method-assign]
     world.batches_on(other).report("b", all_of(WAITING, 0))
 
-    assert [] == world.keys()
+    assert [] == world.stored_keys()
 
 
 def test_a_name_whose_batch_is_gone_is_free(world: World) -> None:
@@ -263,7 +262,7 @@ def test_a_sweep_brings_to_its_end_what_somebody_died_over(world: World) -> None
     world.batches.sweep()
     assert ["b:complete", "b:success"] == world.sent
     assert "ended" == world.batches.found("c").phase
-    assert not any("{d}" in key for key in world.keys())
+    assert not any("{d}" in key for key in world.stored_keys())
     world.store.put(record.key, dump(record.sealed(1, 0.0)))
     world.batches.sweep()
     assert 2 == len(world.sent)
@@ -447,5 +446,3 @@ class Cut:
             return answer
 
         return call
-
-

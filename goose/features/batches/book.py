@@ -124,7 +124,7 @@ class Batches:
         values = [value for page in self._pages(shards_of(record.id)) for _, value in page]
         return progress_of(members.count(values), is_open=not record.is_sealed)
 
-    def states(self, id_: str, first: int, count: int) -> bytes:
+    def kinds(self, id_: str, first: int, count: int) -> bytes:
         """Return of what kind each of *count* members is, from number *first* on."""
         numbers = range(first // SHARD, (first + count - 1) // SHARD + 1)
         values = self._store.apply([Get(shard_key(id_, number)) for number in numbers])
@@ -141,7 +141,9 @@ class Batches:
         """
         record = replace(record, opened_at=self._store.now(), on=tuple(sorted(callbacks)))
         templates = [
-            Put(callback_key(record.id, event), encode(job.evolve(id=callback_id(record.id, event))))
+            Put(
+                callback_key(record.id, event), encode(job.evolve(id=callback_id(record.id, event)))
+            )
             for event, job in callbacks.items()
         ]
         self._store.apply([*templates, Put(record.key, dump(record))])
@@ -179,19 +181,19 @@ class Batches:
 
     # --- counting --------------------------------------------------------------------------
 
-    def report(self, id_: str, states: Mapping[int, int]) -> None:
-        """Note how far members are, by number; if all have ended, end the batch.
+    def report(self, id_: str, reports: Mapping[int, int]) -> None:
+        """Note what members are, by number; if all have ended, end the batch.
 
         Args:
             id_: Of the batch; what is said of one that does not exist is ignored.
-            states: From `members.state`. Each counts if it is greater than what is known.
+            reports: See `members`. Each counts if it is more than what is known.
 
         Raises:
             BrokerError: Store or broker failed; say it again.
         """
         shards: dict[str, dict[int, int]] = defaultdict(dict)
-        for number, byte in states.items():
-            shards[shard_key(id_, number // SHARD)][number % SHARD] = byte
+        for number, kind in reports.items():
+            shards[shard_key(id_, number // SHARD)][number % SHARD] = kind
         record, values = self._join(id_, shards)
         if record is not None and record.is_sealed and all(map(members.is_settled, values)):
             self.settle(record)

@@ -1,17 +1,14 @@
-"""What a batch knows of its members: one byte for each, in shards of `SHARD`. Pure.
+"""What a batch knows of its members: one byte each, in shards of `SHARD`. Pure.
 
-A member has a number, and its byte says how far it is. Bytes are ordered, and whatever is
+A member has a number, and its byte says what it is. Bytes are ordered, and whatever is
 reported of a member, the greater byte wins. So it does not matter how often something is
 reported, in which order, or by whom: a member that ran twice, was recovered, or was reported by a
 worker that had lost it counts once, as the furthest it ever came::
 
-    unknown < waiting < retrying < deleted < cancelled < dead    of one generation
-                                                 …               of the next one
-                                                 … < skipped < done
+    unknown < waiting < retrying < deleted < cancelled < dead < skipped < done
 
-A dead member that is replayed begins a new *generation*, in which it may die again; what is still
-said of the old one is older than that, and changes nothing. ``skipped`` and ``done`` are final:
-no copy that ends otherwise can undo that the function once succeeded.
+Only a replay goes back: what ended without success is ``waiting`` again. That the function once
+succeeded nothing can undo.
 
 A number that was given out and never used stays unknown and is no member, so nothing waits for
 it. Whoever adds members says that they wait once they are stored; a member that ends before that
@@ -39,36 +36,30 @@ CANCELLED: Final = 4
 DEAD: Final = 5
 SKIPPED: Final = 6
 DONE: Final = 7
+KINDS: Final = 8
 
-GENERATIONS = 16
-_FINAL = {SKIPPED: 0xFE, DONE: 0xFF}
-_KIND = bytes(
-    SKIPPED if state == _FINAL[SKIPPED] else DONE if state == _FINAL[DONE] else state & 7
-    for state in range(256)
-)
-"""From each byte to what it says."""
+RENEWED: Final = -1
+"""No byte: what is reported of a member that is replayed."""
 
 
-def state(kind: int, generation: int) -> int:
-    """Return the byte of a member that is *kind*, having been replayed *generation* times."""
-    # Beyond the last one that can be told apart, a replay may be seen late, and its end is not.
-    return _FINAL.get(kind) or min(generation, GENERATIONS - 1) << 3 | kind
-
-
-def joined(value: bytes | None, states: Mapping[int, int]) -> bytes:
-    """Return a shard once *states*, by place in the shard, are reported, too."""
+def joined(value: bytes | None, reports: Mapping[int, int]) -> bytes:
+    """Return a shard once *reports*, by place in the shard, are in it, too."""
     found = bytearray(value or bytes(HEAD))
-    for place, byte in states.items():
+    for place, kind in reports.items():
         missing = HEAD + place + 1 - len(found)
         if missing > 0:
             found += bytes(missing)
-        found[HEAD + place] = max(found[HEAD + place], byte)
+        before = found[HEAD + place]
+        if kind == RENEWED:
+            found[HEAD + place] = before if before >= SKIPPED else WAITING
+        else:
+            found[HEAD + place] = max(before, kind)
     return bytes(found)
 
 
 def kinds(value: bytes | None) -> bytes:
     """Return what each member of a shard is, as far as any is known."""
-    return b"" if value is None else value[HEAD:].translate(_KIND)
+    return b"" if value is None else value[HEAD:]
 
 
 def is_settled(value: bytes | None) -> bool:
@@ -79,10 +70,10 @@ def is_settled(value: bytes | None) -> bool:
 
 def count(values: Iterable[bytes | None]) -> tuple[int, ...]:
     """Return how many members of shards are of each kind, by its number."""
-    totals = [0] * 8
+    totals = [0] * KINDS
     for value in values:
         found = kinds(value)
-        for kind in range(WAITING, DONE + 1):
+        for kind in range(WAITING, KINDS):
             totals[kind] += found.count(kind)
     return tuple(totals)
 
