@@ -18,6 +18,7 @@ from goose.calls import Call, call, register_type
 from goose.clients import Client, default
 from goose.errors import (
     ArgumentError,
+    BatchError,
     BrokerError,
     BrokerUnavailable,
     Bury,
@@ -51,10 +52,12 @@ if TYPE_CHECKING:
     from goose.middleware.base import Execution, current
     from goose.worker.embedded import Worker
 
+batch = default.batch
 cron = default.cron
 enqueue = default.enqueue
 enqueue_in = default.enqueue_in
 enqueue_at = default.enqueue_at
+enqueue_batch = default.enqueue_batch
 enqueue_many = default.enqueue_many
 submit = default.submit
 using = default.using
@@ -88,6 +91,7 @@ if not TYPE_CHECKING:  # to a type checker it would make every misspelt name an 
 
 __all__ = [
     "ArgumentError",
+    "BatchError",
     "BrokerError",
     "BrokerUnavailable",
     "Bury",
@@ -120,12 +124,14 @@ __all__ = [
     "Worker",
     "__version__",
     "aio",
+    "batch",
     "call",
     "configure",
     "cron",
     "current",
     "enqueue",
     "enqueue_at",
+    "enqueue_batch",
     "enqueue_in",
     "enqueue_many",
     "job",

@@ -18,34 +18,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
-from goose.brokers import name_of
-from goose.brokers.base import Broker, Inspector
+from goose.access import Access
+from goose.brokers.base import Broker
 from goose.calls import Call
 from goose.errors import EnqueueError, Unsupported
 from goose.errors import Stored as Known
-from goose.features.asking import Claimed, claimed
 from goose.jobs import Job
-from goose.options import Bound, Options, options
+from goose.options import Bound, Options, Plan, Using, options
 from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
-from goose.sending import Door, Root, instead, store_one, storing
+from goose.sending import Root, store_one, storing
 from goose.settings import Settings
 
 if TYPE_CHECKING:
     from goose.aio import Client as AsyncClient
+    from goose.batching import Batch
+    from goose.features.batches.book import Batches
     from goose.features.crons import CatchUp, Cron, Crons
-    from goose.inspecting import Inspection
     from goose.metrics.base import Metrics
-    from goose.metrics.enqueuing import Meter
-    from goose.stores.base import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client:
+class Client(Access):
     """Puts jobs on one broker, by one set of options. Immutable; any thread may use it.
 
     Args:
@@ -77,43 +81,30 @@ class Client:
         self._connection: Any = None
         self._timezone = "UTC"
         self._catch_up: CatchUp = "one"
+        self._plan: Plan = {}
 
-    def using(
-        self,
-        *,
-        broker: str | Broker | None = None,
-        connection: Any = None,
-        timezone: str | None = None,
-        catch_up: CatchUp | None = None,
-        **given: Unpack[Bound],
-    ) -> Client:
+    def using(self, **given: Unpack[Using]) -> Client:
         """Return a client with these options bound on top; what is left out stays as it is.
 
         Bound options win over those of ``@goose.job``.
 
         Args:
-            broker: URL or `Broker` jobs go to instead.
-            connection: An open connection to the broker's own database: jobs exist if and
-                only if its transaction commits. Use the client on that connection's thread.
-            timezone: For `cron`: whose clock it goes by, such as ``Europe/Berlin``; UTC if not given.
-            catch_up: For `cron`: whether instants that passed while no worker ran are left out
-                (``skip``), are one job (``one``, the default), or a job each (``all``).
-            **given: What goes for each job, such as ``queue`` or ``retry``: see
-                `goose.options.Bound`.
+            **given: What goes for each job, such as ``queue`` or ``retry``, and what goes for
+                this client: see `Using`.
 
         Raises:
-            ConfigError: A value cannot be meant; for those of `cron` it is found there.
+            ConfigError: A value cannot be meant; for those of `cron` and batches found there.
             Unsupported: The broker cannot store jobs in a caller's transaction.
         """
-        bound = options(**given)
+        said: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         other = object.__new__(type(self))
-        other._root = self._root
-        other.sealer = self.sealer.using(bound)
-        other._broker = self._broker if broker is None else broker
-        other._connection = self._connection if connection is None else connection
-        other._timezone = self._timezone if timezone is None else timezone
-        other._catch_up = self._catch_up if catch_up is None else catch_up
-        if connection is not None:
+        other.__dict__.update(self.__dict__)
+        for name in ("broker", "connection", "timezone", "catch_up"):
+            setattr(other, f"_{name}", said.pop(name, getattr(self, f"_{name}")))
+        plan: Any = {name: said.pop(name) for name in Plan.__annotations__ if name in said}
+        other._plan = {**self._plan, **plan}
+        other.sealer = self.sealer.using(options(**said))
+        if given.get("connection") is not None:
             other.door(later=False)
         return other
 
@@ -294,6 +285,52 @@ class Client:
             name, expression, job, timezone=self._timezone, catch_up=self._catch_up
         )
 
+    # --- batches ---------------------------------------------------------------------------
+
+    def batch(self, **plan: Unpack[Plan]) -> Batch:
+        """Return a batch, to be opened by a ``with`` block: jobs that belong together.
+
+        Args:
+            **plan: See `Plan`, whose values can be bound by `using`, too.
+
+        Raises:
+            ConfigError: A name or a duration cannot be meant.
+        """
+        from goose.batching import planned  # not every program's
+
+        return planned(self, {**self._plan, **plan})
+
+    def enqueue_batch(
+        self, fn: Callable[..., Any], items: Iterable[tuple[Any, ...] | Call[Any]], /
+    ) -> Batch:
+        """Store one call of *fn* for each item as a batch of its own, by the bound options.
+
+        Raises:
+            BatchError: As `Batch.open` and `Batch.enqueue_batch`, like the rest.
+        """
+        return self.batch().enqueue_batch(fn, items)
+
+    def find_batch(self, wanted: str) -> Batch:
+        """Return the batch of that name or id.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        from goose.batching import Batch  # not every program's
+
+        return Batch(self, self.batches.found(wanted))
+
+    @property
+    def batches(self) -> Batches:
+        """The batches of the store, to list.
+
+        Raises:
+            Unsupported: The broker has no store for them, and none is configured.
+        """
+        from goose.batching import batches_of  # not every program's
+
+        return batches_of(self)
+
     # --- around ----------------------------------------------------------------------------
 
     @property
@@ -308,70 +345,11 @@ class Client:
         return Crons(self.store, lambda job: self.submit([job]))
 
     @property
-    def broker(self) -> Broker:
-        """The broker jobs go to."""
-        return self._root.link(self._broker).broker
-
-    @property
-    def store(self) -> Store:
-        """What remembers everything that is not a job; closed by `close`.
-
-        Raises:
-            Unsupported: The broker has none, and none is configured.
-        """
-        return self._root.link(self._broker).store(self.settings).open()
-
-    def meter(self) -> Meter | None:
-        """Return what counts the jobs it stores; None if nobody wants to know."""
-        return self._root.meter()
-
-    @property
-    def settings(self) -> Settings:
-        """What decides where no option does."""
-        return self._root.settings()
-
-    @property
-    def inspector(self) -> Inspection:
-        """Looks at stored jobs and changes them.
-
-        Raises:
-            Unsupported: The broker cannot do that.
-        """
-        from goose.features.traits import Traits
-        from goose.inspecting import Inspection  # operators' needs are not every program's
-
-        broker = self.broker
-        if not isinstance(broker, Inspector):
-            raise Unsupported(
-                f"{name_of(broker)} cannot list its jobs; use the tools of the server itself"
-            )
-        traits = Traits(broker, lambda: self.store)
-        return Inspection(broker, max_bytes=self.settings.max_bytes, traits=traits)
-
-    @property
     def aio(self) -> AsyncClient:
         """The same client with verbs to ``await``."""
         from goose.aio import Client as AsyncClient
 
         return AsyncClient.of(self)
-
-    def close(self) -> None:
-        """Close the connections this client made, also those of all clients that share them.
-
-        A broker that was given as an object stays open. A later call connects again.
-        """
-        self._root.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _store_one(self, sealed: Sealed, *, later: bool) -> Job[Any]:
         if sealed[0].traits:
@@ -392,21 +370,6 @@ class Client:
             claimed.undo(error.jobs)
             raise
         return [claimed.answer(job) for job, _ in sealed]
-
-    def claimed(self, sealed: Sequence[Sealed]) -> Claimed:
-        """Claim what the features of these jobs need; return what is left to send.
-
-        Raises:
-            Unsupported: They need a store, and there is none.
-            GooseError: They cannot be what they ask for.
-        """
-        if instead.get() is not None or not any(job.traits for job, _ in sealed):
-            return Claimed(sealed)
-        return claimed(sealed, self.broker, self.store)
-
-    def door(self, later: bool) -> Door:
-        """Return where envelopes that are due *later*, or ready, are handed over."""
-        return self._root.link(self._broker).door(self._connection, later=later)
 
 
 default = Client()

@@ -76,18 +76,24 @@ class Sealer:
     Args:
         source: Where settings come from, and the options of the client itself.
         bound: Options that win over those of the function.
+        joining: What else changes each new job.
     """
 
-    def __init__(self, source: Source, bound: Options) -> None:
+    def __init__(self, source: Source, bound: Options, joining: tuple[Prepare, ...] = ()) -> None:
         self._source = source
         self._bound = bound
+        self._joining = joining
         self._plans: dict[Callable[..., Any], _Plan] = {}
         self._planned_for: Settings | None = None
         self._chain: tuple[BeforeEnqueue, ...] = ()
 
     def using(self, bound: Options) -> Sealer:
         """Return a sealer with *bound* on top of the options bound here."""
-        return Sealer(self._source, bound.over(self._bound))
+        return Sealer(self._source, bound.over(self._bound), self._joining)
+
+    def joining(self, prepare: Prepare) -> Sealer:
+        """Return a sealer whose jobs *prepare* changes, too."""
+        return Sealer(self._source, self._bound, (*self._joining, prepare))
 
     def seal(
         self,
@@ -199,7 +205,7 @@ class Sealer:
             retry=None if retry is None else retry.to_wire(),
             timeout=None if timeout == math.inf else timeout,
             max_bytes=settings.max_bytes,
-            features=asked(chosen),
+            features=(*asked(chosen), *self._joining),
         )
         return plan
 

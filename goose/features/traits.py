@@ -120,7 +120,10 @@ class Trait(Protocol):
         ...
 
 
-KNOWN: dict[str, str] = {"once": "goose.features.once:Once"}
+KNOWN: dict[str, str] = {
+    "once": "goose.features.once:Once",
+    "batch": "goose.features.batches.trait:BatchTrait",
+}
 """Each trait's key and what makes it, given `Tools`; in the order in which they are asked."""
 
 AGAIN = 1.0
