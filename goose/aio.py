@@ -23,7 +23,7 @@ from goose.calls import Call
 from goose.combining import BATCH, Combiner
 from goose.errors import EnqueueError, Stored
 from goose.features.asking import Claimed
-from goose.jobs import Envelope, Job
+from goose.jobs import Envelope, Job, Status
 from goose.metrics.base import Metrics
 from goose.options import Bound
 from goose.sealing import BeforeEnqueue, Sealed, delay_of, instant_of, item_arguments
@@ -32,6 +32,7 @@ from goose.settings import Settings
 
 if TYPE_CHECKING:
     from goose.features.crons import CatchUp, Cron, Crons
+    from goose.features.results import Progress
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -204,6 +205,23 @@ class Client:
         """Have a call of *fn* enqueued at every instant of *expression*, as `goose.Client.cron`."""
         make: Callable[..., Cron] = self._client.cron
         return await asyncio.to_thread(make, name, expression, fn, *args, **kwargs)
+
+    async def result(
+        self,
+        job: Job[R] | str,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - as its sync twin
+        /,
+    ) -> R:
+        """Wait until *job* (or the job of that id) has ended, as `goose.Client.result`."""
+        return await self._client.aresult(job, timeout)
+
+    async def status(self, job: Job[Any] | str, /) -> Status:
+        """Return where *job* is in its life, as `goose.Client.status`."""
+        return await asyncio.to_thread(self._client.status, job)
+
+    async def progress(self, job: Job[Any] | str, /) -> Progress | None:
+        """Return what *job* said last of how far it is, as `goose.Client.progress`."""
+        return await asyncio.to_thread(self._client.progress, job)
 
     @property
     def crons(self) -> AsyncCrons:

@@ -76,7 +76,7 @@ class Client(Access):
         **given: Unpack[Bound],
     ) -> None:
         self._root = Root(broker, options(**given), settings, before_enqueue, metrics)
-        self.sealer = Sealer(self._root, Options())
+        self.sealer = Sealer(self._root, Options(), self)
         self._broker: str | Broker | None = None
         self._connection: Any = None
         self._timezone = "UTC"
@@ -103,7 +103,7 @@ class Client(Access):
             setattr(other, f"_{name}", said.pop(name, getattr(self, f"_{name}")))
         plan: Any = {name: said.pop(name) for name in Plan.__annotations__ if name in said}
         other._plan = {**self._plan, **plan}
-        other.sealer = self.sealer.using(options(**said))
+        other.sealer = self.sealer.using(options(**said), other)
         if given.get("connection") is not None:
             other.door(later=False)
         return other
@@ -374,3 +374,4 @@ class Client(Access):
 
 default = Client()
 """The client behind ``goose.enqueue`` and its relatives: wholly by this process's settings."""
+Job._home = default  # noqa: SLF001 - where jobs are asked about that no client of this process made

@@ -28,7 +28,7 @@ Prepare: TypeAlias = Callable[[Job[Any], Call[Any]], Job[Any]]
 """Returns a new job with a feature's trait; the call is the one it was made of."""
 Sealed: TypeAlias = tuple[Job[Any], Envelope]
 
-PREPARED: dict[str, str] = {}
+PREPARED: dict[str, str] = {"result": "goose.features.results.trait:asked"}
 """By option, what takes the `Options` and returns a `Prepare`, or None if it asks for nothing."""
 CLAIMED: dict[str, str] = {}
 """By trait, what takes broker and store and returns a `Claim`; in the order in which they are made."""
