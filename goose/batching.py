@@ -21,9 +21,9 @@ from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-from goose.brokers.base import Inspector, State
+from goose.brokers.base import Broker, Inspector, State
 from goose.calls import Call
 from goose.clients import Client
 from goose.errors import BatchError, BrokerError, ConfigError, EnqueueError, Unsupported
@@ -36,7 +36,12 @@ from goose.features.once import once
 from goose.jobs import Job, new_id
 from goose.options import Callback, Plan, Using
 from goose.sealing import Sealed, item_arguments
+from goose.stores.base import Store
 from goose.values import seconds
+
+if TYPE_CHECKING:
+    from goose.aio_batching import Batch as AsyncBatch
+    from goose.features.results import Progress as JobProgress
 
 CHUNK = 500
 """Jobs made and stored at a time."""
@@ -57,6 +62,7 @@ class Batch(Client):
 
     def __init__(self, client: Client, record: Record, plan: Plan | None = None) -> None:
         self.__dict__.update(client.__dict__)
+        self._client = client
         self._record = record
         self._plan = plan or {}
         self.membership: Membership | None = None
@@ -69,6 +75,11 @@ class Batch(Client):
         assert isinstance(other, Batch)
         return other
 
+    @property
+    def store(self) -> Store:
+        """See `Client.store`."""
+        return self._client.store
+
     # --- its life --------------------------------------------------------------------------
 
     @property
@@ -79,6 +90,8 @@ class Batch(Client):
     @property
     def name(self) -> str:
         """The name it was given; empty if none."""
+        if not self._record.opened_at and self.membership is not None:  # known by its id only
+            self._record = self._existing(self.batches.get(self.id))
         return self._record.name
 
     def open(self) -> Self:
@@ -168,42 +181,78 @@ class Batch(Client):
         return self._store([sealed])[0]
 
     def _store(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
-        membership = self.before_storing()
-        fresh = [each for each in sealed if not membership.knows(each[0])]
+        fresh = self.before_storing(sealed)
         try:
             stored = super()._store(fresh) if fresh else []
         except EnqueueError as error:
-            membership.stored(job for job, known in error.jobs.items() if known == "stored")
+            self.after_failing(error)
             raise
-        membership.stored(stored)
-        answers = {job.id: answer for (job, _), answer in zip(fresh, stored, strict=True)}
-        return [answers.get(job.id, job) for job, _ in sealed]
+        return self.after_storing(sealed, fresh, stored)
 
-    def before_storing(self) -> Membership:
-        """Return how jobs join.
+    def before_storing(self, sealed: Sequence[Sealed]) -> list[Sealed]:
+        """Return as members those of *sealed* that have to be stored.
 
         Raises:
-            BatchError: It is not open.
+            BatchError: The batch is not open, or does not exist any more.
             Unsupported: A connection is bound.
         """
         if self._connection is not None:
             raise Unsupported(
                 "a member of a batch cannot be part of a transaction; leave out connection="
             )
-        return self._joined()
+        return self._joined().joined(sealed)
+
+    def after_storing(
+        self, sealed: Sequence[Sealed], fresh: Sequence[Sealed], stored: Sequence[Job[Any]]
+    ) -> list[Job[Any]]:
+        """Note that members wait; return what the caller gets for *sealed*.
+
+        Raises:
+            BrokerError: The store failed.
+        """
+        self._joined().stored(stored)
+        if len(fresh) == len(sealed):
+            return list(stored)
+        answers = {job.id: answer for (job, _), answer in zip(fresh, stored, strict=True)}
+        return [answers.get(job.id, job) for job, _ in sealed]
+
+    def after_failing(self, error: EnqueueError) -> None:
+        """Note that those that were stored wait."""
+        self._joined().stored(job for job, known in error.jobs.items() if known == "stored")
+
+    @property
+    def aio(self) -> AsyncBatch:  # type: ignore[override]
+        """The same batch with verbs to ``await``."""
+        from goose.aio_batching import Batch as AsyncBatch
+
+        return AsyncBatch(self)
 
     # --- looking and changing --------------------------------------------------------------
 
-    def progress(self) -> Progress:
-        """Return how far it is; reads a thousand members in one value.
+    @overload
+    def progress(self) -> Progress: ...
+    @overload
+    def progress(self, job: Job[Any] | str, /) -> JobProgress | None: ...
+    def progress(self, job: Job[Any] | str = "", /) -> Progress | JobProgress | None:
+        """Return how far it is, reading a thousand members in one value; of a *job* as `Client`'s.
 
         Raises:
             BatchError: It is deleted, or ended long ago.
             BrokerError: The store failed.
         """
+        if job:
+            return super().progress(job)
         if self.membership is not None:
             self.membership.note()
         return self.batches.progress(self._existing(self.batches.get(self.id)))
+
+    def has_ended(self) -> bool:
+        """Whether all members have ended and callbacks are enqueued.
+
+        Raises:
+            BatchError: As `progress`.
+        """
+        return self._existing(self.batches.get(self.id)).phase == "ended"
 
     def wait(self, timeout: float | timedelta | None = None) -> Progress:
         """Wait until it has ended; return how.
@@ -216,7 +265,7 @@ class Batch(Client):
             BatchError: As `progress`.
         """
         for delay in waits(timeout):
-            if self._existing(self.batches.get(self.id)).phase == "ended":
+            if self.has_ended():
                 return self.progress()
             time.sleep(delay)
         raise TimeoutError(f"batch {self._record.label} has not ended")
@@ -300,6 +349,32 @@ def planned(client: Client, plan: Plan) -> Batch:
         shared=plan.get("stay_open", False),
     )
     return Batch(client, record, plan)
+
+
+def of_job(job: Job[Any], broker: Broker, store: Store) -> Batch:
+    """Return the batch that *job*, which runs here, is a member or a callback of.
+
+    Raises:
+        LookupError: It is of none.
+    """
+    match job.traits.get(NAME):
+        case {"id": str(id_)}:
+            return Batch(Inner(broker, store), Record(id=id_, opened_at=0.0))
+        case _:
+            raise LookupError(f"job {job.id} is of no batch")
+
+
+class Inner(Client):
+    """A client inside of a worker: by this process's settings, on the worker's broker and store."""
+
+    def __init__(self, broker: Broker, store: Store) -> None:
+        super().__init__(broker)
+        self._inner_store = store
+
+    @property
+    def store(self) -> Store:
+        """See `Client.store`."""
+        return self._inner_store
 
 
 def waits(timeout: float | timedelta | None) -> Iterator[float]:

@@ -31,11 +31,13 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from goose.brokers.base import Broker
 from goose.errors import BrokerError, BrokerUnavailable, GooseError, UnknownFunction
 from goose.jobs import JSON, Failure, Job
+from goose.metrics.base import Metrics
+from goose.metrics.fanout import Fanout
 from goose.plugins import load
 from goose.stores import OnDemand
 from goose.stores.base import Store
@@ -100,6 +102,8 @@ class Tools:
     """Tells all traits of jobs that end without having been lent; raises `BrokerError`."""
     resolve: Callable[[str], Callable[..., Any]]
     """Returns the function of a job that ran here, by its ``module:name``."""
+    metrics: Metrics
+    """Counts; cannot fail."""
 
 
 class Trait(Protocol):
@@ -119,6 +123,15 @@ class Trait(Protocol):
         Raises:
             BrokerError: It could not be noted; it is told again, all of it.
         """
+        ...
+
+
+@runtime_checkable
+class Retried(Protocol):
+    """A trait that wants to know of failures, too."""
+
+    def retried(self, jobs: Sequence[Job[Any]]) -> None:
+        """Note that these jobs failed and will run again; what it raises is logged, no more."""
         ...
 
 
@@ -150,6 +163,7 @@ class Traits:
         store: Returns where traits remember, or raises `Unsupported`; the broker's own store if
             left out.
         resolve: See `Tools`; needed where jobs run.
+        metrics: See `Tools`; none if left out.
     """
 
     def __init__(
@@ -157,9 +171,14 @@ class Traits:
         broker: Broker,
         store: Callable[[], Store] | None = None,
         resolve: Callable[[str], Callable[..., Any]] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        self._tools = Tools(
-            broker, store or OnDemand(broker).open, self._tell_all, resolve or _nowhere
+        self.tools = Tools(
+            broker,
+            store or OnDemand(broker).open,
+            self._tell_all,
+            resolve or _nowhere,
+            metrics or Fanout(),
         )
         self._made: dict[str, Trait] = {}
         self._lock = threading.Lock()
@@ -169,7 +188,7 @@ class Traits:
         trait = self._made.get(name)
         if trait is None:
             with self._lock:
-                trait = self._made.get(name) or load(KNOWN[name], kind="trait")(self._tools)
+                trait = self._made.get(name) or load(KNOWN[name], kind="trait")(self.tools)
                 self._made[name] = trait
         return trait
 
@@ -179,7 +198,7 @@ class Traits:
         """Return what is to become of *jobs*, by id; what is left out goes on. Never raises."""
         answers: dict[str, Admission] = {}
         try:
-            self._tools.store()
+            self.tools.store()
         except GooseError as error:
             logger.error("%d jobs are left for a worker that has a store: %s", len(jobs), error)
             return {job.id: Defer(60 * AGAIN, "no store here") for job in jobs}
@@ -232,6 +251,17 @@ class Traits:
             # Told again it would fail again, and the job would never be settled.
             logger.exception("%s: the end of job %s is not noted", name, endings[0].job.id)
         return {}
+
+    def retried(self, jobs: Sequence[Job[Any]]) -> None:
+        """Tell those that want to know of *jobs*, which failed and will run again. Never raises."""
+        for name in KNOWN:
+            concerned = [job for job in jobs if name in job.traits]
+            try:
+                trait = self.of(name) if concerned else None
+                if isinstance(trait, Retried):
+                    trait.retried(concerned)
+            except Exception as error:  # noqa: BLE001 - a number that is late is no reason to wait
+                logger.warning("%s: %d retries are not noted: %s", name, len(concerned), error)
 
     def _tell_all(self, endings: Sequence[Ended]) -> None:
         for error in self.ended(endings).values():

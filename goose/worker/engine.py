@@ -120,10 +120,13 @@ class Engine:
             resources=resources,
             clock=clock,
             random=random,
-            inside=Inside(self.progress),
+            inside=Inside(self.progress, broker, store),
         )
-        gate = Gate(Traits(broker, store, lambda name: offer.resolve(name).fn), preparer)
-        self.settler = Settler(broker, self._on_settled, gate.ended)
+        self.traits = Traits(
+            broker, store, lambda name: offer.resolve(name).fn, self.report.metrics
+        )
+        gate = Gate(self.traits, preparer)
+        self.settler = Settler(broker, self._on_settled, gate.ended, gate.retried)
         self.heartbeat = (
             Heartbeat(broker, config.ttl, session=lambda: self.session, renew=self.renew)
             if isinstance(broker, Sessions)

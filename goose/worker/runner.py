@@ -16,6 +16,7 @@ gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
 cron        `Firing.step`, if there is a store for cron entries
+batches     `Sweeper.step`, likewise
 slot N      sync jobs, one at a time
 async       the event loop of async jobs
 ==========  =====================================================================
@@ -36,6 +37,7 @@ from dataclasses import dataclass
 from goose.brokers.base import Broker, Inspector, Session, Sessions, State
 from goose.calls import Offer
 from goose.errors import BrokerError, SessionLost, Unsupported
+from goose.features.batches.trait import Sweeper
 from goose.features.crons.firing import Firing
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
@@ -205,8 +207,10 @@ class Runner:
         }
         if self._beats and engine.heartbeat is not None:
             steps["heartbeat"] = engine.heartbeat.step
-        if firing is not None:
+        if firing is not None:  # there is a store
+            firing.metrics = engine.report.metrics
             steps["cron"] = firing.step
+            steps["batches"] = Sweeper(engine.traits.tools).step
         if gauges is not None:
             steps["gauges"] = WorkerGauges(engine.buffer, config, gauges, every=1.0).step
         elif engine.report.metrics:
@@ -307,7 +311,7 @@ class Runner:
         for loop in self._loops.values():
             loop.stop()
         self._parking.close()
-        for name in {"cron", "settle"} & set(self._loops):
+        for name in {"batches", "cron", "settle"} & set(self._loops):
             # Not under their feet; if the store hangs, their calls fail as they would anyway.
             self._loops[name].join(0.2)
         self._store.close()

@@ -50,7 +50,7 @@ class World:
         return Batches(
             store,
             lambda jobs: self.sent.extend(job.id for job in jobs),
-            lambda before, after: self.ended.append((before.status, after.status)),
+            lambda before, after, _: self.ended.append((before.status, after.status)),
         )
 
     def open(self, **fields: Any) -> Record:

@@ -68,8 +68,7 @@ SWEEP_SECONDS = 60.0
 Send = Callable[[Sequence[Job[Any]]], object]
 
 
-def _unwatched(before: Record, after: Record) -> None:
-    """Nobody wants to know."""
+Watch = Callable[[Record, Record, Progress], object]
 
 
 class Batches:
@@ -78,13 +77,11 @@ class Batches:
     Args:
         store: Where they are.
         send: Enqueues jobs; returns once they are stored.
-        on_ended: Told of a batch whose members have all ended, as it was and as it is; once for
-            each time that its status changes.
+        on_ended: Told of a batch whose members have all ended, as it was and as it is, and how
+            they ended; once for each time that its status changes.
     """
 
-    def __init__(
-        self, store: Store, send: Send, on_ended: Callable[[Record, Record], None] = _unwatched
-    ) -> None:
+    def __init__(self, store: Store, send: Send, on_ended: Watch | None = None) -> None:
         self._store = store
         self._send = send
         self._on_ended = on_ended
@@ -231,7 +228,8 @@ class Batches:
         counts = self._ended(record) if record.is_sealed else None
         if counts is None:
             return
-        status = progress_of(counts, is_open=False).status
+        progress = progress_of(counts, is_open=False)
+        status = progress.status
         assert status is not None
         now = self._store.now()
         before: list[Record] = []
@@ -243,8 +241,8 @@ class Batches:
         after = self._change(record.id, conclude)
         if after is None:
             return
-        if before[0].status != after.status:
-            self._on_ended(before[0], after)
+        if before[0].status != after.status and self._on_ended is not None:
+            self._on_ended(before[0], after, progress)
         if after.phase == "ending":
             self._finish(after.id)
 

@@ -12,16 +12,17 @@ may be about to end, and some at a time for the opener's, without whom it cannot
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from goose.calls import Call
 from goose.errors import BrokerError
+from goose.features.asking import Sealed
 from goose.features.batches.book import Batches
 from goose.features.batches.members import SHARD, UNKNOWN, WAITING
 from goose.features.batches.records import ADDED, NAME
-from goose.jobs import JSON, Job
+from goose.jobs import JSON, Job, seal
 
 NOTED = 500
 """Members that the opener notes at a time."""
@@ -30,7 +31,7 @@ NOTED_SECONDS = 1.0
 
 
 class Membership:
-    """Makes jobs members of one batch. Thread-safe, but for `skip`.
+    """Makes jobs members of one batch. Thread-safe.
 
     Args:
         id: Of the batch.
@@ -57,43 +58,53 @@ class Membership:
         self._resumed = resumed
         self._mono = mono
         self._lock = threading.RLock()
-        self._free: list[int] = []
-        self._block = 1
         self._unnoted: list[int] = []
         self._noted_mono = mono()
         self._seen: tuple[int, bytes] = (-1, b"")
 
     def join(self, job: Job[Any], _call: Call[Any]) -> Job[Any]:
-        """Return *job* as a member, see `goose.features.asking.Prepare`.
+        """Return a new *job* as a member, if its number is given out here; else as it is.
+
+        See `goose.features.asking.Prepare`.
+        """
+        if not self.opener:
+            return job
+        with self._lock:
+            number = self.count
+            self.count += 1
+        return self._member(job, number)
+
+    def joined(self, sealed: Sequence[Sealed]) -> list[Sealed]:
+        """Return all of *sealed* as members, but for those that were before this client came.
 
         Raises:
             BatchError: The batch does not exist any more.
+            PayloadTooLarge: A job is over a limit, being a member.
+            BrokerError: The store failed.
         """
-        with self._lock:
-            self.make_room(1)
-            number = self.count if self.opener else self._free.pop(0)
-            self.count += 1
+        if self.opener:
+            return [each for each in sealed if not (self._resumed and self._is_known(each[0]))]
+        new = [job for job, _ in sealed if self._number(job) is None]
+        numbers: Iterator[int] = iter(())
+        if new:
+            first = self._batches.reserve(self.id, len(new))
+            numbers = iter(range(first, first + len(new)))
+        made: list[Sealed] = []
+        for job, envelope in sealed:
+            if self._number(job) is None:
+                member = self._member(job, next(numbers))
+                due = seal(member, delay=envelope.delay, due_at=envelope.due_at)
+                made.append((member, due))
+            else:
+                made.append((job, envelope))
+        return made
+
+    def _member(self, job: Job[Any], number: int) -> Job[Any]:
         place = f"{number}" if number < ADDED else f"+{number - ADDED}"
         member: dict[str, JSON] = {"id": self.id, "n": number}
         if self._resumed and self.opener:
             member["again"] = True
         return job.evolve(id=f"{self.id}:{place}", traits={**job.traits, NAME: member})
-
-    def make_room(self, count: int) -> None:
-        """See to it that *count* jobs can join without a call to the store.
-
-        Raises:
-            BatchError: The batch does not exist any more.
-        """
-        with self._lock:
-            missing = count - len(self._free)
-            if self.opener or missing <= 0:
-                return
-            # Who adds one by one, and again, gets more and more at a time: unused ones cost a byte.
-            block = max(missing, self._block)
-            self._block = min(2 * block, NOTED)
-            first = self._batches.reserve(self.id, block)
-            self._free += range(first, first + block)
 
     def stored(self, jobs: Iterable[Job[Any]]) -> None:
         """Note that *jobs*, as far as they are members, wait; now or soon.
@@ -124,19 +135,16 @@ class Membership:
 
     def passed_over(self) -> bool:
         """Pass over the next number if it is a member's already; say whether."""
-        if not (self._resumed and self.opener and self._is_known(self.count)):
+        if not (self._resumed and self.opener and self._is_used(self.count)):
             return False
         self.count += 1
         return True
 
-    def knows(self, job: Job[Any]) -> bool:
-        """Whether *job* was a member before this client came."""
-        if not (self._resumed and self.opener):
-            return False
+    def _is_known(self, job: Job[Any]) -> bool:
         number = self._number(job)
-        return number is not None and self._is_known(number)
+        return number is not None and self._is_used(number)
 
-    def _is_known(self, number: int) -> bool:
+    def _is_used(self, number: int) -> bool:
         shard, place = divmod(number, SHARD)
         if self._seen[0] != shard:
             self._seen = (shard, self._batches.kinds(self.id, shard * SHARD, SHARD))

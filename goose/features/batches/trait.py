@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from goose.features.batches import members
-from goose.features.batches.book import Batches
-from goose.features.batches.records import NAME, Record
+from goose.features.batches.book import SWEEP_SECONDS, Batches
+from goose.features.batches.records import NAME, Progress, Record
 from goose.features.traits import Admission, Ended, Finish, Tools
 from goose.jobs import Job, seal
+from goose.metrics.base import BATCH_COMPLETION_TIME, BATCH_MEMBERS, BATCH_STATUS
 
 logger = logging.getLogger("goose.features")
 
@@ -43,7 +44,7 @@ class BatchTrait:
     """
 
     def __init__(self, tools: Tools, *, mono: Callable[[], float] = time.monotonic) -> None:
-        self._batches = Batches(tools.store(), lambda jobs: send(tools, jobs), tell)
+        self._batches = batches_with(tools)
         self._mono = mono
         self._running: dict[str, float] = {}
 
@@ -108,13 +109,40 @@ def membership(job: Job[Any]) -> tuple[str, int, bool] | None:
             return None
 
 
-def send(tools: Tools, jobs: Sequence[Job[Any]]) -> None:
-    """Enqueue callbacks."""
-    if jobs:
-        tools.broker.enqueue([seal(job) for job in jobs])
+def batches_with(tools: Tools) -> Batches:
+    """Return the batches of a worker's store, whose callbacks go to its broker."""
+
+    def send(jobs: Sequence[Job[Any]]) -> None:
+        if jobs:
+            tools.broker.enqueue([seal(job) for job in jobs])
+
+    def tell(before: Record, after: Record, progress: Progress) -> None:
+        tags = {"status": str(after.status)}
+        tools.metrics.increment(BATCH_STATUS, 1, tags)
+        again = "" if before.status is None else f" (was {before.status})"
+        logger.info("batch %s has ended: %s%s", after.label, after.status, again)
+        if before.status is not None or after.ended_at is None:
+            return
+        tools.metrics.timing(BATCH_COMPLETION_TIME, after.ended_at - after.opened_at, tags)
+        for ending in ("done", "skipped", "dead", "cancelled", "deleted"):
+            count = getattr(progress, ending)
+            if count:
+                tools.metrics.increment(BATCH_MEMBERS, count, {"ending": ending})
+
+    return Batches(tools.store(), send, tell)
 
 
-def tell(before: Record, after: Record) -> None:
-    """Log that a batch has ended."""
-    again = "" if before.status is None else f" (was {before.status})"
-    logger.info("batch %s has ended: %s%s", after.label, after.status, again)
+class Sweeper:
+    """Brings to its end what somebody died over. `step` is called by one thread.
+
+    Args:
+        tools: What it works with.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self._batches = batches_with(tools)
+
+    def step(self, _now: float) -> float:
+        """See `Batches.sweep`; return the seconds until it wants to be called again."""
+        self._batches.sweep()
+        return SWEEP_SECONDS
