@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from goose.brokers.base import Broker
 from goose.calls import Call
@@ -22,7 +22,9 @@ from goose.errors import Stored
 from goose.jobs import Envelope, Job
 from goose.options import Options
 from goose.plugins import load
-from goose.stores.base import Store
+
+if TYPE_CHECKING:
+    from goose.stores.base import Store
 
 Prepare: TypeAlias = Callable[[Job[Any], Call[Any]], Job[Any]]
 """Returns a new job with a feature's trait; the call is the one it was made of."""
