@@ -244,6 +244,24 @@ def test_enqueueing_goes_on_after_a_crash(place: Place, app: Any) -> None:
     assert (1200, "success") == (app.progress[0].total, app.progress[0].status)
 
 
+def test_items_are_taken_as_they_are_stored(app: Any) -> None:
+    """However many items there are, no more than a chunk of them is ever held."""
+    client = goose.Client(MemoryBroker(), settings=Settings())
+    inspector = client.inspector
+    ahead: list[int] = []
+
+    def items() -> Any:
+        for number in range(2000):
+            if number % 100 == 0:
+                ahead.append(number - inspector.count(State.READY))
+            yield (f"{number}",)
+
+    batch = client.enqueue_batch(app.work, items())
+
+    assert 2000 == batch.progress().total
+    assert max(ahead) <= 500
+
+
 def test_a_block_that_raises_leaves_the_batch_open(place: Place, app: Any) -> None:
     """What it has enqueued runs, and no callback comes until somebody goes on."""
     plan: Any = {"name": "half", "on_complete": app.complete}
