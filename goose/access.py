@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from goose._returns import decode_result
 from goose.brokers import name_of
@@ -163,7 +163,7 @@ class Access:
         """Return where *job* (or the job of that id) is in its life; see `Job.status`."""
         record = self.record(_id(job))
         if record is not None:
-            return record.ending
+            return cast("Status", record.ending)
         broker = self.broker
         stored = broker.find(_id(job)) if isinstance(broker, Inspector) else None
         return "unknown" if stored is None else stored.state.value

@@ -221,7 +221,7 @@ class Batch(Client):
         self._joined().stored(job for job, known in error.jobs.items() if known == "stored")
 
     @property
-    def aio(self) -> AsyncBatch:  # type: ignore[override]
+    def aio(self) -> AsyncBatch:
         """The same batch with verbs to ``await``."""
         from goose.aio_batching import Batch as AsyncBatch
 
@@ -230,7 +230,7 @@ class Batch(Client):
     # --- looking and changing --------------------------------------------------------------
 
     @overload
-    def progress(self) -> Progress: ...
+    def progress(self, /) -> Progress: ...
     @overload
     def progress(self, job: Job[Any] | str, /) -> JobProgress | None: ...
     def progress(self, job: Job[Any] | str = "", /) -> Progress | JobProgress | None:
