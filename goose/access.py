@@ -28,7 +28,7 @@ from goose.errors import (
 from goose.features.asking import Claimed, claimed
 from goose.jobs import Job, Status
 from goose.sealing import Sealed
-from goose.sending import Door, Root, instead
+from goose.sending import Destination, Door, Root, instead
 from goose.settings import Settings
 from goose.values import seconds
 
@@ -52,13 +52,12 @@ class Access:
     """What every client has, whatever its options."""
 
     _root: Root
-    _broker: str | Broker | None
-    _connection: Any
+    _to: Destination
 
     @property
     def broker(self) -> Broker:
         """The broker jobs go to."""
-        return self._root.link(self._broker).broker
+        return self._root.link(self._to.broker).broker
 
     @property
     def store(self) -> Store:
@@ -67,7 +66,7 @@ class Access:
         Raises:
             Unsupported: The broker has none, and none is configured.
         """
-        return self._root.link(self._broker).store(self.settings).open()
+        return self._root.link(self._to.broker).store(self.settings).open()
 
     def meter(self) -> Meter | None:
         """Return what counts the jobs it stores; None if nobody wants to know."""
@@ -127,7 +126,7 @@ class Access:
 
     def door(self, later: bool) -> Door:
         """Return where envelopes that are due *later*, or ready, are handed over."""
-        return self._root.link(self._broker).door(self._connection, later=later)
+        return self._root.door(self._to, later=later)
 
     # --- what became of a job ----------------------------------------------------------------
 

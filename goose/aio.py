@@ -78,7 +78,7 @@ class Client:
     def using(self, **given: Unpack[Using]) -> Client:
         """Return a client with these options bound on top, as `goose.Client.using`.
 
-        With *connection*, one that is awaited (psycopg's ``AsyncConnection``, SQLAlchemy's
+        With *connection* or *outbox*, one that is awaited (psycopg's ``AsyncConnection``, SQLAlchemy's
         ``AsyncSession`` …) is awaited; any other blocks the event loop for as long as its
         database takes.
         """

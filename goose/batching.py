@@ -105,8 +105,10 @@ class Batch(Client):
         """
         if self.membership is not None:
             return self
-        if self._connection is not None:
-            raise Unsupported("a batch cannot be part of a transaction; leave out connection=")
+        if self._to.transacts:
+            raise Unsupported(
+                "a batch cannot be part of a transaction; leave out connection= and outbox="
+            )
         batches, name, shared = self.batches, self._record.name, self._record.shared
         found = batches.named(name) if name else None
         if found is not None and (self._plan.get("resume") or (shared and found.shared)):
@@ -196,9 +198,9 @@ class Batch(Client):
             BatchError: The batch is not open, or does not exist any more.
             Unsupported: A connection is bound.
         """
-        if self._connection is not None:
+        if self._to.transacts:
             raise Unsupported(
-                "a member of a batch cannot be part of a transaction; leave out connection="
+                "a member of a batch cannot be part of a transaction; leave out connection= and outbox="
             )
         return self._joined().joined(sealed)
 

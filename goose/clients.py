@@ -35,7 +35,7 @@ from goose.errors import Stored as Known
 from goose.jobs import Job
 from goose.options import Bound, Options, Plan, Using, options
 from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
-from goose.sending import Root, store_one, storing
+from goose.sending import Destination, Root, store_one, storing
 from goose.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ class Client(Access):
     ) -> None:
         self._root = Root(broker, options(**given), settings, before_enqueue, metrics)
         self.sealer = Sealer(self._root, Options(), self)
-        self._broker: str | Broker | None = None
-        self._connection: Any = None
+        self._to = Destination()
         self._timezone = "UTC"
         self._catch_up: CatchUp = "one"
         self._plan: Plan = {}
@@ -99,12 +98,14 @@ class Client(Access):
         said: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        for name in ("broker", "connection", "timezone", "catch_up"):
-            setattr(other, f"_{name}", said.pop(name, getattr(self, f"_{name}")))
+        to = Destination(*(said.pop(name, None) for name in ("broker", "connection", "outbox")))
+        other._to = to.over(self._to)
+        other._timezone = said.pop("timezone", self._timezone)
+        other._catch_up = said.pop("catch_up", self._catch_up)
         plan: Any = {name: said.pop(name) for name in Plan.__annotations__ if name in said}
         other._plan = {**self._plan, **plan}
         other.sealer = self.sealer.using(options(**said), other)
-        if given.get("connection") is not None:
+        if other._to.transacts:
             other.door(later=False)
         return other
 
@@ -279,7 +280,7 @@ class Client(Access):
             BrokerError: The store failed.
         """
         job, _ = self.sealer.seal(fn, args, kwargs)
-        if self._connection is not None:
+        if self._to.transacts:
             raise Unsupported("a cron entry cannot be part of a transaction; leave out connection=")
         return self.crons.register(
             name, expression, job, timezone=self._timezone, catch_up=self._catch_up

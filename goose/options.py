@@ -86,6 +86,8 @@ class Using(Bound, Plan, total=False):
     connection: Any
     """An open connection to the broker's own database: jobs exist if and only if its transaction
     commits. Use the client on that connection's thread."""
+    outbox: Any
+    """The same for any broker: a connection to a database, from whose outbox a relay moves jobs."""
     timezone: str | None
     """For `cron`: whose clock it goes by, such as ``Europe/Berlin``; UTC if not given."""
     catch_up: CatchUp | None
