@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from goose._edges import After, after
 from goose.calls import Call, call, register_type
 from goose.clients import Client, default
 from goose.errors import (
@@ -26,6 +27,7 @@ from goose.errors import (
     ConfigError,
     Control,
     EnqueueError,
+    FlowError,
     FunctionError,
     GooseError,
     JobFailed,
@@ -55,12 +57,14 @@ if TYPE_CHECKING:
     from goose.worker.embedded import Worker
 
 batch = default.batch
+chain = default.chain
 cron = default.cron
 enqueue = default.enqueue
 enqueue_in = default.enqueue_in
 enqueue_at = default.enqueue_at
 enqueue_batch = default.enqueue_batch
 enqueue_many = default.enqueue_many
+flow = default.flow
 submit = default.submit
 using = default.using
 
@@ -92,6 +96,7 @@ if not TYPE_CHECKING:  # to a type checker it would make every misspelt name an 
 
 
 __all__ = [
+    "After",
     "ArgumentError",
     "BatchError",
     "BrokerError",
@@ -105,6 +110,7 @@ __all__ = [
     "EnqueueError",
     "Execution",
     "Exponential",
+    "FlowError",
     "FunctionError",
     "GooseError",
     "Job",
@@ -127,9 +133,11 @@ __all__ = [
     "Unsupported",
     "Worker",
     "__version__",
+    "after",
     "aio",
     "batch",
     "call",
+    "chain",
     "configure",
     "cron",
     "current",
@@ -138,6 +146,7 @@ __all__ = [
     "enqueue_batch",
     "enqueue_in",
     "enqueue_many",
+    "flow",
     "job",
     "register_type",
     "submit",

@@ -169,7 +169,7 @@ class Batch(Client):
                 return self.enqueue_batch(fn, items)
         chunks = iter(items)
         while chunk := list(islice(chunks, CHUNK)):
-            self._store([*self._sealed(fn, chunk)])
+            self.send([*self._sealed(fn, chunk)])
         return self
 
     def _sealed(self, fn: Callable[..., Any], items: Iterable[Any]) -> Iterator[Sealed]:
@@ -180,12 +180,13 @@ class Batch(Client):
             yield self.sealer.seal(fn, *item_arguments(fn, item))
 
     def _store_one(self, sealed: Sealed, *, later: bool) -> Job[Any]:
-        return self._store([sealed])[0]
+        return self.send([sealed])[0]
 
-    def _store(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+    def send(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+        """See `Client.send`."""
         fresh = self.before_storing(sealed)
         try:
-            stored = super()._store(fresh) if fresh else []
+            stored = super().send(fresh) if fresh else []
         except EnqueueError as error:
             self.after_failing(error)
             raise

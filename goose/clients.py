@@ -32,6 +32,7 @@ from goose.brokers.base import Broker
 from goose.calls import Call
 from goose.errors import EnqueueError, Unsupported
 from goose.errors import Stored as Known
+from goose.flowing import Flowing
 from goose.jobs import Job
 from goose.options import Bound, Options, Plan, Using, options
 from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
@@ -49,7 +50,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client(Access):
+class Client(Access, Flowing):
     """Puts jobs on one broker, by one set of options. Immutable; any thread may use it.
 
     Args:
@@ -216,7 +217,7 @@ class Client(Access):
         Returns:
             The jobs, in the order of the items.
         """
-        return self._store([self.sealer.seal(fn, *item_arguments(fn, item)) for item in items])
+        return self.send([self.sealer.seal(fn, *item_arguments(fn, item)) for item in items])
 
     def submit(self, jobs: Mapping[Job[Any], Known] | Iterable[Job[Any]], /) -> list[Job[Any]]:
         """Store jobs that exist already, under their own ids and with the options they have.
@@ -235,7 +236,7 @@ class Client(Access):
         Raises:
             EnqueueError: The broker did not confirm; see its ``jobs``.
         """
-        return self._store(self.sealer.again(jobs))
+        return self.send(self.sealer.again(jobs))
 
     @overload
     def cron(
@@ -354,11 +355,16 @@ class Client(Access):
 
     def _store_one(self, sealed: Sealed, *, later: bool) -> Job[Any]:
         if sealed[0].traits:
-            return self._store([sealed])[0]
+            return self.send([sealed])[0]
         store_one(sealed, self.door, self._root.meter(), later=later)
         return sealed[0]
 
-    def _store(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+    def send(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+        """Store sealed jobs; return what their callers get.
+
+        Raises:
+            EnqueueError: The broker did not confirm; see its ``jobs``.
+        """
         claimed = self.claimed(sealed)
         steps = storing(claimed.sealed, self.door, self._root.meter())
         try:
@@ -368,7 +374,7 @@ class Client(Access):
                 except Exception as error:  # noqa: BLE001 - it comes back sorted out
                     steps.throw(error)
         except EnqueueError as error:
-            claimed.undo(error.jobs)
+            error.jobs = claimed.undo(error.jobs)
             raise
         return [claimed.answer(job) for job, _ in sealed]
 

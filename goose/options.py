@@ -20,6 +20,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
 
+from goose._edges import After, Dependencies, parents_of
 from goose.calls import Call
 from goose.errors import ConfigError
 from goose.jobs import check_queue
@@ -55,6 +56,9 @@ class Bound(TypedDict, total=False):
     """Whose job it is, kept with it, for brokers that share a queue among groups (none here)."""
     result: bool | float | timedelta | None
     """Whether what it returns is kept, and for how long: seconds (or `timedelta`), a day if True."""
+    depends_on: Dependencies | None
+    """Jobs (or ids, or `goose.after`) that have to end first; or a function of its arguments that
+    returns them."""
 
 
 Callback: TypeAlias = Callable[..., Any] | Call[Any]
@@ -113,6 +117,8 @@ class Options:
     """Whose job it is, kept with it, for brokers that share a queue among groups (none here)."""
     result: float | None = None
     """Seconds for which what it returns is kept; 0 keeps nothing."""
+    depends_on: tuple[After, ...] | Callable[..., Any] | None = None
+    """What has to end first, or a function of the arguments that returns that."""
 
     def __post_init__(self) -> None:
         if self.queue is not None:
@@ -126,6 +132,8 @@ class Options:
             object.__setattr__(self, "timeout", _timeout(self.timeout))
         if self.result is not None:
             object.__setattr__(self, "result", _kept(self.result))
+        if self.depends_on is not None and not callable(self.depends_on):
+            object.__setattr__(self, "depends_on", parents_of(self.depends_on))
         if self.group is not None and not _is_group(self.group):
             raise ConfigError(
                 f"group = {self.group!r:.80} is not a text of 1 to {MAX_GROUP} printable characters"

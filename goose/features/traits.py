@@ -103,7 +103,7 @@ class Tools:
     resolve: Callable[[str], Callable[..., Any]]
     """Returns the function of a job that ran here, by its ``module:name``."""
     metrics: Metrics
-    """Counts; cannot fail."""
+    """Counts, never raises, and may be called from any thread."""
 
 
 class Trait(Protocol):
@@ -138,6 +138,7 @@ class Retried(Protocol):
 KNOWN: dict[str, str] = {
     "once": "goose.features.once:Once",
     "batch": "goose.features.batches.trait:BatchTrait",
+    "flow": "goose.features.flows.trait:Flow",
     "result": "goose.features.results.trait:Results",
 }
 """Each trait's key and what makes it, given `Tools`; in the order in which they are asked."""
@@ -163,13 +164,14 @@ class Traits:
         store: Returns where traits remember, or raises `Unsupported`; the broker's own store if
             left out.
         resolve: See `Tools`; needed where jobs run.
-        metrics: See `Tools`; none if left out.
+        metrics: See `Tools`; nothing is counted without.
     """
 
     def __init__(
         self,
         broker: Broker,
         store: Callable[[], Store] | None = None,
+        *,
         resolve: Callable[[str], Callable[..., Any]] | None = None,
         metrics: Metrics | None = None,
     ) -> None:

@@ -123,7 +123,10 @@ class Engine:
             inside=Inside(self.progress, broker, store),
         )
         self.traits = Traits(
-            broker, store, lambda name: offer.resolve(name).fn, self.report.metrics
+            broker,
+            store,
+            resolve=lambda name: offer.resolve(name).fn,
+            metrics=self.report.metrics,
         )
         gate = Gate(self.traits, preparer)
         self.settler = Settler(broker, self._on_settled, gate.ended, gate.retried)
