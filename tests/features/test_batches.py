@@ -318,7 +318,7 @@ def test_no_crash_of_a_worker_leaves_a_batch_stuck(
         for member in "abc":
             assert 1 <= runs[member] <= 1 + ran[member], crash
         at_rest(place)
-    assert points >= 20
+    assert points >= 8
 
 
 @pytest.mark.timeout(240)
