@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import goose
+import goose.testing
 from goose.brokers.base import State
 from goose.errors import (
     ArgumentError,
@@ -134,6 +135,16 @@ def test_asyncio_code_has_flows(place: Place, app: Any) -> None:
             assert ["A", "B"] == [await second.aresult(30), await third.aresult(30)]
 
     asyncio.run(main())
+
+
+def test_a_flow_runs_inline(app: Any) -> None:
+    """In a test that runs jobs at once a flow is run in order, each job with what others returned."""
+    with goose.testing.inline(allow=["feature_app"]) as seen:
+        goose.chain(goose.call(app.one, "a"), app.shout)
+        with goose.flow() as flow:
+            flow.add(app.join, [flow.add(app.one, word).output for word in "bc"])
+
+    assert ["a", "A", "b", "c", "bc"] == [run.result for run in seen.runs]
 
 
 def test_a_worker_with_threads_runs_a_flow(place: Place, app: Any) -> None:
