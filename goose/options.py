@@ -31,6 +31,7 @@ MAX_GROUP = 200
 """Characters a group may have."""
 
 _ATTRIBUTE = "__goose_options__"
+_TRANSACTIONAL = "__goose_transactional__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,7 @@ def job(
     retry: Retry | None = None,
     timeout: float | timedelta | None = None,
     group: str | None = None,
+    transactional: bool = False,
 ) -> Callable[[F], F]:
     """Return a decorator that attaches options to a function and returns it, the same object.
 
@@ -137,6 +139,9 @@ def job(
         retry: What happens after an error.
         timeout: Seconds (or `timedelta`) a single run may take, above 0; `math.inf` for no limit.
         group: Whose job it is, kept with it, for brokers that share a queue among groups (none here).
+        transactional: What it writes by ``goose.current().connection`` and the end of its job are
+            one transaction, on PostgreSQL and SQLite. That goes for the function, wherever and
+            whenever its jobs were enqueued.
 
     Raises:
         ConfigError: A value cannot be meant, or the parentheses are missing.
@@ -150,6 +155,8 @@ def job(
 
     def attach(fn: F) -> F:
         setattr(fn, _ATTRIBUTE, given)
+        if transactional:
+            setattr(fn, _TRANSACTIONAL, True)
         return fn
 
     return attach
@@ -159,6 +166,11 @@ def options_of(fn: Callable[..., Any]) -> Options:
     """Return the options attached to *fn* by `job`; all open if there are none."""
     found = getattr(fn, _ATTRIBUTE, _NONE)
     return found if isinstance(found, Options) else _NONE
+
+
+def is_transactional(fn: Callable[..., Any]) -> bool:
+    """Say whether *fn* was declared so by `job`."""
+    return getattr(fn, _TRANSACTIONAL, False) is True
 
 
 def parse_retry(value: object) -> Retry:

@@ -69,6 +69,7 @@ class PostgresStore(Access, Verbs):
                 if error.sqlstate == _OTHER_KIND:
                     raise _refusal(error) from None
                 raise
+            answers: list[bytes | None]
             [(answers,)] = cursor.fetchall()
             return answers
 
@@ -76,7 +77,7 @@ class PostgresStore(Access, Verbs):
         return [_result(*pair) for pair in zip(operations, answers, strict=True)]
 
     def _read(self, keys: Sequence[str]) -> list[bytes | None]:
-        found = dict(self._rows("kept", {"keys": texts(keys)}, again=True))
+        found: dict[str, bytes | None] = dict(self._rows("kept", {"keys": texts(keys)}, again=True))
         for key, value in found.items():
             if value is None:
                 raise wrong_kind(key, "a set")

@@ -28,6 +28,7 @@ from goose.worker.execution import Executor
 from goose.worker.outcomes import Ending, Outcome
 from goose.worker.prepare import Preparer
 from goose.worker.settle import Settler
+from goose.worker.transactions import Transactions
 from goose.worker.work import Work
 
 
@@ -65,6 +66,7 @@ class Bench:
 
     Args:
         allow: Modules whose functions may run; None for all that are imported already.
+        broker: Whose transactions transactional functions run in; None where there are none.
         middleware: Around each run; None for the configured ones.
         resources: What functions find in ``goose.current().resources``, by type.
     """
@@ -73,6 +75,7 @@ class Bench:
         self,
         allow: Iterable[str] | None = None,
         *,
+        broker: Broker | None = None,
         middleware: Sequence[str | Middleware] | None = None,
         resources: Mapping[type, Any] | None = None,
     ) -> None:
@@ -83,7 +86,12 @@ class Bench:
         around = [middlewares.connect(spec) for spec in specs]
         self._preparer = Preparer(offer, WorkerConfig(), around, clock, random.Random())
         self._executor = Executor(
-            offer, self._preparer, resources=resources or {}, clock=clock, random=chance
+            offer,
+            self._preparer,
+            resources=resources or {},
+            clock=clock,
+            random=chance,
+            transactions=Transactions(broker, chance),
         )
 
     def run(self, delivery: Delivery) -> tuple[Run, Outcome]:

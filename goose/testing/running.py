@@ -198,7 +198,7 @@ def drain(
         Unsupported: The broker cannot list its queues, and none is named.
     """
     broker = _broker(where)
-    bench = Bench(allow, middleware=middleware, resources=resources)
+    bench = Bench(allow, broker=broker, middleware=middleware, resources=resources)
     chosen = None if queues is None else list(queues)
     runs: list[Run] = []
     with _session(broker) as session:
@@ -230,7 +230,7 @@ def run_one(
         JobFailed: It ended in an error, which is the cause; it is retried or dead by then.
     """
     broker = _broker(where)
-    bench = Bench(allow, middleware=middleware, resources=resources)
+    bench = Bench(allow, broker=broker, middleware=middleware, resources=resources)
     with _session(broker) as session:
         run = _next(broker, bench, session, [queue])
     if run is None:

@@ -35,6 +35,7 @@ from goose.worker.report import Report
 from goose.worker.schedule import Gauge, Promoter
 from goose.worker.sessions import Heartbeat, OrphanChecker
 from goose.worker.settle import Settler
+from goose.worker.transactions import Transactions
 from goose.worker.work import Work
 
 
@@ -103,7 +104,14 @@ class Engine:
         self.report = Report(metrics)
         self.buffer = Buffer(config.concurrency, config.async_slots, on_room=self._on_room)
         preparer = Preparer(offer, config, middleware, clock, random)
-        self.executor = Executor(offer, preparer, resources=resources, clock=clock, random=random)
+        self.executor = Executor(
+            offer,
+            preparer,
+            resources=resources,
+            clock=clock,
+            random=random,
+            transactions=Transactions(broker, random),
+        )
         self.settler = Settler(broker, self._on_settled)
         self.heartbeat = (
             Heartbeat(broker, config.ttl, session=lambda: self.session, renew=self.renew)

@@ -36,6 +36,8 @@ class Verb(StrEnum):
     RELEASE = "release"
     REQUEUE = "requeue"
     BURY = "bury"
+    SETTLED = "settled"
+    """None: its own transaction has acked the job."""
 
 
 class Ending(StrEnum):

@@ -20,6 +20,7 @@ from goose.calls import Offer
 from goose.errors import Control, NewerVersion, Undecodable, UnknownFunction
 from goose.jobs import Envelope, Job, decode, dump, parse
 from goose.middleware.base import Execution, Middleware, compose, compose_async
+from goose.options import is_transactional
 from goose.worker.clock import Clock
 from goose.worker.config import ENVELOPE_SLACK, WorkerConfig
 from goose.worker.deaths import death
@@ -133,7 +134,9 @@ class Preparer:
             if function.is_async
             else compose(self._middleware, fn)
         )
-        plan = self._plans[name] = Plan(function.is_async, function.decode, call)
+        plan = self._plans[name] = Plan(
+            function.is_async, function.decode, call, is_transactional(fn)
+        )
         return plan
 
     def _end(self, delivery: Delivery, job: Job[Any], reason: str) -> Work | Outcome:

@@ -39,6 +39,7 @@ from goose.features.crons.firing import Firing
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
 from goose.middleware import Middleware, refuse_async
+from goose.worker import transactions
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine, NoNotes, Notes
@@ -134,6 +135,7 @@ class Runner:
                 "use `goose worker`, or leave it out for an embedded Worker"
             )
         offered = offer.functions()
+        transactions.check(broker, offered)
         if not any(function.is_async for function in offered):
             # Where both kinds are offered, a middleware may be meant for the async ones alone.
             refuse_async(middleware, [function.fn for function in offered])

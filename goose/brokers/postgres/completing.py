@@ -1,0 +1,322 @@
+"""Transactions in which jobs run, each on a connection of its own beside the broker's.
+
+The connection is a plain one of psycopg's, as the URL says: none of the settings that suit the
+broker's own statements, and no bound on how long it waits. While a job runs, psycopg's
+``transaction()`` is around it, so that ``commit()`` by the function is refused and ``transaction()``
+blocks of its own are savepoints. The ack is the broker's usual statement, sent as the last one:
+only there is the job's row locked, and the commit follows at once.
+
+A connection whose transaction was committed is emptied (``DISCARD ALL``) and kept for the next
+job; any other is closed, which rolls back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import weakref
+from typing import Any, Generic, NoReturn, TypeVar, cast
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from goose.brokers.base import Delivery
+from goose.brokers.postgres.archive import Archived
+from goose.brokers.postgres.arrays import teach
+from goose.brokers.postgres.connections import is_stale, timeouts
+from goose.brokers.postgres.faults import CAUGHT, Remedy, judge
+from goose.brokers.postgres.rows import loans, receipt_of
+from goose.brokers.postgres.statements import statement
+from goose.errors import BrokerError
+
+Plain = psycopg.Connection[Any]
+AsyncPlain = psycopg.AsyncConnection[Any]
+Either = Plain | AsyncPlain
+C = TypeVar("C", Plain, AsyncPlain)
+
+_PREPARE_AFTER = 5
+"""Uses after which psycopg prepares a statement, as by default."""
+_CANCEL = 1.0
+"""Seconds that a statement which was left running has to be cancelled."""
+
+
+class Spares(Generic[C]):
+    """Connections that are free for the next job. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free: list[C] = []
+
+    def take(self) -> C | None:
+        """Return one that works; the last that came back, whose caches are warm."""
+        with self._lock:
+            while self._free:
+                connection = self._free.pop()
+                if not is_stale(connection):
+                    return connection
+                connection.pgconn.finish()
+        return None
+
+    def give(self, connection: C) -> None:
+        """Keep *connection*, which was emptied."""
+        with self._lock:
+            self._free.append(connection)
+
+    def close(self) -> None:
+        """Close them all, without their event loop, which may be over."""
+        with self._lock:
+            while self._free:
+                self._free.pop().pgconn.finish()
+
+
+class Completer(Archived):
+    """Implements `Completing` and `AsyncCompleting`."""
+
+    def __init__(self, place: str | None = None, **given: Any) -> None:
+        super().__init__(place, **given)
+        self._forget_spares()
+
+    def _forget_spares(self) -> None:
+        self._spares: Spares[Plain] = Spares()
+        # An event loop's connections are of no use to another.
+        self._async_spares: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, Spares[AsyncPlain]
+        ] = weakref.WeakKeyDictionary()
+
+    def _start_afresh(self) -> None:
+        super()._start_afresh()
+        # The parent's, which a child must not even close.
+        _inherited.append((self._spares, self._async_spares))
+        self._forget_spares()
+
+    def close(self) -> None:
+        """See `Broker.close`; jobs that run keep their connections to their end."""
+        super().close()
+        self._spares.close()
+        for spares in list(self._async_spares.values()):
+            spares.close()
+
+    def begin(self, delivery: Delivery) -> PostgresCompletion:
+        """See `Completing.begin`."""
+        self._make_ready()
+        try:
+            connection = self._spares.take() or psycopg.Connection.connect(**self._parameters())
+        except CAUGHT as error:
+            raise self._said(error) from error
+        completion = PostgresCompletion(self, delivery, connection, self._spares)
+        completion.enter()
+        return completion
+
+    async def abegin(self, delivery: Delivery) -> AsyncPostgresCompletion:
+        """See `AsyncCompleting.abegin`."""
+        await asyncio.to_thread(self._make_ready)
+        spares = self._async_spares.setdefault(asyncio.get_running_loop(), Spares())
+        try:
+            connection = spares.take()
+            if connection is None:
+                connection = await psycopg.AsyncConnection.connect(**self._parameters())
+        except CAUGHT as error:
+            raise self._said(error) from error
+        completion = AsyncPostgresCompletion(self, delivery, connection, spares)
+        await completion.enter()
+        return completion
+
+    def _parameters(self) -> dict[str, Any]:
+        pooled = self.options.notify == "off"
+        return {
+            **timeouts(self.options),
+            **self.options.server,
+            "autocommit": True,
+            "prepare_threshold": None if pooled else _PREPARE_AFTER,
+        }
+
+    def is_lent(self, delivery: Delivery) -> bool:
+        """Say whether the loan of *delivery* is there; waits for a transaction that is ending it.
+
+        Raises:
+            BrokerError: It cannot be found out now.
+        """
+        id_, receipt = receipt_of(delivery)
+        return bool(self._rows("loan", {"id": id_, "receipt": receipt}, again=True))
+
+    def ack_statement(self) -> bytes:
+        """Return what acks, to be sent in another transaction."""
+        return statement(self._ack_verb, self.options.schema)
+
+    def said(self, error: BaseException) -> BrokerError:
+        """Return *error* in the broker's words."""
+        return self._said(error)
+
+
+_inherited: list[object] = []
+
+
+class PostgresCompletion:
+    """See `goose.brokers.completion.Completion`."""
+
+    def __init__(
+        self, broker: Completer, delivery: Delivery, connection: Plain, spares: Spares[Plain]
+    ) -> None:
+        self.connection = connection
+        self._broker = broker
+        self._delivery = delivery
+        self._spares = spares
+        self._transaction = psycopg.Transaction(connection)
+
+    def enter(self) -> None:
+        """Begin the transaction."""
+        try:
+            self._transaction.__enter__()
+        except CAUGHT as error:
+            self.connection.close()
+            raise self._broker.said(error) from error
+
+    def commit(self) -> bool:
+        """See `Completion.commit`."""
+        _check(self.connection)
+        query = self._broker.ack_statement()
+        # The function's kinds of rows and cursors are the function's.
+        with psycopg.Cursor(self.connection, row_factory=tuple_row) as cursor:
+            teach(cursor.adapters)
+            row = cursor.execute(query, loans([self._delivery])).fetchone()
+        if row is None or row[0] != 1:
+            return False
+        try:
+            self._transaction.__exit__(None, None, None)
+        except CAUGHT as error:
+            _tell(self._broker, error)
+        return _committed(self._transaction)
+
+    def is_done(self) -> bool:
+        """See `Completion.is_done`."""
+        return not self._broker.is_lent(self._delivery)
+
+    def close(self) -> None:
+        """See `Completion.close`."""
+        connection = self.connection
+        with contextlib.suppress(*CAUGHT):
+            if _is_clean(self._transaction, connection):
+                connection.execute(b"DISCARD ALL", prepare=False)
+                _restore(connection, psycopg.Cursor)
+                self._spares.give(connection)
+                return
+            if connection.info.transaction_status is TransactionStatus.ACTIVE:
+                connection.cancel_safe(timeout=_CANCEL)
+        connection.close()
+
+
+class AsyncPostgresCompletion:
+    """See `goose.brokers.completion.AsyncCompletion`."""
+
+    def __init__(
+        self,
+        broker: Completer,
+        delivery: Delivery,
+        connection: AsyncPlain,
+        spares: Spares[AsyncPlain],
+    ) -> None:
+        self.connection = connection
+        self._broker = broker
+        self._delivery = delivery
+        self._spares = spares
+        self._transaction = psycopg.AsyncTransaction(connection)
+
+    async def enter(self) -> None:
+        """Begin the transaction."""
+        try:
+            await self._transaction.__aenter__()
+        except CAUGHT as error:
+            await self.connection.close()
+            raise self._broker.said(error) from error
+
+    async def commit(self) -> bool:
+        """See `Completion.commit`."""
+        _check(self.connection)
+        query = self._broker.ack_statement()
+        async with psycopg.AsyncCursor(self.connection, row_factory=tuple_row) as cursor:
+            teach(cursor.adapters)
+            row = await (await cursor.execute(query, loans([self._delivery]))).fetchone()
+        if row is None or row[0] != 1:
+            return False
+        try:
+            await self._transaction.__aexit__(None, None, None)
+        except CAUGHT as error:
+            _tell(self._broker, error)
+        return _committed(self._transaction)
+
+    async def is_done(self) -> bool:
+        """See `Completion.is_done`."""
+        return not await asyncio.to_thread(self._broker.is_lent, self._delivery)
+
+    async def close(self) -> None:
+        """See `Completion.close`."""
+        connection = self.connection
+        with contextlib.suppress(*CAUGHT):
+            if _is_clean(self._transaction, connection):
+                await connection.execute(b"DISCARD ALL", prepare=False)
+                _restore(connection, psycopg.AsyncCursor)
+                self._spares.give(connection)
+                return
+            if connection.info.transaction_status is TransactionStatus.ACTIVE:
+                await connection.cancel_safe(timeout=_CANCEL)
+        await connection.close()
+
+
+# --- what both look at ---------------------------------------------------------------------
+
+
+def _check(connection: Either) -> None:
+    """Raise unless the function left its transaction as one that can be committed.
+
+    Raises:
+        psycopg.Error: It did not, or the connection is lost; nothing was committed.
+    """
+    match connection.info.transaction_status:
+        case TransactionStatus.INTRANS:
+            return
+        case TransactionStatus.INERROR:
+            raise psycopg.errors.InFailedSqlTransaction(
+                "a statement of the function failed, which aborted its transaction, and the function "
+                "went on: let the error out, or try such a statement inside connection.transaction()"
+            )
+        case TransactionStatus.IDLE:
+            raise psycopg.ProgrammingError(
+                "the function ended its transaction by itself, so what it wrote cannot be one step "
+                "with the job's end any more: leave COMMIT and ROLLBACK to Goose"
+            )
+        case TransactionStatus.ACTIVE:
+            raise psycopg.ProgrammingError("the function left a statement unfinished")
+        case _:
+            raise psycopg.OperationalError("the connection was lost before the commit")
+
+
+def _committed(transaction: psycopg.Transaction | psycopg.AsyncTransaction) -> bool:
+    # psycopg sends nothing, and says nothing, where it sees that the connection is broken.
+    if transaction.status is not transaction.Status.COMMITTED:
+        raise psycopg.OperationalError("the connection was lost before the commit")
+    return True
+
+
+def _tell(broker: Completer, error: BaseException) -> NoReturn:
+    """Raise *error* of a commit; as `BrokerUnavailable` if it may have been carried out."""
+    if judge(error).remedy is Remedy.LOST:
+        raise broker.said(error) from error
+    raise error
+
+
+def _is_clean(
+    transaction: psycopg.Transaction | psycopg.AsyncTransaction, connection: Either
+) -> bool:
+    return (
+        transaction.status is transaction.Status.COMMITTED
+        and connection.info.transaction_status is TransactionStatus.IDLE
+    )
+
+
+def _restore(connection: Either, cursor: type[Any]) -> None:
+    """Take back what the function may have changed of the driver's object."""
+    changed = cast("Any", connection)
+    changed.row_factory = tuple_row
+    changed.cursor_factory = cursor
