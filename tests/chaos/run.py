@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.chaos import (
+    completions,
     postgres_campaign,
     postgres_transactions,
     rabbitmq_campaign,
     redis_campaign,
     redis_failover,
+    sqlite_transactions,
     workers,
 )
 
@@ -26,12 +28,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "broker",
-        choices=["sqlite", "redis", "sentinel", "postgres", "rabbitmq", "transactions"],
+        choices=[
+            "sqlite",
+            "redis",
+            "sentinel",
+            "postgres",
+            "rabbitmq",
+            "transactions",
+            "completions",
+        ],
     )
     parser.add_argument("--jobs", type=int, help="jobs in all")
     parser.add_argument("--kills", type=int, default=20, help="sqlite: kills of workers")
     parser.add_argument(
-        "--rounds", type=int, help="redis, postgres: how often each fault; sentinel: failovers"
+        "--rounds",
+        type=int,
+        help="redis, postgres: how often each fault; sentinel: failovers; completions: faults",
     )
     parser.add_argument("--small", action="store_true", help="redis, postgres: as in the tests")
     parser.add_argument("--seed", type=int, default=1)
@@ -47,6 +59,7 @@ def main() -> int:
             "rabbitmq": _on_a_server,
             "sentinel": _sentinel,
             "transactions": _transactions,
+            "completions": _completions,
         }
         return campaigns[chosen.broker](chosen, folder)
 
@@ -80,14 +93,37 @@ def _on_a_server(chosen: argparse.Namespace, folder: Path) -> int:
 
 
 def _transactions(chosen: argparse.Namespace, folder: Path) -> int:
-    outcome = postgres_transactions.run(
-        folder,
-        chosen.jobs or 70_000,
-        seed=chosen.seed,
-        say=lambda text: print(text, end="\r", flush=True),
-    )
-    print("\n".join(outcome.lines()))
-    return 0 if outcome.ok else 1
+    ok = True
+    for campaign in (postgres_transactions, sqlite_transactions):
+        print(campaign.__name__.rpartition(".")[2])
+        outcome = campaign.run(
+            folder,
+            chosen.jobs or 70_000,
+            seed=chosen.seed,
+            say=lambda text: print(text, end="\r", flush=True),
+        )
+        print("\n".join(outcome.lines()))
+        ok &= outcome.ok
+    return 0 if ok else 1
+
+
+def _completions(chosen: argparse.Namespace, folder: Path) -> int:
+    ok = True
+    for kind in ("postgres", "sqlite"):
+        print(f"transactional jobs on {kind}")
+        place = folder / kind
+        place.mkdir(exist_ok=True)
+        outcome = completions.run(
+            kind,
+            place,
+            chosen.jobs or 5_000,
+            faults=chosen.rounds or 60,
+            seed=chosen.seed,
+            say=lambda text: print(text, end="\r", flush=True),
+        )
+        print("\n".join(outcome.lines()))
+        ok &= outcome.ok
+    return 0 if ok else 1
 
 
 def _sentinel(chosen: argparse.Namespace, folder: Path) -> int:
