@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "See real jobs run while workers are killed under them.",
     "jobs": "List, show, retry, delete and prioritise stored jobs.",
     "dead": "List, show, pop, replay and purge dead jobs.",
+    "done": "List jobs that are done, where the broker keeps them.",
     "doctor": "Look whether settings, broker, code and stored jobs fit together.",
     "health": "Say whether a worker is well, from its heartbeat file.",
     "cron": "List, show, pause, resume, run and delete cron entries.",
