@@ -20,13 +20,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from goose.brokers import name_of
 from goose.brokers.base import Broker
 from goose.brokers.completion import AsyncCompleting, AsyncCompletion, Completing, Completion
-from goose.calls import Function
+from goose.calls import Offer
 from goose.errors import BrokerError, BrokerUnavailable, Postpone, Unsupported
 from goose.middleware.base import Execution
 from goose.options import is_transactional
@@ -106,13 +106,13 @@ class Transactions:
         return Postpone(self._random.uniform(*_LATER))
 
 
-def check(broker: Broker, offered: Sequence[Function]) -> None:
-    """Refuse to work for *broker* if functions on offer need transactions it does not have.
+def check(broker: Broker, offer: Offer) -> None:
+    """Refuse to work for *broker* if functions on *offer* need transactions it does not have.
 
     Raises:
         Unsupported: It names the first of them, and the way out.
     """
-    for function in offered:
+    for function in offer.functions():
         kind = AsyncCompleting if function.is_async else Completing
         if is_transactional(function.fn) and not isinstance(broker, kind):
             raise _unsupported(broker, function.name)
