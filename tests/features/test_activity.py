@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -124,10 +127,8 @@ def test_what_cannot_be_stored_waits(store: MemoryStore, monkeypatch: pytest.Mon
 
 def test_it_is_a_metrics_backend(store: MemoryStore) -> None:
     """It is named by a URL, stores by itself, and what is wrong with the URL is said."""
-    backend = connect("activity://?every=20ms&keep=1h")
-    assert isinstance(backend, Metrics)
-    assert isinstance(backend, Activity)
-    backend.attach(lambda: store)
+    assert isinstance(connect("activity://?every=1s&keep=1h"), Metrics)
+    backend = Activity("activity://?every=20ms", open_store=lambda: store)
     ran(backend, "mail", [1.0])
     deadline = time.monotonic() + 10
     while not read(store):
@@ -148,5 +149,34 @@ def test_what_it_cannot_read_is_nothing(store: MemoryStore) -> None:
     assert [0] == [one.processed for one in read(store)]
 
 
-def test_a_worker_records_for_goose_queues(own_folder: Path, cli: Any) -> None:
-    """What a worker ran is shown by ``goose queues --stats``."""
+def test_a_worker_records_for_goose_queues(own_folder: Path) -> None:
+    """What a worker ran is shown by ``goose queues --stats``, for people and as JSON."""
+    (own_folder / "app.py").write_text("def work(n):\n    assert n != 2\n")
+    script = (
+        "import goose, app; once = goose.using(retry=goose.Retry(max_retries=0));"
+        "once.enqueue_many(app.work, [(n,) for n in range(4)])"
+    )
+    environ = os.environ | {"GOOSE_BROKER": f"sqlite:///{own_folder}/jobs.db"}
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=own_folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert 0 == done.returncode, done.stderr
+        return done.stdout
+
+    run("-c", script)
+    run("-m", "goose", "worker", "app", "--until-empty", "--metrics", "activity://")
+
+    [told] = json.loads(run("-m", "goose", "queues", "--stats", "--json"))
+    assert ("default", 4, 3, 0, 1) == (
+        told["queue"], told["processed"], told["succeeded"], told["retried"], told["died"],
+    )  # fmt: skip
+    assert 1 == told["dead"]
+    assert told["p50"] > 0
+    assert "0.0 %" in run("-m", "goose", "queues", "--stats")

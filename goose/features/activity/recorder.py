@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from urllib.parse import parse_qsl
 
-from goose.errors import BrokerError, ConfigError
+from goose import brokers, settings, stores
+from goose.errors import BrokerError, ConfigError, GooseError
 from goose.features.activity.numbers import SLOT, Numbers, key_of, load
 from goose.metrics import base as names
 from goose.metrics.base import Tags
@@ -29,6 +30,13 @@ _FAREWELL = 2.0
 """Seconds that the last numbers have to be stored in."""
 
 
+def _configured() -> Store:
+    """Return the store of what this process is configured for, in a worker what it works for."""
+    chosen = settings.active()
+    url = brokers.namespaced(chosen.store, chosen.namespace)
+    return stores.beside(brokers.connect(chosen.broker), url, broker_url=chosen.broker)
+
+
 class Activity:
     """Counts runs and their times per queue, and adds them to the store now and then.
 
@@ -38,7 +46,7 @@ class Activity:
     Args:
         url: ``activity://?every=10s&keep=7d``: how often numbers are added, and how long they are
             kept.
-        open_store: Where they go; a worker says so by `attach`.
+        open_store: Opens where they go; the store of the configured broker if left out.
         clock: Returns monotonic seconds.
 
     Raises:
@@ -51,7 +59,7 @@ class Activity:
         self,
         url: str = "activity://",
         *,
-        open_store: Callable[[], Store] | None = None,
+        open_store: Callable[[], Store] = _configured,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._every, self._keep = _read(url)
@@ -62,10 +70,6 @@ class Activity:
         self._store: Store | None = None
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-
-    def attach(self, open_store: Callable[[], Store]) -> None:
-        """Have numbers go where *open_store* says, which is called when there are some."""
-        self._open_store = self._open_store or open_store
 
     def increment(self, name: str, value: int, tags: Tags) -> None:
         """Count what is counted here; all else is left to other backends."""
@@ -103,7 +107,7 @@ class Activity:
             for queue in list(pending):
                 self._add(queue, pending[queue])
                 del pending[queue]
-        except BrokerError as error:
+        except GooseError as error:
             logger.info("the activity of queues could not be stored now: %s", error)
         with self._lock:
             for queue, numbers in pending.items():
@@ -112,8 +116,6 @@ class Activity:
 
     def _add(self, queue: str, numbers: Numbers) -> None:
         if self._store is None:
-            if self._open_store is None:
-                raise BrokerError("no store is attached")
             self._store = self._open_store()
         store = self._store
         key = key_of(queue, int(store.now() // SLOT))
