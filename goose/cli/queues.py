@@ -99,14 +99,19 @@ def _show_stats(
 
 
 def _activity_fields(did: QueueActivity | None) -> dict[str, object]:
-    names = ("processed", "succeeded", "retried", "died", "retried_percent", "p50", "p95", "p99")
-    if did is None:
-        return dict.fromkeys(names)
-    numbers = (did.retried_percent, did.p50, did.p95, did.p99)
-    shown = [None if number is None else round(number, 6) for number in numbers]
-    return dict(
-        zip(names, [did.processed, did.succeeded, did.retried, did.dead, *shown], strict=True)
-    )
+    def rounded(number: float | None) -> float | None:
+        return None if number is None else round(number, 6)
+
+    return {
+        "processed": did and did.processed,
+        "succeeded": did and did.succeeded,
+        "retried": did and did.retried,
+        "died": did and did.dead,
+        "retried_percent": did and rounded(did.retried_percent),
+        "p50": did and rounded(did.p50),
+        "p95": did and rounded(did.p95),
+        "p99": did and rounded(did.p99),
+    }
 
 
 def _activity_row(did: QueueActivity | None) -> dict[str, object]:

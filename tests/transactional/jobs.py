@@ -11,6 +11,8 @@ import goose
 between: list[Callable[[], object]] = []
 """Called by `write` once it has written."""
 seen: list[Any] = []
+client: list[goose.Client] = []
+"""Of the broker that the jobs are on."""
 
 
 def insert(name: str) -> None:
@@ -41,7 +43,7 @@ def write(name: str, ending: str = "") -> str:
             with contextlib.suppress(Exception):
                 goose.current().connection.execute("SELECT nonsense FROM nowhere")
         case "enqueue":
-            goose.using(connection=goose.current().connection).enqueue(plain, name)
+            client[0].using(connection=goose.current().connection).enqueue(plain, name)
         case _:
             pass
     return name

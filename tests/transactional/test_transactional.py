@@ -88,6 +88,7 @@ def test_a_function_cannot_commit_by_itself(place: Place, ending: str) -> None:
 def test_a_job_can_enqueue_in_its_transaction(place: Place) -> None:
     """Jobs enqueued by the connection exist once the job is done; others have no connection."""
     place.client.enqueue(jobs.write, "one", "enqueue")
+    jobs.client[:] = [place.client]
 
     drained = drain(place.broker)
     assert ["done", "retried"] == [run.ending for run in drained.runs]

@@ -25,7 +25,7 @@ from psycopg.rows import tuple_row
 from goose.brokers.base import Delivery
 from goose.brokers.postgres.archive import Archived
 from goose.brokers.postgres.arrays import teach
-from goose.brokers.postgres.connections import is_stale, timeouts
+from goose.brokers.postgres.connections import forsake, is_stale, timeouts
 from goose.brokers.postgres.faults import CAUGHT, Remedy, judge
 from goose.brokers.postgres.rows import loans, receipt_of
 from goose.brokers.postgres.statements import statement
@@ -36,8 +36,6 @@ AsyncPlain = psycopg.AsyncConnection[Any]
 Either = Plain | AsyncPlain
 C = TypeVar("C", Plain, AsyncPlain)
 
-_PREPARE_AFTER = 5
-"""Uses after which psycopg prepares a statement, as by default."""
 _CANCEL = 1.0
 """Seconds that a statement which was left running has to be cancelled."""
 
@@ -70,6 +68,14 @@ class Spares(Generic[C]):
             while self._free:
                 self._free.pop().pgconn.finish()
 
+    def forsake(self) -> None:
+        """Let go of a parent's connections, in a forked child, without a word to the server."""
+        while self._free:
+            forsake(self._free.pop())
+
+    def __del__(self) -> None:
+        self.close()
+
 
 class Completer(Archived):
     """Implements `Completing` and `AsyncCompleting`."""
@@ -87,8 +93,8 @@ class Completer(Archived):
 
     def _start_afresh(self) -> None:
         super()._start_afresh()
-        # The parent's, which a child must not even close.
-        _inherited.append((self._spares, self._async_spares))
+        for spares in (self._spares, *self._async_spares.values()):
+            spares.forsake()
         self._forget_spares()
 
     def close(self) -> None:
@@ -124,13 +130,9 @@ class Completer(Archived):
         return completion
 
     def _parameters(self) -> dict[str, Any]:
-        pooled = self.options.notify == "off"
-        return {
-            **timeouts(self.options),
-            **self.options.server,
-            "autocommit": True,
-            "prepare_threshold": None if pooled else _PREPARE_AFTER,
-        }
+        # Nothing is prepared, as psycopg does not notice that DISCARD ALL has thrown it away.
+        ours = {"autocommit": True, "prepare_threshold": None}
+        return {**timeouts(self.options), **self.options.server, **ours}
 
     def is_lent(self, delivery: Delivery) -> bool:
         """Say whether the loan of *delivery* is there; waits for a transaction that is ending it.
@@ -148,9 +150,6 @@ class Completer(Archived):
     def said(self, error: BaseException) -> BrokerError:
         """Return *error* in the broker's words."""
         return self._said(error)
-
-
-_inherited: list[object] = []
 
 
 class PostgresCompletion:
@@ -320,3 +319,4 @@ def _restore(connection: Either, cursor: type[Any]) -> None:
     changed = cast("Any", connection)
     changed.row_factory = tuple_row
     changed.cursor_factory = cursor
+    changed.prepare_threshold = None

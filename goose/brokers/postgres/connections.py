@@ -143,7 +143,7 @@ class Connections:
             inherited = [*self._idle, *self._lent]
             self._begin()
             for connection in inherited:
-                _forsake(connection)
+                forsake(connection)
 
     @contextmanager
     def lend(self) -> Iterator[Connection]:
@@ -268,11 +268,11 @@ def _end(connection: Connection) -> None:
         connection.close()
 
 
-_forsaken: list[Connection] = []
+_forsaken: list[object] = []
 """Kept, since the driver would complain of connections that are dropped while they seem open."""
 
 
-def _forsake(connection: Connection) -> None:
+def forsake(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
     """Close this process's copy of a connection of the parent's."""
     _forsaken.append(connection)
     with contextlib.suppress(*CAUGHT):

@@ -40,7 +40,7 @@ class Numbers:
         total = sum(self.times.values())
         if not total:
             return None
-        left = math.ceil(part * total)
+        left, bucket = math.ceil(part * total), 0
         for bucket in sorted(self.times):
             left -= self.times[bucket]
             if left <= 0:
