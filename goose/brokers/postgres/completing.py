@@ -93,7 +93,8 @@ class Completer(Archived):
 
     def _start_afresh(self) -> None:
         super()._start_afresh()
-        for spares in (self._spares, *self._async_spares.values()):
+        self._spares.forsake()
+        for spares in self._async_spares.values():
             spares.forsake()
         self._forget_spares()
 
