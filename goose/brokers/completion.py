@@ -18,6 +18,10 @@ commits or closes it. What the engine relies on, and how each could break:
   "done" nor "failed" would be true, so `commit` raises `BrokerUnavailable`, and `is_done`
   finds out: it waits for a commit that may still be under way, then looks whether the loan is
   there. If the process dies first, the job is either gone, or recovered like any other.
+* *An end that a feature never heard of*: batches and their like are told of a job's end before its ack
+  (`goose.features.traits`), which must not be before the commit. So a job that bears traits is
+  not acked by its transaction but *noted*: its body says from then on that it has been done. Then
+  it is settled as usual; whoever is lent it again after a crash settles it without a run.
 """
 
 from __future__ import annotations
@@ -38,8 +42,11 @@ class Completion(Protocol):
         """The connection that the function writes by; it cannot end the transaction."""
         ...
 
-    def commit(self) -> bool:
+    def commit(self, note: Envelope | None = None) -> bool:
         """Ack the job and commit, in one step.
+
+        Args:
+            note: Leave the job lent, with this body, in place of acking it.
 
         Returns:
             Whether that happened; False if the loan was no longer good: all is rolled back.
@@ -51,7 +58,7 @@ class Completion(Protocol):
         ...
 
     def is_done(self) -> bool:
-        """After a `commit` of unknown outcome: whether the loan has ended; else nothing happened.
+        """After a `commit` of unknown outcome: whether the job is acked, or noted; else nothing happened.
 
         Raises:
             BrokerError: It cannot be found out now.
@@ -71,7 +78,7 @@ class AsyncCompletion(Protocol):
         """See `Completion.connection`; one that is awaited."""
         ...
 
-    async def commit(self) -> bool:
+    async def commit(self, note: Envelope | None = None) -> bool:
         """See `Completion.commit`; never cancelled by the engine."""
         ...
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from goose.brokers.base import Broker, Delivery, Session, Sessions
 from goose.calls import Offer
+from goose.features.traits import Traits
 from goose.metrics.base import Metrics
 from goose.middleware.base import Execution, Middleware
 from goose.worker.buffer import Buffer
@@ -35,6 +36,7 @@ from goose.worker.report import Report
 from goose.worker.schedule import Gauge, Promoter
 from goose.worker.sessions import Heartbeat, OrphanChecker
 from goose.worker.settle import Settler
+from goose.worker.traits import Gate
 from goose.worker.transactions import Transactions
 from goose.worker.work import Work
 
@@ -80,6 +82,7 @@ class Engine:
     Args:
         session: Opened by the caller, where the broker knows sessions.
         wait: Seconds a fetch blocks in the broker; 0 under a simulator.
+        traits: What features do with jobs; those of the broker's own store if left out.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Engine:
         clock: Clock,
         random: random.Random,
         wait: float = 1.0,
+        traits: Traits | None = None,
     ) -> None:
         self.config = config
         self.session = session
@@ -112,7 +116,8 @@ class Engine:
             random=random,
             transactions=Transactions(broker, random),
         )
-        self.settler = Settler(broker, self._on_settled)
+        gate = Gate(traits or Traits(broker), preparer)
+        self.settler = Settler(broker, self._on_settled, gate.ended)
         self.heartbeat = (
             Heartbeat(broker, config.ttl, session=lambda: self.session, renew=self.renew)
             if isinstance(broker, Sessions)
@@ -127,6 +132,7 @@ class Engine:
             in_touch=lambda now: self.heartbeat is None or self.heartbeat.in_touch(now),
             settle=self.settle,
             on_work=self._on_work,
+            admit=gate.admit,
             clock=clock,
             wait=wait,
         )

@@ -25,6 +25,8 @@ MAX_TRACEBACK = 8_000
 """Characters of a traceback that are kept: its end, which says most."""
 BLAMED = "blamed"
 """The reason of a recovered job that was alone in its process when it died."""
+COMMITTED = "committed"
+"""The trait of a job whose own transaction was committed: it has been done, and must not run again."""
 UNBOUNDED = 1 << 62
 """Size limit for what is stored already: a job must never become too large to settle."""
 
@@ -51,8 +53,15 @@ class Ending(StrEnum):
     DEAD = "dead"
     UNDECODABLE = "undecodable"
     RELEASED = "released"
+    CANCELLED = "cancelled"
+    WAITING = "waiting"
+    """Not run: one of its traits lets it start later."""
     RECOVERED = "recovered"
     """Not run: its last process died, and a witness says that it had been started there."""
+
+
+FINAL = frozenset({Ending.DONE, Ending.SKIPPED, Ending.DEAD, Ending.CANCELLED})
+"""After these a job is no more, or only among the dead."""
 
 
 class Outcome(NamedTuple):
@@ -73,6 +82,8 @@ class Outcome(NamedTuple):
     """How long the function ran; None if it was not called."""
     latency: float | None = None
     """Seconds from ready to started."""
+    result: Any = None
+    """What the function returned, if the job has traits to tell."""
 
     @property
     def failed(self) -> bool:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from goose.brokers.base import Delivery
 from goose.calls import Offer
 from goose.errors import Control, NewerVersion, Undecodable, UnknownFunction
+from goose.features.traits import unknown
 from goose.jobs import Envelope, Job, decode, dump, parse
 from goose.middleware.base import Execution, Middleware, compose, compose_async
 from goose.options import is_transactional
@@ -26,6 +27,7 @@ from goose.worker.config import ENVELOPE_SLACK, WorkerConfig
 from goose.worker.deaths import death
 from goose.worker.outcomes import (
     BLAMED,
+    COMMITTED,
     Ending,
     Outcome,
     Verb,
@@ -80,10 +82,14 @@ class Preparer:
                 recovered = self._recover(delivery, job, delivery.verdict)
                 if recovered is not None:
                     return recovered
+            if job.traits and COMMITTED in job.traits:
+                return _committed(delivery, job)
             if job.crashes >= self._config.max_crashes:
-                return self._end(delivery, job, "crashed")
+                return self.end(delivery, job, "crashed")
             if job.attempt and retry_of(job).exhausted(job.attempt):
-                return self._end(delivery, job, "timeout" if _timed_out(job) else "retries")
+                return self.end(delivery, job, "timeout" if _timed_out(job) else "retries")
+            if job.traits and (trait := unknown(job)):
+                return self.defer(delivery, job, UnknownTrait(trait))
             plan = self._plans.get(job.fn) or self._plan(job.fn)
             return Work(delivery, job, plan, self._clock.mono())
         except NewerVersion as error:
@@ -139,7 +145,7 @@ class Preparer:
         )
         return plan
 
-    def _end(self, delivery: Delivery, job: Job[Any], reason: str) -> Work | Outcome:
+    def end(self, delivery: Delivery, job: Job[Any], reason: str) -> Work | Outcome:
         """Return the end of *job*, which has used up its chances.
 
         Its ``on_death`` is told in a slot, like any code that is not ours: there it blocks nobody,
@@ -169,9 +175,7 @@ class Preparer:
         now = self._clock.wall()
         since = job.deferred_since if job.deferred_since is not None else now
         if now - since > self._config.defer_limit:
-            reason = (
-                "unknown_function" if isinstance(error, UnknownFunction) else "signature_mismatch"
-            )
+            reason = _UNKNOWN.get(type(error), "signature_mismatch")
             logger.error("job %s of %s is dead: %s", job.id, job.fn, error, extra=fields(job))
             buried = dead(job, now, reason, str(error))
             return Outcome(Ending.DEAD, Verb.BURY, delivery, stored(buried), job, reason=reason)
@@ -203,6 +207,23 @@ class Preparer:
         return Outcome(
             Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, delay=self._config.defer_delay
         )
+
+
+class UnknownTrait(Exception):
+    """A job bears a trait that this Goose does not have."""
+
+    def __init__(self, trait: str) -> None:
+        super().__init__(f"it bears the trait {trait!r:.80}, which this Goose does not know")
+
+
+_UNKNOWN: Mapping[type, str] = {UnknownFunction: "unknown_function", UnknownTrait: "unknown_trait"}
+
+
+def _committed(delivery: Delivery, job: Job[Any]) -> Outcome:
+    """Return the end of *job*, which was done by a worker that did not live to say so."""
+    traits = {name: value for name, value in job.traits.items() if name != COMMITTED}
+    logger.info("job %s of %s was done before, and is not run again", job.id, job.fn)
+    return Outcome(Ending.DONE, Verb.ACK, delivery, None, job.evolve(traits=traits))
 
 
 class UsedUp(Control):

@@ -5,7 +5,8 @@ The pipeline of `execution`, with a `goose.brokers.completion.Completion` around
 1. begin, on a connection of the job's own; where there is none to be had now, the job comes back
    later and nothing is charged,
 2. call the function, middleware and all, which finds the connection in ``goose.current()``,
-3. it returned: ack and commit in one step, so there is nothing left to settle. The loan was no
+3. it returned: ack and commit in one step, so there is nothing left to settle; but for a job with
+   traits, which is noted to be done and then settled as any other. The loan was no
    longer good: all is rolled back, and the settler hears of a release that will be refused. The
    database refused the commit: that is a failure of the run like any other,
 4. it raised, whatever it was: all is rolled back, and the run is concluded and settled as usual,
@@ -28,9 +29,10 @@ from goose.brokers.base import Broker
 from goose.brokers.completion import AsyncCompleting, AsyncCompletion, Completing, Completion
 from goose.calls import Offer
 from goose.errors import BrokerError, BrokerUnavailable, Postpone, Unsupported
+from goose.jobs import Envelope
 from goose.middleware.base import Execution
 from goose.options import is_transactional
-from goose.worker.outcomes import Verb, fields
+from goose.worker.outcomes import COMMITTED, Verb, fields, stored
 from goose.worker.work import Work
 
 T = TypeVar("T")
@@ -135,8 +137,9 @@ def _unsupported(broker: Broker | None, name: str) -> Unsupported:
 
 
 def _commit(work: Work, completion: Completion) -> Verb:
+    note = _note(work)
     try:
-        return _verb(completion.commit())
+        return _verb(work, completion.commit(note))
     except BrokerUnavailable as unsure:
         for pause in _pauses(work, unsure):
             try:
@@ -144,13 +147,14 @@ def _commit(work: Work, completion: Completion) -> Verb:
             except BrokerError:
                 time.sleep(pause)
                 continue
-            return _found(done, unsure)
+            return _found(work, unsure, done=done)
     return Verb.RELEASE
 
 
 async def _acommit(work: Work, completion: AsyncCompletion) -> Verb:
+    note = _note(work)
     try:
-        return _verb(await completion.commit())
+        return _verb(work, await completion.commit(note))
     except BrokerUnavailable as unsure:
         for pause in _pauses(work, unsure):
             try:
@@ -158,11 +162,19 @@ async def _acommit(work: Work, completion: AsyncCompletion) -> Verb:
             except BrokerError:
                 await asyncio.sleep(pause)
                 continue
-            return _found(done, unsure)
+            return _found(work, unsure, done=done)
     return Verb.RELEASE
 
 
-def _verb(ours: bool) -> Verb:
+def _note(work: Work) -> Envelope | None:
+    """Return *work*'s job as one that has been done, for its traits to be told before it is acked."""
+    job = work.job
+    return stored(job.evolve(traits={**job.traits, COMMITTED: True})) if job.traits else None
+
+
+def _verb(work: Work, ours: bool) -> Verb:
+    if ours and work.job.traits:
+        return Verb.ACK
     # A release, as an ack would lose the job if the broker were of another mind about the loan:
     # nothing that the function wrote was kept.
     return Verb.SETTLED if ours else Verb.RELEASE
@@ -180,9 +192,9 @@ def _pauses(work: Work, unsure: BrokerUnavailable) -> Iterator[float]:
         pause = min(2 * pause, 2.0)
 
 
-def _found(done: bool, unsure: BrokerUnavailable) -> Verb:
+def _found(work: Work, unsure: BrokerUnavailable, *, done: bool) -> Verb:
     if done:
-        return Verb.SETTLED
+        return _verb(work, ours=True)
     # It did not happen: what the database said is the run's failure.
     raise unsure.__cause__ or unsure
 

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import threading
 import weakref
+from collections.abc import Mapping
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import psycopg
@@ -30,6 +31,7 @@ from goose.brokers.postgres.faults import CAUGHT, Remedy, judge
 from goose.brokers.postgres.rows import loans, receipt_of
 from goose.brokers.postgres.statements import statement
 from goose.errors import BrokerError
+from goose.jobs import Envelope
 
 Plain = psycopg.Connection[Any]
 AsyncPlain = psycopg.AsyncConnection[Any]
@@ -135,18 +137,25 @@ class Completer(Archived):
         ours = {"autocommit": True, "prepare_threshold": None}
         return {**timeouts(self.options), **self.options.server, **ours}
 
-    def is_lent(self, delivery: Delivery) -> bool:
-        """Say whether the loan of *delivery* is there; waits for a transaction that is ending it.
+    def is_done(self, delivery: Delivery, note: Envelope | None) -> bool:
+        """Say whether the loan of *delivery* has ended, or has this *note*.
+
+        Waits for a transaction that may be doing so.
 
         Raises:
             BrokerError: It cannot be found out now.
         """
         id_, receipt = receipt_of(delivery)
-        return bool(self._rows("loan", {"id": id_, "receipt": receipt}, again=True))
+        rows = self._rows("loan", {"id": id_, "receipt": receipt}, again=True)
+        return not rows or (note is not None and rows[0][0] == note.body)
 
-    def ack_statement(self) -> bytes:
-        """Return what acks, to be sent in another transaction."""
-        return statement(self._ack_verb, self.options.schema)
+    def last(self, delivery: Delivery, note: Envelope | None) -> tuple[bytes, Mapping[str, Any]]:
+        """Return the last statement of a job's transaction, and its parameters."""
+        schema = self.options.schema
+        if note is None:
+            return statement(self._ack_verb, schema), loans([delivery])
+        id_, receipt = receipt_of(delivery)
+        return statement("note", schema), {"id": id_, "receipt": receipt, "body": note.body}
 
     def said(self, error: BaseException) -> BrokerError:
         """Return *error* in the broker's words."""
@@ -164,6 +173,7 @@ class PostgresCompletion:
         self._delivery = delivery
         self._spares = spares
         self._transaction = psycopg.Transaction(connection)
+        self._note: Envelope | None = None
 
     def enter(self) -> None:
         """Begin the transaction."""
@@ -173,14 +183,15 @@ class PostgresCompletion:
             self.connection.close()
             raise self._broker.said(error) from error
 
-    def commit(self) -> bool:
+    def commit(self, note: Envelope | None = None) -> bool:
         """See `Completion.commit`."""
+        self._note = note
         _check(self.connection)
-        query = self._broker.ack_statement()
+        query, values = self._broker.last(self._delivery, note)
         # The function's kinds of rows and cursors are the function's.
         with psycopg.Cursor(self.connection, row_factory=tuple_row) as cursor:
             teach(cursor.adapters)
-            row = cursor.execute(query, loans([self._delivery])).fetchone()
+            row = cursor.execute(query, values).fetchone()
         if row is None or row[0] != 1:
             return False
         try:
@@ -191,7 +202,7 @@ class PostgresCompletion:
 
     def is_done(self) -> bool:
         """See `Completion.is_done`."""
-        return not self._broker.is_lent(self._delivery)
+        return self._broker.is_done(self._delivery, self._note)
 
     def close(self) -> None:
         """See `Completion.close`."""
@@ -222,6 +233,7 @@ class AsyncPostgresCompletion:
         self._delivery = delivery
         self._spares = spares
         self._transaction = psycopg.AsyncTransaction(connection)
+        self._note: Envelope | None = None
 
     async def enter(self) -> None:
         """Begin the transaction."""
@@ -231,13 +243,14 @@ class AsyncPostgresCompletion:
             await self.connection.close()
             raise self._broker.said(error) from error
 
-    async def commit(self) -> bool:
+    async def commit(self, note: Envelope | None = None) -> bool:
         """See `Completion.commit`."""
+        self._note = note
         _check(self.connection)
-        query = self._broker.ack_statement()
+        query, values = self._broker.last(self._delivery, note)
         async with psycopg.AsyncCursor(self.connection, row_factory=tuple_row) as cursor:
             teach(cursor.adapters)
-            row = await (await cursor.execute(query, loans([self._delivery]))).fetchone()
+            row = await (await cursor.execute(query, values)).fetchone()
         if row is None or row[0] != 1:
             return False
         try:
@@ -248,7 +261,7 @@ class AsyncPostgresCompletion:
 
     async def is_done(self) -> bool:
         """See `Completion.is_done`."""
-        return not await asyncio.to_thread(self._broker.is_lent, self._delivery)
+        return await asyncio.to_thread(self._broker.is_done, self._delivery, self._note)
 
     async def close(self) -> None:
         """See `Completion.close`."""

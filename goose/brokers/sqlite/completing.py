@@ -24,8 +24,9 @@ from goose.brokers.base import Delivery
 from goose.brokers.sqlite.access import Access
 from goose.brokers.sqlite.connections import pauses, prepare
 from goose.brokers.sqlite.faults import is_busy, translate
-from goose.brokers.sqlite.rows import loans, place_fresh
+from goose.brokers.sqlite.rows import loans, place_fresh, receipt_of
 from goose.errors import BrokerUnavailable
+from goose.jobs import Envelope
 
 
 class JobConnection(sqlite3.Connection):
@@ -120,17 +121,23 @@ class Completer(Access):
         problem = problem or sqlite3.OperationalError("no time left to begin")
         raise translate(problem, path) from problem
 
-    def ack_within(self, connection: JobConnection, delivery: Delivery) -> bool:
-        """Ack *delivery* in the transaction of *connection*; say whether the loan was good."""
+    def ack_within(
+        self, connection: JobConnection, delivery: Delivery, note: Envelope | None
+    ) -> bool:
+        """Ack or note *delivery* in the transaction of *connection*; say whether the loan was good."""
         cursor = connection.cursor(sqlite3.Cursor)
         cursor.row_factory = None
+        if note is not None:
+            values = (note.body, *receipt_of(delivery))
+            return cursor.execute(self._statements.note, values).rowcount == 1
         place_fresh(cursor, self._statements)
         return cursor.execute(self._statements.ack, (loans([delivery]),)).rowcount == 1
 
-    def is_lent(self, delivery: Delivery) -> bool:
-        """Say whether the loan of *delivery* is there."""
-        pair = (loans([delivery]),)
-        return not self._read(lambda c: c.execute(self._statements.not_ours, pair).fetchone())
+    def is_done(self, delivery: Delivery, note: Envelope | None) -> bool:
+        """Say whether the loan of *delivery* has ended, or has this *note*."""
+        loan = receipt_of(delivery)
+        row = self._read(lambda c: c.execute(self._statements.body, loan).fetchone())
+        return row is None or (note is not None and row[0] == note.body)
 
     def ended(self) -> None:
         """Let others have their turn, and look at what the job may have enqueued."""
@@ -145,16 +152,18 @@ class SQLiteCompletion:
         self.connection = connection
         self._broker = broker
         self._delivery = delivery
+        self._note: Envelope | None = None
 
-    def commit(self) -> bool:
+    def commit(self, note: Envelope | None = None) -> bool:
         """See `Completion.commit`."""
+        self._note = note
         connection = self.connection
         if not connection.in_transaction:
             raise sqlite3.ProgrammingError(
                 "the transaction has ended before the function did, so what it wrote cannot be one step "
                 "with the job's end any more: leave COMMIT and ROLLBACK to Goose, and let errors out"
             )
-        if not self._broker.ack_within(connection, self._delivery):
+        if not self._broker.ack_within(connection, self._delivery, note):
             return False
         try:
             connection.execute("COMMIT")
@@ -168,7 +177,7 @@ class SQLiteCompletion:
     def is_done(self) -> bool:
         """See `Completion.is_done`."""
         self._close()  # what may be left of it must not be in the way
-        return not self._broker.is_lent(self._delivery)
+        return self._broker.is_done(self._delivery, self._note)
 
     def close(self) -> None:
         """See `Completion.close`."""

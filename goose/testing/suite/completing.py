@@ -91,6 +91,23 @@ class Completions(Tools):
         assert [] == self.effects(broker)
         assert [] == list(broker.ack([second]))
 
+    def test_a_job_can_be_noted_and_stay_lent(self, broker: Broker) -> None:
+        """With a note the effect commits and the job is lent still, with the other body."""
+        delivery, completion = self.begun(broker)
+        self.write(broker, completion)
+        note = job("one", body=b"has been done")
+        assert completion.commit(note)
+        assert completion.is_done()
+        completion.close()
+
+        assert ["effect"] == self.effects(broker)
+        assert [] == list(broker.release([delivery]))
+        again = self.take(broker, delivery.session, 1)[0]
+        assert b"has been done" == again.envelope.body
+        late = needs(broker, Completing).begin(delivery)
+        assert not late.commit(note)
+        late.close()
+
     # --- tools ---------------------------------------------------------------------------
 
     def lent(self, broker: Broker) -> tuple[Completing, Delivery]:
