@@ -19,7 +19,9 @@ from goose.brokers.postgres.completing import PostgresCompletion
 from goose.brokers.sqlite import SQLiteBroker
 from goose.brokers.sqlite.completing import SQLiteCompletion
 from goose.errors import BrokerUnavailable, JobFailed, Unsupported
-from goose.jobs import Envelope, Job, seal
+from goose.features.once import once
+from goose.jobs import Envelope, Job, new_id, seal
+from goose.stores.base import Get
 from goose.testing import drain, inline
 from goose.worker.buffer import Buffer
 from goose.worker.embedded import Worker
@@ -102,6 +104,25 @@ def test_blocks_inside_are_savepoints(place: Place) -> None:
     drain(place.broker).check()
 
     assert ["kept"] == place.effects()
+
+
+def test_a_job_with_traits_is_noted_and_then_settled(place: Place) -> None:
+    """Its end is told to features before it is forgotten; who finds it noted does not run it again."""
+    job = Job(new_id(), "tests.transactional.jobs:write", ("one",), {}, "default", enqueued_at=1.0)
+    place.broker.enqueue([seal(once(job))])
+    told: list[object] = []
+    jobs.between.append(lambda: told.append(place.effects()))
+
+    assert {"done": 1} == drain(place.broker).endings
+    assert (["one"], [[]]) == (place.effects(), told)
+    with closing(place.broker.open_store()) as store:
+        assert [b"1"] == list(store.apply([Get(f"once:{job.id}")]))
+
+    noted = job.evolve(id=new_id(), traits={"once": True, "committed": True}, crashes=9)
+    place.broker.enqueue([seal(noted)])
+    assert {"done": 1} == drain(place.broker).endings
+    assert (1, ["one"]) == (len(told), place.effects())
+    assert not place.broker.queues()
 
 
 def test_an_ambiguous_commit_that_happened(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,8 +67,9 @@ class Spares(Generic[C]):
     def close(self) -> None:
         """Close them all, without their event loop, which may be over."""
         with self._lock:
-            while self._free:
-                self._free.pop().pgconn.finish()
+            for connection in self._free:
+                connection.pgconn.finish()
+            self._free.clear()
 
     def forsake(self) -> None:
         """Let go of a parent's connections, in a forked child, without a word to the server."""
