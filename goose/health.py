@@ -92,6 +92,7 @@ class Monitor:
         self._agreeing = 0
         self._told_at = 0.0
         self._problems: tuple[Problem, ...] = ()
+        self._has_looked = False
         self._dead: dict[str, int] = {}
         self._died_at: dict[str, float] = {}
         self._stopping = threading.Event()
@@ -150,6 +151,7 @@ class Monitor:
                 problem = self._failing(inspection, stats.queue, now) or self._dying(stats, now)
                 if problem is not None:
                     yield problem
+            self._has_looked = True
         except BrokerError as error:
             yield Problem("", f"the broker cannot be looked at: {error}")
 
@@ -172,7 +174,8 @@ class Monitor:
     def _dying(self, stats: QueueStats, now: float) -> Problem | None:
         """Return what is wrong if there were fewer dead jobs at a look not long ago."""
         dead = stats.counts.get(State.DEAD) or 0
-        if dead > self._dead.get(stats.queue, dead):
+        # Those of before the first look are old news; a queue that comes later had none.
+        if dead > self._dead.get(stats.queue, 0 if self._has_looked else dead):
             self._died_at[stats.queue] = now
         self._dead[stats.queue] = dead
         died_at = self._died_at.get(stats.queue)

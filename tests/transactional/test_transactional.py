@@ -155,9 +155,9 @@ def _lose_the_commit(monkeypatch: pytest.MonkeyPatch, place: Place, *, carried_o
     commit, is_done = kind.commit, kind.is_done
     asked: list[bool] = []
 
-    def lose(completion: Any) -> bool:
+    def lose(completion: Any, note: Envelope | None) -> bool:
         if carried_out:
-            assert commit(completion)
+            assert commit(completion, note)
         else:
             completion.connection.close()
         raise BrokerUnavailable("no answer")

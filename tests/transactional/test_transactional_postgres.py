@@ -15,6 +15,7 @@ import goose
 from goose.brokers.base import Session, Sessions, State
 from goose.brokers.postgres.completing import AsyncPostgresCompletion
 from goose.errors import BrokerUnavailable, JobTimeout
+from goose.jobs import Envelope
 from goose.testing import drain
 from goose.worker.embedded import Worker
 from tests.servers.postgres import PostgresServer
@@ -76,9 +77,9 @@ def test_an_ambiguous_async_commit(
     place.client.enqueue(async_jobs.awrite, "one")
     commit = AsyncPostgresCompletion.commit
 
-    async def lose(completion: AsyncPostgresCompletion) -> bool:
+    async def lose(completion: AsyncPostgresCompletion, note: Envelope | None) -> bool:
         if carried_out:
-            assert await commit(completion)
+            assert await commit(completion, note)
         else:
             await completion.connection.close()
         raise BrokerUnavailable("no answer")

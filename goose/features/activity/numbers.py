@@ -59,7 +59,8 @@ def load(value: bytes | None) -> Numbers:
     try:
         found = json.loads(value or b"{}")
         times = Counter({int(bucket): int(count) for bucket, count in found["times"].items()})
-        return Numbers(Counter({name: int(found.get(name, 0)) for name in COUNTED}), times)
+        counts = Counter({name: int(found[name]) for name in COUNTED if name in found})
+        return Numbers(counts, times)
     except (ValueError, TypeError, KeyError, AttributeError):
         return Numbers()
 
