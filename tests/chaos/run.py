@@ -14,11 +14,11 @@ from pathlib import Path
 from tests.chaos import (
     completions,
     postgres_campaign,
-    postgres_transactions,
     rabbitmq_campaign,
     redis_campaign,
     redis_failover,
     sqlite_transactions,
+    transactions,
     workers,
 )
 
@@ -93,17 +93,29 @@ def _on_a_server(chosen: argparse.Namespace, folder: Path) -> int:
 
 
 def _transactions(chosen: argparse.Namespace, folder: Path) -> int:
+    # Each broker has its part of them; a node of RabbitMQ takes its time to start.
     ok = True
-    for campaign in (postgres_transactions, sqlite_transactions):
-        print(campaign.__name__.rpartition(".")[2])
-        outcome = campaign.run(
-            folder,
-            chosen.jobs or 70_000,
+    for to, part, crash_every in (("postgres", 0.4, 5), ("redis", 0.35, 8), ("rabbitmq", 0.25, 30)):
+        outcome = transactions.run(
+            folder / to,
+            round((chosen.jobs or 100_000) * part),
+            to=to,
+            crash_every=crash_every,
             seed=chosen.seed,
             say=lambda text: print(text, end="\r", flush=True),
         )
-        print("\n".join(outcome.lines()))
+        print("\n".join([f"jobs on {to}", *outcome.lines()]), flush=True)
         ok &= outcome.ok
+    place = folder / "sqlite"
+    place.mkdir(parents=True, exist_ok=True)
+    outcome = sqlite_transactions.run(
+        place,
+        round((chosen.jobs or 100_000) * 0.2),
+        seed=chosen.seed,
+        say=lambda text: print(text, end="\r", flush=True),
+    )
+    print("\n".join(["jobs on sqlite", *outcome.lines()]), flush=True)
+    ok &= outcome.ok
     return 0 if ok else 1
 
 

@@ -1,6 +1,6 @@
 """Business transactions with jobs in them on one SQLite file, while their programs are killed.
 
-As `postgres_transactions`, where there is no server to crash: a job exists if and only if its
+As `transactions`, where there is no server to crash: a job exists if and only if its
 transaction committed. Every other look at the file is by a program that is not Goose.
 """
 
@@ -13,12 +13,13 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from goose.brokers.sqlite import SQLiteBroker
 from tests.chaos.fleet import ROOT
-from tests.chaos.postgres_transactions import PATIENCE, Outcome
+from tests.chaos.transactions import Outcome
 
 
 def run(
@@ -54,12 +55,18 @@ def run(
         def start() -> subprocess.Popen[bytes]:
             nonlocal started
             started += 1
-            command = [sys.executable, "-m", "tests.chaos.transacting", f"sqlite:///{path}"]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.chaos.transacting",
+                f"sqlite:///{path}",
+                "connection",
+            ]
             return subprocess.Popen([*command, f"c{started}", f"{seed}/{started}"], cwd=ROOT)
 
         crew = [start() for _ in range(clients)]
         killed = done = 0
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + 600 + transactions / 20
         try:
             while done < transactions or killed < kills:
                 assert time.monotonic() < deadline, f"only {done} transactions committed"
@@ -78,7 +85,9 @@ def run(
                 client.wait(10)
         rows = {name for (name,) in file.execute("SELECT name FROM business")}
         bodies = file.execute("SELECT body FROM goose_jobs").fetchall()
-        jobs = {json.loads(body)["args"][0] for (body,) in bodies}
+        jobs = Counter(json.loads(body)["args"][0] for (body,) in bodies)
         (sound,) = file.execute("PRAGMA integrity_check").fetchone()
     assert sound == "ok", sound
-    return Outcome(len(rows), sorted(rows - jobs), sorted(jobs - rows), killed, 0, 0)
+    lost, strange = sorted(rows - jobs.keys()), sorted(jobs.keys() - rows)
+    twice = sum(jobs.values()) - len(jobs)
+    return Outcome(len(rows), lost, strange, twice, {"clients killed": killed})

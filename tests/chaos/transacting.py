@@ -1,6 +1,6 @@
 """A program that does business: each transaction writes a row and enqueues its job, or rolls both back.
 
-Usage: python -m tests.chaos.transacting URL PREFIX SEED
+Usage: python -m tests.chaos.transacting URL connection|outbox PREFIX SEED
 Goes on, whatever fails, until it is ended.
 """
 
@@ -21,7 +21,7 @@ Connection = psycopg.Connection[tuple[object, ...]] | sqlite3.Connection
 _FAILED = (psycopg.Error, sqlite3.Error, goose.EnqueueError, goose.BrokerError)
 
 
-def main(url: str, prefix: str, seed: str) -> None:
+def main(url: str, by: str, prefix: str, seed: str) -> None:
     """Do business for ever."""
     chance = random.Random(seed)
     client = goose.Client(url)
@@ -31,7 +31,7 @@ def main(url: str, prefix: str, seed: str) -> None:
         with contextlib.suppress(*_FAILED), contextlib.closing(_connect(url)) as connection:
             while True:
                 number += 1
-                _transact(connection, client, f"{prefix}-{number}", chance)
+                _transact(connection, client, by, f"{prefix}-{number}", chance)
         time.sleep(0.05)
 
 
@@ -44,13 +44,17 @@ def _connect(url: str) -> Connection:
 
 
 def _transact(
-    connection: Connection, client: goose.Client, name: str, chance: random.Random
+    connection: Connection,
+    client: goose.Client,
+    by: str,
+    name: str,
+    chance: random.Random,
 ) -> None:
     if isinstance(connection, sqlite3.Connection):
         connection.execute("BEGIN IMMEDIATE")
     first = [
         lambda: connection.execute(f"INSERT INTO business VALUES ('{name}')"),
-        lambda: client.using(connection=connection).enqueue(jobs.work, name, 0.0),
+        lambda: client.using(**{by: connection}).enqueue(jobs.work, name, 0.0),
     ]
     chance.shuffle(first)
     for step in first:
