@@ -123,8 +123,8 @@ def check(broker: Broker, offer: Offer) -> None:
 def _unsupported(broker: Broker | None, name: str) -> Unsupported:
     if broker is None:
         return Unsupported(
-            f"{name} is transactional, and inline() has no broker: use goose.testing.drain, with "
-            "the broker that production has"
+            f"{name} is transactional, and there is no broker here: leave it to a worker, or in a test "
+            "use goose.testing.drain with the broker that production has"
         )
     return Unsupported(
         f"{name} is transactional, which {name_of(broker)} cannot do for it: its jobs belong on PostgreSQL, "
