@@ -149,6 +149,8 @@ def test_what_it_cannot_read_is_nothing(store: MemoryStore) -> None:
     assert [0] == [one.processed for one in read(store)]
 
 
+@pytest.mark.processes
+@pytest.mark.timeout(240)
 def test_a_worker_records_for_goose_queues(own_folder: Path) -> None:
     """What a worker ran is shown by ``goose queues --stats``, for people and as JSON."""
     (own_folder / "app.py").write_text("def work(n):\n    assert n != 2\n")

@@ -112,17 +112,19 @@ def test_a_job_with_traits_is_noted_and_then_settled(place: Place) -> None:
     place.broker.enqueue([seal(once(job))])
     told: list[object] = []
     jobs.between.append(lambda: told.append(place.effects()))
+    client = place.client  # which has the store, and closes it
 
-    assert {"done": 1} == drain(place.broker).endings
+    assert {"done": 1} == drain(client).endings
     assert (["one"], [[]]) == (place.effects(), told)
     with closing(place.broker.open_store()) as store:
         assert [b"1"] == list(store.apply([Get(f"once:{job.id}")]))
 
     noted = job.evolve(id=new_id(), traits={"once": True, "committed": True}, crashes=9)
     place.broker.enqueue([seal(noted)])
-    assert {"done": 1} == drain(place.broker).endings
+    assert {"done": 1} == drain(client).endings
     assert (1, ["one"]) == (len(told), place.effects())
     assert not place.broker.queues()
+    client.close()
 
 
 def test_an_ambiguous_commit_that_happened(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
