@@ -266,7 +266,7 @@ class _Psycopg:
         self._adapt = adapt
 
     def rows(self, statement: Statement) -> Rows:
-        import psycopg
+        import psycopg.rows
 
         # The caller's kinds of rows and cursors are the caller's.
         with psycopg.Cursor(self.key, row_factory=psycopg.rows.tuple_row) as cursor:
@@ -287,7 +287,7 @@ class _AsyncPsycopg:
         self._adapt = adapt
 
     async def rows(self, statement: Statement) -> Rows:
-        import psycopg
+        import psycopg.rows
 
         async with psycopg.AsyncCursor(self.key, row_factory=psycopg.rows.tuple_row) as cursor:
             if self._adapt is not None:

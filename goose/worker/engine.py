@@ -21,14 +21,18 @@ from typing import Any, Protocol
 
 from goose.brokers.base import Broker, Delivery, Session, Sessions
 from goose.calls import Offer
+from goose.features.results.progress import ProgressLog
 from goose.features.traits import Traits
 from goose.metrics.base import Metrics
 from goose.middleware.base import Execution, Middleware
+from goose.stores import OnDemand
+from goose.stores.base import Store
 from goose.worker.buffer import Buffer
 from goose.worker.clock import Clock
 from goose.worker.config import WorkerConfig
 from goose.worker.execution import Executor
 from goose.worker.fetch import Fetcher
+from goose.worker.inside import Inside
 from goose.worker.outcomes import Outcome
 from goose.worker.prepare import Preparer
 from goose.worker.recovery import Recovered
@@ -74,6 +78,7 @@ class Kicks:
     fetch: Callable[[], None] = _nothing
     settle: Callable[[], None] = _nothing
     slots: Callable[[], None] = _nothing
+    progress: Callable[[], None] = _nothing
 
 
 class Engine:
@@ -82,7 +87,7 @@ class Engine:
     Args:
         session: Opened by the caller, where the broker knows sessions.
         wait: Seconds a fetch blocks in the broker; 0 under a simulator.
-        traits: What features do with jobs; those of the broker's own store if left out.
+        store: Returns what features remember in; the broker's own if left out.
     """
 
     def __init__(
@@ -99,7 +104,7 @@ class Engine:
         clock: Clock,
         random: random.Random,
         wait: float = 1.0,
-        traits: Traits | None = None,
+        store: Callable[[], Store] | None = None,
     ) -> None:
         self.config = config
         self.session = session
@@ -108,6 +113,8 @@ class Engine:
         self.report = Report(metrics)
         self.buffer = Buffer(config.concurrency, config.async_slots, on_room=self._on_room)
         preparer = Preparer(offer, config, middleware, clock, random)
+        store = store or OnDemand(broker).open
+        self.progress = ProgressLog(store, self._on_progress)
         self.executor = Executor(
             offer,
             preparer,
@@ -115,27 +122,18 @@ class Engine:
             clock=clock,
             random=random,
             transactions=Transactions(broker, random),
+            inside=Inside(self.progress),
         )
-        gate = Gate(traits or Traits(broker), preparer)
-        self.settler = Settler(broker, self._on_settled, gate.ended)
-        self.heartbeat = (
-            Heartbeat(broker, config.ttl, session=lambda: self.session, renew=self.renew)
-            if isinstance(broker, Sessions)
-            else None
-        )
-        self.fetcher = Fetcher(
+        traits = Traits(
             broker,
-            self.buffer,
-            preparer,
-            config.queues,
-            session=lambda: self.session,
-            in_touch=lambda now: self.heartbeat is None or self.heartbeat.in_touch(now),
-            settle=self.settle,
-            on_work=self._on_work,
-            admit=gate.admit,
-            clock=clock,
-            wait=wait,
+            store,
+            resolve=lambda name: offer.resolve(name).fn,
+            metrics=self.report.metrics,
         )
+        gate = Gate(traits, preparer)
+        self.settler = Settler(broker, self._on_settled, gate.ended)
+        self.heartbeat = self._heartbeat(broker)
+        self.fetcher = self._fetcher(broker, preparer, gate, clock, wait)
         self.promoter = Promoter(broker)
         self.checker = OrphanChecker(
             broker,
@@ -149,6 +147,28 @@ class Engine:
         self.gauge = Gauge(broker, config.queues, self.report.metrics)
         self._notes = notes
         self._clock = clock
+
+    def _heartbeat(self, broker: Broker) -> Heartbeat | None:
+        if not isinstance(broker, Sessions):
+            return None
+        return Heartbeat(broker, self.config.ttl, session=lambda: self.session, renew=self.renew)
+
+    def _fetcher(
+        self, broker: Broker, preparer: Preparer, gate: Gate, clock: Clock, wait: float
+    ) -> Fetcher:
+        return Fetcher(
+            broker,
+            self.buffer,
+            preparer,
+            self.config.queues,
+            session=lambda: self.session,
+            in_touch=lambda now: self.heartbeat is None or self.heartbeat.in_touch(now),
+            settle=self.settle,
+            on_work=self._on_work,
+            admit=gate.admit,
+            clock=clock,
+            wait=wait,
+        )
 
     # --- a job in a slot ------------------------------------------------------------------
 
@@ -203,6 +223,9 @@ class Engine:
 
     def _on_work(self) -> None:
         self.kicks.slots()
+
+    def _on_progress(self) -> None:
+        self.kicks.progress()
 
     # --- around it ------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import Any
 from goose.calls import Offer
 from goose.errors import Bury, Control, JobTimeout, Postpone, SignatureMismatch, Skip
 from goose.jobs import Job
-from goose.middleware.base import Execution
+from goose.middleware.base import Execution, Inside
 from goose.retries import Retry
 from goose.worker.clock import Clock
 from goose.worker.deaths import death, tell
@@ -67,7 +67,9 @@ class Executor:
         clock: Clock,
         random: random.Random,
         transactions: Transactions,
+        inside: Inside | None = None,
     ) -> None:
+        self._inside = inside
         self._offer = offer
         self._transactions = transactions
         self._preparer = preparer
@@ -122,7 +124,8 @@ class Executor:
             args, kwargs = work.plan.decode(job.args, job.kwargs)
         else:
             args, kwargs = work.plan.decode(*work.filled)
-        execution = Execution(job, args, kwargs, self.resources, started_mono=started)
+        execution = Execution(job, args, kwargs, self.resources, None, started)
+        execution.inside = self._inside
         work.execution = execution
         if work.interrupted:  # the shutdown came between the choice of a slot and here
             raise Interrupted
@@ -144,18 +147,10 @@ class Executor:
             None,
             "",
             0.0,
-            seconds := self._clock.mono() - work.started_mono,
-            self._latency(work, seconds),
+            self._clock.mono() - work.started_mono,
+            self._clock.wall(),
             work.execution.result if work.job.traits and work.execution else None,
         )
-
-    def _latency(self, work: Work, seconds: float) -> float:
-        """Return the seconds from ready to started, of a run that took *seconds* until now."""
-        ready = work.delivery.ready_at
-        if ready is None:
-            ready = work.job.enqueued_at
-        # Both instants are on the wall, which may have jumped in between.
-        return max(0.0, self._clock.wall() - seconds - ready)
 
     # --- after an error -------------------------------------------------------------------
 
@@ -221,7 +216,7 @@ class Executor:
             tell(self._offer, retry.on_error, "on_error", decision.next, error)
         known = None if steered else error
         seconds = self._clock.mono() - work.started_mono
-        latency = self._latency(work, seconds)
+        ended_at = self._clock.wall()
         if ending is Ending.DEAD:
             return death(
                 self._offer,
@@ -231,7 +226,7 @@ class Executor:
                 decision.reason,
                 known,
                 seconds,
-                latency,
+                ended_at,
             )
         verb = _VERBS[ending]
         envelope = stored(decision.next, decision.delay) if verb is Verb.REQUEUE else None
@@ -245,7 +240,7 @@ class Executor:
             decision.reason,
             decision.delay,
             seconds,
-            latency,
+            ended_at,
         )
 
 

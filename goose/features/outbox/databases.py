@@ -211,7 +211,7 @@ class _Alchemy:
     may_make = False
 
     def __init__(self, url: str) -> None:
-        import sqlalchemy
+        import sqlalchemy.exc
 
         self._url = url
         try:
