@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from goose import stores, values
-from goose.brokers import namespaced
+from goose import values
 from goose.brokers.base import QueueStats, State
 from goose.cli.choosing import checked, common, configured, inspecting, place
 from goose.cli.showing import lasting, print_json, print_table
 from goose.clients import Client
+from goose.errors import GooseError
 from goose.features.activity.reading import QueueActivity, read
+from goose.settings import Settings
 
 STATES = (State.READY, State.RUNNING, State.SCHEDULED, State.DEAD)
 
@@ -27,23 +28,42 @@ STATES = (State.READY, State.RUNNING, State.SCHEDULED, State.DEAD)
 def command(*, stats: bool, period: float, broker: str | None, as_json: bool) -> None:
     """Show every queue that holds a job: jobs by state, and the age of the oldest ready one.
 
-    With --json: queue, ready, running, scheduled, dead, oldest_seconds. What a broker cannot
-    tell is shown as "?", in JSON as null.
+    With --json: queue, ready, running, scheduled, dead, oldest_seconds, circuit. What a broker
+    cannot tell is shown as "?", in JSON as null.
 
     With --stats also runs, retries, deaths, and how long jobs took, for every queue that did
     something in the period. Workers record that if they have activity:// among their metrics.
     """
     with inspecting(broker) as inspection:
         found = inspection.queues()
+    states = circuits(configured(broker))
     if stats:
-        _show_stats(found, _activity(broker, period), as_json=as_json)
+        _show_stats(found, states, _activity(broker, period), as_json=as_json)
         return
     if as_json:
-        print_json([_fields(stats) for stats in found])
+        print_json([_fields(stats) | {"circuit": states.get(stats.queue)} for stats in found])
     elif found:
-        print_table([_row(stats) for stats in found])
+        shown = [{"circuit": states.get(stats.queue, "")} if states else {} for stats in found]
+        print_table([_row(stats) | more for stats, more in zip(found, shown, strict=True)])
     else:
         click.echo(f"no queue of {place(configured(broker))} holds a job", err=True)
+
+
+def circuits(chosen: Settings) -> dict[str, str]:
+    """Return how the circuit of each queue that has one stands, as far as workers have told."""
+    if not chosen.circuit:
+        return {}
+    from goose.worker.circuits import shown  # only those who have some
+
+    try:
+        with Client(settings=chosen) as client:
+            opened = dict(shown(client.store))
+    except GooseError:
+        return {}  # each worker goes by itself, and no command can see it
+    return {
+        queue: f"open, tries one in {lasting(opened[queue])}" if queue in opened else "closed"
+        for queue in chosen.circuit
+    }
 
 
 def _fields(stats: QueueStats) -> dict[str, object]:
@@ -70,18 +90,16 @@ def _shown(count: int | None) -> str:
 
 
 def _activity(broker: str | None, period: float) -> dict[str, QueueActivity]:
-    chosen = configured(broker)
-    with Client(settings=chosen) as client:
-        url = namespaced(chosen.store, chosen.namespace)
-        store = stores.beside(client.broker, url, broker_url=chosen.broker)
-        try:
-            return {activity.queue: activity for activity in read(store, period=period)}
-        finally:
-            store.close()
+    with Client(settings=configured(broker)) as client:
+        return {activity.queue: activity for activity in read(client.store, period=period)}
 
 
 def _show_stats(
-    found: Sequence[QueueStats], activity: Mapping[str, QueueActivity], *, as_json: bool
+    found: Sequence[QueueStats],
+    states: Mapping[str, str],
+    activity: Mapping[str, QueueActivity],
+    *,
+    as_json: bool,
 ) -> None:
     by_name = {stats.queue: stats for stats in found}
     rows = [
@@ -89,7 +107,12 @@ def _show_stats(
         for name in sorted({*by_name, *activity})
     ]
     if as_json:
-        print_json([{**_fields(stats), **_activity_fields(did)} for stats, did in rows])
+        print_json(
+            [
+                {**_fields(stats), "circuit": states.get(stats.queue), **_activity_fields(did)}
+                for stats, did in rows
+            ]
+        )
         return
     if not activity:
         click.echo(

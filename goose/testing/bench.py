@@ -104,7 +104,7 @@ class Bench:
             clock=clock,
             random=chance,
             transactions=Transactions(features[0] if features else None, chance),
-            inside=Inside(self._progress) if self._progress else None,
+            inside=Inside(self._progress, *features) if features and self._progress else None,
         )
 
     def run(self, delivery: Delivery) -> tuple[Run, Outcome]:
