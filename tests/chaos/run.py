@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.chaos import (
     completions,
+    flows,
     postgres_campaign,
     rabbitmq_campaign,
     redis_campaign,
@@ -21,6 +22,7 @@ from tests.chaos import (
     transactions,
     workers,
 )
+from tests.servers.redis import DURABLE, RedisServer
 
 
 def main() -> int:
@@ -36,6 +38,7 @@ def main() -> int:
             "rabbitmq",
             "transactions",
             "completions",
+            "flows",
         ],
     )
     parser.add_argument("--jobs", type=int, help="jobs in all")
@@ -60,6 +63,7 @@ def main() -> int:
             "sentinel": _sentinel,
             "transactions": _transactions,
             "completions": _completions,
+            "flows": _flows,
         }
         return campaigns[chosen.broker](chosen, folder)
 
@@ -135,6 +139,19 @@ def _completions(chosen: argparse.Namespace, folder: Path) -> int:
         )
         print("\n".join(outcome.lines()))
         ok &= outcome.ok
+    return 0 if ok else 1
+
+
+def _flows(chosen: argparse.Namespace, folder: Path) -> int:
+    plan = flows.Plan(kills=chosen.kills, seed=chosen.seed)
+    ok = True
+    with RedisServer(folder / "server", config=DURABLE) as server:
+        for name, url in (("sqlite", f"sqlite:///{folder}/flows.db"), ("redis", server.url)):
+            place = folder / name
+            place.mkdir(exist_ok=True)
+            result = flows.run(url, place, plan, say=lambda text: print(text, flush=True))
+            print("\n".join([f"on {name}", *result.lines()]), flush=True)
+            ok &= result.ok
     return 0 if ok else 1
 
 
