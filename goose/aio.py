@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from goose import clients
+from goose.aio_controls import AsyncControlling
 from goose.brokers.base import Broker
 from goose.calls import Call
 from goose.combining import BATCH, Combiner
@@ -36,7 +37,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client:
+class Client(AsyncControlling):
     """`goose.Client` with verbs to ``await``; usable from any event loop and thread.
 
     Args:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from goose.brokers import name_of
 from goose.brokers.base import Broker, Inspector
 from goose.calls import Call
+from goose.controlling import Controlling
 from goose.errors import Stored as Known
 from goose.errors import Unsupported
 from goose.jobs import Job
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
     from goose.inspecting import Inspection
     from goose.metrics.base import Metrics
     from goose.metrics.enqueuing import Meter
+    from goose.stores.base import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client:
+class Client(Controlling):
     """Puts jobs on one broker, by one set of options. Immutable; any thread may use it.
 
     Args:
@@ -325,8 +327,15 @@ class Client:
         """
         from goose.features.crons import Crons  # not every program's
 
-        store = self._root.link(self._broker).store(self.settings)
-        return Crons(store, lambda job: self.submit([job]))
+        return Crons(self.open_store(), lambda job: self.submit([job]))
+
+    def open_store(self) -> Store:
+        """Return the store that goes with the broker; it is closed with the client.
+
+        Raises:
+            Unsupported: The broker has none, and none is configured.
+        """
+        return self._root.link(self._broker).store(self.settings)
 
     @property
     def broker(self) -> Broker:

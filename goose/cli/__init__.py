@@ -15,12 +15,14 @@ import click
 COMMANDS = {
     "worker": "Run jobs.",
     "demo": "See real jobs run while workers are killed under them.",
-    "jobs": "List, show, retry, delete and prioritise stored jobs.",
+    "jobs": "List, show, retry, delete, cancel and prioritise stored jobs.",
     "dead": "List, show, pop, replay and purge dead jobs.",
     "doctor": "Look whether settings, broker, code and stored jobs fit together.",
     "health": "Say whether a worker is well, from its heartbeat file.",
     "cron": "List, show, pause, resume, run and delete cron entries.",
-    "queues": "Show the queues: counts and the age of the oldest job.",
+    "queues": "Show the queues: counts and the age of the oldest job; pause and resume them.",
+    "workers": "List workers, and change how they work while they do.",
+    "move": "Move jobs to another broker or queue.",
     "migrate": "Make the tables of a database that keeps jobs, or print how.",
 }
 """Name of each command's module, and its one line of help."""

@@ -83,6 +83,7 @@ MEASURES = {
         Measure(base.DEAD, "counter", (*_JOB, "reason"), "Jobs moved to the dead jobs"),
         Measure(base.POSTPONED, "counter", _JOB, "Executions that raised Postpone"),
         Measure(base.SKIPPED, "counter", _JOB, "Executions that raised Skip"),
+        Measure(base.CANCELLED, "counter", _JOB, "Jobs that a worker ended because of a cancel"),
         Measure(base.RECOVERED, "counter", _QUEUE, "Orphans taken over from dead sessions"),
         Measure(base.CRASHED, "counter", _QUEUE, "Executions blamed for their process's death"),
         Measure(base.UNDECODABLE, "counter", _QUEUE, "Bodies buried because they are not jobs"),

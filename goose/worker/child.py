@@ -55,6 +55,7 @@ from goose.worker.control import (
     die_with,
 )
 from goose.worker.embedded import connect_resource
+from goose.worker.follower import follower
 from goose.worker.notes import Notes
 from goose.worker.reload import SourceWatch
 from goose.worker.runner import Runner, RunnerStatistics
@@ -348,6 +349,13 @@ def _build(
             resources=[connect_resource(spec) for spec in bootstrap.resources],
             # After the modules, which may configure a store.
             firing=crons.firing(broker, offer, settings.active(), bootstrap.broker),
+            follower=follower(
+                broker,
+                settings.active(),
+                bootstrap.broker,
+                supervisor=bootstrap.supervisor,
+                logger_name="",
+            ),
             session=Session(bootstrap.session, bootstrap.epoch),
             notes=notes,
             beats=False,

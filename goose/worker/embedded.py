@@ -24,6 +24,7 @@ from goose.middleware.base import Middleware
 from goose.settings import Settings
 from goose.worker import crons
 from goose.worker.config import WorkerConfig
+from goose.worker.follower import follower
 from goose.worker.resources import Resource
 from goose.worker.runner import Runner, RunnerStatistics
 
@@ -123,6 +124,7 @@ class Worker:
                 metrics=[self._backend(spec) for spec in chosen.metrics],
                 resources=[connect_resource(spec) for spec in chosen.resources],
                 firing=crons.firing(broker, self._offer, chosen, chosen.broker),
+                follower=follower(broker, chosen, chosen.broker),
                 # Another each time: how far the epochs of the last one went is not known here.
                 session=Session(str(uuid.uuid4())),
             )

@@ -35,6 +35,7 @@ from goose.worker.report import Report
 from goose.worker.schedule import Gauge, Promoter
 from goose.worker.sessions import Heartbeat, OrphanChecker
 from goose.worker.settle import Settler
+from goose.worker.standing import Standing
 from goose.worker.work import Work
 
 
@@ -49,6 +50,10 @@ class Notes(Protocol):
         """Note that nothing runs in *slot*."""
         ...
 
+    def grow(self, slots: int) -> bool:
+        """Have room for *slots* jobs at once; say whether there is so much."""
+        ...
+
 
 class NoNotes:
     """For a process without a supervisor."""
@@ -58,6 +63,10 @@ class NoNotes:
 
     def ended(self, slot: int) -> None:
         """Do nothing."""
+
+    def grow(self, slots: int) -> bool:
+        """Return True."""
+        return True
 
 
 def _nothing() -> None:
@@ -100,6 +109,7 @@ class Engine:
         self.session = session
         self.kicks = Kicks()
         self.running: set[Work] = set()
+        self.standing = Standing()
         self.report = Report(metrics)
         self.buffer = Buffer(config.concurrency, config.async_slots, on_room=self._on_room)
         preparer = Preparer(offer, config, middleware, clock, random)
@@ -121,6 +131,7 @@ class Engine:
             on_work=self._on_work,
             clock=clock,
             wait=wait,
+            standing=self.standing,
         )
         self.promoter = Promoter(broker)
         self.checker = OrphanChecker(
@@ -133,7 +144,7 @@ class Engine:
             random=random,
         )
         self.gauge = Gauge(broker, config.queues, self.report.metrics)
-        self._notes = notes
+        self.notes = notes
         self._clock = clock
 
     # --- a job in a slot ------------------------------------------------------------------
@@ -155,12 +166,12 @@ class Engine:
         self, work: Work, call: Callable[[Callable[[Execution], Any], Execution], None]
     ) -> None:
         """Run *work* on this thread and hand its outcome to the settler; never raises."""
-        self._notes.started(work.slot, work.job.id, self._hard_deadline(work))
+        self.notes.started(work.slot, work.job.id, self._hard_deadline(work))
         self.finish(work, self.executor.run(work, call))
 
     async def arun(self, work: Work) -> None:
         """Run *work* on this event loop and hand its outcome to the settler; never raises."""
-        self._notes.started(work.slot, work.job.id, self._hard_deadline(work))
+        self.notes.started(work.slot, work.job.id, self._hard_deadline(work))
         self.finish(work, await self.executor.arun(work))
 
     def _hard_deadline(self, work: Work) -> float:
@@ -175,7 +186,7 @@ class Engine:
     def finish(self, work: Work, outcome: Outcome) -> None:
         """Take *work* out of its slot; its outcome goes to the settler."""
         # From here on it is not what ends this process, whatever does.
-        self._notes.ended(work.slot)
+        self.notes.ended(work.slot)
         self.running.discard(work)
         now = self._clock.mono()
         self.buffer.ended(work, now - work.started_mono if work.started_mono else 0.0, now)
@@ -203,6 +214,8 @@ class Engine:
         self.fetcher.forget([outcome.delivery for outcome in batch])
         self.buffer.settled(len(batch), self._clock.mono())
         self.report.settled(batch, lost)
+        if self.standing.marked:
+            self.standing.settled(batch, lost)
         if self.buffer.suspect_waits:
             self.kicks.slots()
 
@@ -227,3 +240,23 @@ class Engine:
         for work in list(self.running):
             if work.execution is not None:
                 work.execution.stop_requested = True
+
+    def sift(self) -> list[Work]:
+        """Lay the standing orders over what is here; return what runs and is now told to end.
+
+        Held jobs of paused queues are given back, those that are marked end at once; a marked
+        one that runs sees ``should_stop``.
+        """
+        held = self.buffer.take_back(self.standing.holds_up)
+        if held:
+            self.settle([self.standing.outcome(work) for work in held])
+        marked = [
+            work
+            for work in list(self.running)
+            if not work.cancelled and self.standing.ends(work.job)
+        ]
+        for work in marked:
+            work.cancelled = True
+            if work.execution is not None:
+                work.execution.stop_requested = True
+        return marked

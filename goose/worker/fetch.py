@@ -17,8 +17,9 @@ from goose.brokers.base import Broker, Delivery, Session, Sessions, Share
 from goose.errors import SessionLost
 from goose.worker.buffer import MAX_UNSETTLED, Buffer
 from goose.worker.clock import Clock
-from goose.worker.outcomes import Ending, Outcome, Verb
+from goose.worker.outcomes import Outcome
 from goose.worker.prepare import Preparer
+from goose.worker.standing import Standing, given_back
 from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
@@ -42,6 +43,7 @@ class Fetcher:
         settle: Takes outcomes of deliveries that cannot be run here.
         on_work: Told that jobs wait for a slot.
         wait: Seconds to block in the broker when there is nothing to do.
+        standing: The orders that hold in this process.
     """
 
     def __init__(
@@ -57,11 +59,14 @@ class Fetcher:
         on_work: Callable[[], None],
         clock: Clock,
         wait: float = 1.0,
+        standing: Standing | None = None,
     ) -> None:
         self._broker = broker
         self._buffer = buffer
         self._preparer = preparer
-        self._queues = tuple(queues)
+        self.queues = tuple(queues)
+        """What it takes from now. Any thread may replace it; `Broker.wake` ends a look at the old."""
+        self._standing = standing or Standing()
         self._session = session
         self._in_touch = in_touch
         self._settle = settle
@@ -98,9 +103,12 @@ class Fetcher:
             if self._buffer.unsettled <= MAX_UNSETTLED:  # else it is the broker that holds up all
                 self.contact_mono = now
             return ASK_AGAIN
-        session = self._session()
+        session, queues = self._session(), self.queues
+        if not queues:  # all are paused; whoever gives one back kicks
+            self.contact_mono = now
+            return ASK_AGAIN
         try:
-            deliveries = self._broker.dequeue(session, self._queues, limit=room, wait=self._wait)
+            deliveries = self._broker.dequeue(session, queues, limit=room, wait=self._wait)
         except SessionLost:
             raise  # it took nothing
         except Exception:  # also a defect of the broker, which may have struck after it lent
@@ -121,6 +129,9 @@ class Fetcher:
         if session is not self._session():
             return 0.0  # lost while we waited: others have these jobs by now
         self._known.update([delivery.receipt for delivery in deliveries])
+        if self._standing:
+            works, ended = self._standing.sift(works)
+            outcomes += ended
         outcomes += [given_back(work) for work in self._buffer.put(works)]
         if outcomes:
             self._settle(outcomes)
@@ -149,8 +160,3 @@ class Fetcher:
                 logger.warning("gave back %d jobs whose loan was never heard of", len(unseen))
         self._doubts -= 1
         self._compare_at = now + COMPARE_AGAIN
-
-
-def given_back(work: Work) -> Outcome:
-    """Return the outcome of a job that was held and not started: others may have it at once."""
-    return Outcome(Ending.RELEASED, Verb.RELEASE, work.delivery, None, work.job)

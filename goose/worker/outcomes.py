@@ -48,6 +48,8 @@ class Ending(StrEnum):
     DEFERRED = "deferred"
     DEAD = "dead"
     UNDECODABLE = "undecodable"
+    CANCELLED = "cancelled"
+    """Ended on somebody's order, before or while it ran."""
     RELEASED = "released"
     RECOVERED = "recovered"
     """Not run: its last process died, and a witness says that it had been started there."""

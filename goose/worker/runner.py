@@ -15,6 +15,7 @@ gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
 cron        `Firing.step`, if there is a store for cron entries
+orders      `Follower.step`, if there is a store for orders
 slot N      sync jobs, one at a time
 async       the event loop of async jobs
 ==========  =====================================================================
@@ -32,7 +33,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from goose.brokers.base import Broker, Inspector, Session, Sessions, State
+from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
 from goose.errors import BrokerError, SessionLost, Unsupported
 from goose.features.crons.firing import Firing
@@ -41,15 +42,16 @@ from goose.metrics.detached import Detached, detached
 from goose.middleware import Middleware, refuse_async
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
+from goose.worker.crew import Crew
+from goose.worker.emptiness import is_empty
 from goose.worker.engine import Engine, NoNotes, Notes
-from goose.worker.execution import Interrupted
-from goose.worker.fetch import given_back
+from goose.worker.follower import Follower, open_queues
 from goose.worker.gauges import WorkerGauges
 from goose.worker.loops import Loop, Step
 from goose.worker.outcomes import Ending
 from goose.worker.resources import OpenResources, Resource
 from goose.worker.schedule import MEASURE_EVERY
-from goose.worker.slots import AsyncSlots, Parking, Slot
+from goose.worker.standing import Standing, given_back
 from goose.worker.watch import Watch
 
 logger = logging.getLogger("goose.worker")
@@ -96,6 +98,7 @@ class Runner:
         session: Under which jobs are taken; opened by `start`, or by a supervisor.
         notes: Where running jobs are noted for a supervisor, if there is one.
         firing: Fires cron entries; closed by `stop`.
+        follower: Follows the orders of operators; closed by `stop`.
         beats: Whether this process opens the session and sends its own heartbeats; False
             under a supervisor, which then also ends the session.
         on_tick: Called with the monotonic time about every 0.1 s while the process makes progress.
@@ -121,6 +124,7 @@ class Runner:
         session: Session,
         notes: Notes | None = None,
         firing: Firing | None = None,
+        follower: Follower | None = None,
         beats: bool = True,
         on_tick: Callable[[float], None] = lambda _: None,
         on_session_lost: Callable[[], None] = lambda: None,
@@ -140,16 +144,15 @@ class Runner:
         clock = clock or SystemClock()
         chance = random.Random()
         self._broker = broker
-        self._config = config
         self._clock = clock
         self._beats = beats and isinstance(broker, Sessions)
         self._on_session_lost = on_session_lost
         self._on_death = on_death
         self._dead = threading.Event()
         self._firing = firing
+        self._follower = follower
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
-        self._parking = Parking()
         self._detached = [detached(backend) for backend in metrics]
         self._engine = engine = Engine(
             broker,
@@ -163,32 +166,15 @@ class Runner:
             clock=clock,
             random=chance,
         )
-        self._async = AsyncSlots(
-            take=engine.take_async,
-            run=engine.arun,
-            first=config.concurrency,
-            count=config.async_slots,
-            on_death=self._died,
-        )
-        self._slots = [
-            Slot(
-                number,
-                take=engine.take,
-                more=self._more,
-                run=engine.run,
-                parking=self._parking,
-                on_death=self._died,
-            )
-            for number in range(config.concurrency)
-        ]
+        self._crew = Crew(engine, self._died)
         self._watch = watch = Watch(
-            self._slots,
+            lambda: self._crew.slots,
             engine.buffer,
             slow_after=config.slow_after,
             settle=engine.settle,
             tick=on_tick,
             clock=clock,
-            async_slots=self._async,
+            async_slots=self._crew.asynchronous,
         )
         steps: dict[str, Step] = {
             "fetch": self._fetch,
@@ -201,11 +187,13 @@ class Runner:
             steps["heartbeat"] = engine.heartbeat.step
         if firing is not None:
             steps["cron"] = firing.step
+        if follower is not None:
+            steps["orders"] = follower.step
+            follower.follow(self)
         if gauges is not None:
-            steps["gauges"] = WorkerGauges(engine.buffer, config, gauges, every=1.0).step
+            steps["gauges"] = WorkerGauges(engine, gauges, every=1.0).step
         elif engine.report.metrics:
-            own = WorkerGauges(engine.buffer, config, engine.report.metrics, every=MEASURE_EVERY)
-            steps["gauges"] = own.step
+            steps["gauges"] = WorkerGauges(engine, engine.report.metrics, every=MEASURE_EVERY).step
             steps["queues"] = engine.gauge.step
         self._loops = {
             name: Loop(
@@ -221,7 +209,7 @@ class Runner:
         }
         engine.kicks.fetch = self._loops["fetch"].kick
         engine.kicks.settle = self._loops["settle"].kick
-        engine.kicks.slots = self._wake_slots
+        engine.kicks.slots = self._crew.wake
 
     # --- life -----------------------------------------------------------------------------
 
@@ -233,7 +221,7 @@ class Runner:
             ConfigError: A resource is not a context manager.
             Exception: What a resource raised when it was entered.
         """
-        loop = self._async.start()
+        loop = self._crew.start_loop()
         resources = OpenResources(self._resource_specs, loop)
         try:
             resources.open()
@@ -241,14 +229,22 @@ class Runner:
                 self._engine.heartbeat.begin(self._clock.mono())
         except BaseException:
             resources.close()
-            self._async.close()
+            self._crew.close()
             raise
         self._resources = resources
         self._engine.executor.resources = resources.values
-        for slot in self._slots:
-            slot.thread.start()
+        self._hear_orders()
+        self._crew.start()
         for thread in self._loops.values():
             thread.start()
+
+    def _hear_orders(self) -> None:
+        """Have the orders done that hold already, before the first job is taken."""
+        if self._follower is not None:
+            try:
+                self._follower.step(self._clock.mono())
+            except BrokerError as error:
+                logger.warning("no orders can be read yet: %s", error)
 
     def stop(self, grace: float) -> bool:
         """Take nothing more, give back what was not started, wait for the rest, then end.
@@ -287,25 +283,23 @@ class Runner:
     def _interrupt(self) -> None:
         engine = self._engine
         logger.warning("interrupting %d jobs that outlived the grace", engine.buffer.running)
-        for work in list(engine.running):
-            work.interrupted = True
-        for slot in self._slots:
-            work_now = slot.work
-            if work_now is not None:
-                slot.interrupt(work_now, Interrupted)
-        self._async.interrupt()
+        self._crew.interrupt()
 
     def _end(self) -> bool:
         done = self._engine.buffer.running == 0
         for loop in self._loops.values():
             loop.stop()
-        self._parking.close()
+        self._crew.park()
         if self._firing is not None:
             # Not under its feet; if the store hangs, its call fails as it would anyway.
             self._loops["cron"].join(0.2)
             self._firing.close()
+        if self._follower is not None:
+            self._loops["orders"].join(0.2)
         # On threads of their own: a resource or a broker that hangs must not hold up the end.
         last = [threading.Thread(target=self._end_session, daemon=True)]
+        if self._follower is not None:
+            last.append(threading.Thread(target=self._follower.close, daemon=True))
         if done and self._resources is not None:
             last.append(threading.Thread(target=self._close_resources, daemon=True))
         deadline = self._clock.mono() + FAREWELL_SECONDS
@@ -318,7 +312,7 @@ class Runner:
             thread.start()
         for thread in last:
             thread.join(max(0.0, deadline - self._clock.mono()))
-        self._async.close(max(0.1, deadline - self._clock.mono()))
+        self._crew.close(max(0.1, deadline - self._clock.mono()))
         return done
 
     def _end_session(self) -> None:
@@ -349,6 +343,38 @@ class Runner:
             loop.stop()
         self._on_death(error)
 
+    # --- orders ---------------------------------------------------------------------------
+
+    @property
+    def config(self) -> WorkerConfig:
+        """How it works now."""
+        return self._engine.config
+
+    @property
+    def standing(self) -> Standing:
+        """The orders that hold here."""
+        return self._engine.standing
+
+    @property
+    def running(self) -> int:
+        """Jobs in its slots."""
+        return self._engine.buffer.running
+
+    def work_by(self, config: WorkerConfig, paused: frozenset[str]) -> None:
+        """Work so from now on, but take nothing from *paused* queues; for one thread."""
+        engine = self._engine
+        self._crew.resize(config)
+        engine.config = config
+        engine.fetcher.queues = open_queues(config, paused)
+        self._broker.wake()
+        self._loops["fetch"].kick()
+        self._crew.wake()
+
+    def sift(self) -> None:
+        """Lay the standing orders over what is here; async functions that are to end are cancelled."""
+        for work in self._engine.sift():
+            self._crew.cancel(work)
+
     # --- the wires ------------------------------------------------------------------------
 
     def _fetch(self, now: float) -> float:
@@ -360,19 +386,6 @@ class Runner:
             else:
                 self._on_session_lost()
             raise
-
-    def _wake_slots(self) -> None:
-        buffer = self._engine.buffer
-        if buffer.waiting(is_async=False):
-            self._parking.unpark()
-            # The slot needs the interpreter's lock, which this thread would keep while it asks the
-            # broker for more: half of what a job waits for after it has come to an idle worker.
-            time.sleep(0)
-        if buffer.waiting(is_async=True):
-            self._async.call()
-
-    def _more(self) -> bool:
-        return self._engine.buffer.waiting(is_async=False) > 0
 
     def dump(self) -> None:
         """Log every running job with its stack; from any thread."""
@@ -400,14 +413,6 @@ class Runner:
             lost_settles=report.lost,
         )
 
-    def _sees_running(self, queue: str) -> bool:
-        assert isinstance(self._broker, Inspector)
-        try:
-            self._broker.count(State.RUNNING, queue)
-        except Unsupported:
-            return False
-        return True
-
     def is_empty(self) -> bool:
         """Say whether nothing is ready or running in this worker's queues, here or elsewhere.
 
@@ -417,25 +422,4 @@ class Runner:
         Raises:
             BrokerError: The broker could not say.
         """
-        if not self._engine.buffer.idle:
-            return False
-        if not isinstance(self._broker, Inspector):
-            return self._engine.fetcher.found_nothing
-        # The broker's word alone decides: what a fetch has just been lent is running there.
-        # The counts are quick to say no; a job that moves from running to ready between them,
-        # for a retry at once, is only seen for certain in the listing of one moment.
-        queues = [share.queue for share in self._config.queues]
-        states: tuple[State, ...] = (State.READY, State.RUNNING)
-        if not self._sees_running(queues[0]):
-            # Then this process answers for itself, and others for themselves.
-            if not self._engine.fetcher.found_nothing:
-                return False
-            states = (State.READY,)
-        if any(self._broker.count(state, queue) for state in states for queue in queues):
-            return False
-        return not any(
-            stats.counts[state]
-            for stats in self._broker.queues()
-            for state in states
-            if stats.queue in queues
-        )
+        return is_empty(self._broker, self._engine)

@@ -24,6 +24,7 @@ class Work:
     """One prepared delivery, on its way from the buffer through a slot to its outcome."""
 
     __slots__ = (
+        "cancelled",
         "delivery",
         "doing",
         "execution",
@@ -45,5 +46,6 @@ class Work:
         self.slot = -1
         self.execution: Execution | None = None
         self.interrupted = False
+        self.cancelled = False
         self.reported_slow = False
         self.doing = ""

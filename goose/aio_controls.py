@@ -1,0 +1,108 @@
+"""`goose.controlling` for asyncio code: the same verbs to ``await``, which run on a thread.
+
+They are few and rare, and none of them is worth a second implementation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from goose.brokers.base import Broker
+from goose.calls import Call
+from goose.controlling import Controlling
+from goose.jobs import Job
+
+if TYPE_CHECKING:
+    from goose.cancelling import Cancelled
+    from goose.features.controls import WorkerRecord
+    from goose.inspecting import StoredJob
+    from goose.moving import Moved
+
+
+class AsyncControlling:
+    """`Controlling` with verbs to ``await``. Any event loop may use it."""
+
+    _client: Controlling
+
+    async def pause(self, *queues: str) -> None:
+        """Have nothing taken from *queues*, as `Controlling.pause`."""
+        await asyncio.to_thread(self._client.pause, *queues)
+
+    async def resume(self, *queues: str) -> None:
+        """Have jobs taken from *queues* again, as `Controlling.resume`."""
+        await asyncio.to_thread(self._client.resume, *queues)
+
+    async def cancel(self, *jobs: Job[Any] | StoredJob | str) -> dict[str, Cancelled]:
+        """End jobs wherever they are, as `Controlling.cancel`."""
+        return await asyncio.to_thread(self._client.cancel, *jobs)
+
+    async def cancel_all(
+        self,
+        queue: str | None = None,
+        *,
+        fn: Callable[..., Any] | str | None = None,
+        call: Call[Any] | None = None,
+        where: Callable[[Job[Any]], bool] | None = None,
+        older_than: float | timedelta = 0.0,
+    ) -> dict[str, Cancelled]:
+        """End every queued or running job that fits, as `Controlling.cancel_all`."""
+        return await asyncio.to_thread(
+            lambda: self._client.cancel_all(
+                queue, fn=fn, call=call, where=where, older_than=older_than
+            )
+        )
+
+    async def move(
+        self, target: str | Broker | None = None, *, queue: str, to_queue: str | None = None
+    ) -> Moved:
+        """Move the jobs of *queue*, as `Controlling.move`."""
+        return await asyncio.to_thread(
+            lambda: self._client.move(target, queue=queue, to_queue=to_queue)
+        )
+
+    @property
+    def controls(self) -> AsyncControls:
+        """Gives orders to workers, as `Controlling.controls`."""
+        return AsyncControls(self._client)
+
+
+class AsyncControls:
+    """`goose.features.controls.Controls` with verbs to ``await``, which run on a thread."""
+
+    def __init__(self, client: Controlling) -> None:
+        self._client = client
+
+    async def paused(self) -> dict[str, float]:
+        """Return the queues that are paused, and since when, as `Controls.paused`."""
+        return await asyncio.to_thread(lambda: self._client.controls.paused())
+
+    async def workers(self) -> list[WorkerRecord]:
+        """Return every worker process at work, as `Controls.workers`."""
+        return await asyncio.to_thread(lambda: self._client.controls.workers())
+
+    async def set(
+        self,
+        workers: str = "*",
+        *,
+        concurrency: int | None = None,
+        async_concurrency: int | None = None,
+        queues: str | Iterable[str] | Mapping[str, int] | None = None,
+        log_level: str | None = None,
+    ) -> None:
+        """Have workers work differently, as `Controls.set`."""
+        await asyncio.to_thread(
+            lambda: self._client.controls.set(
+                workers,
+                concurrency=concurrency,
+                async_concurrency=async_concurrency,
+                queues=queues,
+                log_level=log_level,
+            )
+        )
+
+    async def reset(self, workers: str | None = None) -> None:
+        """Have workers work as they were started, as `Controls.reset`."""
+        await asyncio.to_thread(lambda: self._client.controls.reset(workers))
