@@ -17,7 +17,7 @@ from goose.jobs import Job
 
 if TYPE_CHECKING:
     from goose.cancelling import Cancelled
-    from goose.features.controls import WorkerRecord
+    from goose.features.controls import Controls, WorkerRecord
     from goose.inspecting import StoredJob
     from goose.moving import Moved
 
@@ -77,11 +77,11 @@ class AsyncControls:
 
     async def paused(self) -> dict[str, float]:
         """Return the queues that are paused, and since when, as `Controls.paused`."""
-        return await asyncio.to_thread(lambda: self._client.controls.paused())
+        return await asyncio.to_thread(lambda: self._controls().paused())
 
     async def workers(self) -> list[WorkerRecord]:
         """Return every worker process at work, as `Controls.workers`."""
-        return await asyncio.to_thread(lambda: self._client.controls.workers())
+        return await asyncio.to_thread(lambda: self._controls().workers())
 
     async def set(
         self,
@@ -94,7 +94,7 @@ class AsyncControls:
     ) -> None:
         """Have workers work differently, as `Controls.set`."""
         await asyncio.to_thread(
-            lambda: self._client.controls.set(
+            lambda: self._controls().set(
                 workers,
                 concurrency=concurrency,
                 async_concurrency=async_concurrency,
@@ -105,4 +105,7 @@ class AsyncControls:
 
     async def reset(self, workers: str | None = None) -> None:
         """Have workers work as they were started, as `Controls.reset`."""
-        await asyncio.to_thread(lambda: self._client.controls.reset(workers))
+        await asyncio.to_thread(lambda: self._controls().reset(workers))
+
+    def _controls(self) -> Controls:
+        return self._client.controls

@@ -127,8 +127,9 @@ class Mover:
             BrokerError: A broker failed. Nothing is lost; run it again.
         """
         try:
-            for self._moved in self._rounds():
-                on_progress(self._moved)
+            for moved in self._rounds():
+                self._moved = moved
+                on_progress(moved)
         finally:
             if self._owned:
                 self._target.close()

@@ -27,6 +27,16 @@ class Power(Exception):
     """Ends a move where it stands."""
 
 
+class Hand:
+    """A clock that is turned by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Cut:
     """A broker or store whose every call may be the last: before it, or after it."""
 
@@ -85,8 +95,8 @@ def ending_at(client: Client, at: int, target: Any, *, after: bool, to_queue: st
 def test_an_interruption_anywhere_loses_nothing(after: bool) -> None:
     """Between brokers: whichever call is the last one, the next move finishes it, each job once."""
     for at in itertools.count(1):
-        now = [1_000_000.0]
-        source, target = MemoryBroker(clock=lambda: now[0]), MemoryBroker(clock=lambda: now[0])
+        clock = Hand()
+        source, target = MemoryBroker(clock=clock), MemoryBroker(clock=clock)
         client = Client(source, settings=Settings())
         ids = filled(client)
         whole = ending_at(client, at, target, after=after, to_queue=None)
@@ -95,7 +105,7 @@ def test_an_interruption_anywhere_loses_nothing(after: bool) -> None:
         assert [] == where(source)
         assert Counter(ids) == Counter(where(target))
         # What was hidden when the power went is shown by its time, and was never early.
-        now[0] += 601
+        clock.now += 601
         target.promote_due(limit=100)
         assert 4 == target.count(State.READY, "old")
         if whole:
@@ -107,13 +117,13 @@ def test_an_interruption_anywhere_loses_nothing(after: bool) -> None:
 def test_an_interruption_within_one_broker_loses_nothing(after: bool) -> None:
     """Between queues: what was lent comes back, what was in the journal is scheduled."""
     for at in itertools.count(1):
-        now = [1_000_000.0]
-        broker = MemoryBroker(clock=lambda: now[0])
+        clock = Hand()
+        broker = MemoryBroker(clock=clock)
         client = Client(broker, settings=Settings())
         ids = filled(client)
         whole = ending_at(client, at, None, after=after, to_queue="new")
         # Loans of the mover that stopped are orphans, which any worker gives back.
-        now[0] += TTL + 1
+        clock.now += TTL + 1
         helper = Session("helper")
         broker.open(helper, ttl=100)
         broker.release(broker.recover(helper, limit=100))
@@ -146,20 +156,20 @@ def test_bodies_name_their_new_queue_and_keep_their_instant() -> None:
 
 def test_a_job_that_is_due_soon_is_waited_for() -> None:
     """What might come due on both sides is moved when it is ready."""
-    now = [1_000_000.0]
-    source, target = MemoryBroker(clock=lambda: now[0]), MemoryBroker(clock=lambda: now[0])
+    clock = Hand()
+    source, target = MemoryBroker(clock=clock), MemoryBroker(clock=clock)
     client = Client(source, settings=Settings())
     client.using(queue="old").enqueue_in(2, note, "soon")
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        now[0] += seconds
+        clock.now += seconds
         source.promote_due(limit=10)
 
     mover = Mover(
         source, target, queue="old", to_queue=None, store=client.open_store,
-        clock=lambda: now[0], sleep=sleep,
+        clock=clock, sleep=sleep,
     )  # fmt: skip
 
     assert 1 == mover.run().ready
