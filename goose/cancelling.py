@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 from goose.brokers.base import State
 from goose.errors import Unsupported
 from goose.features.controls import Controls
-from goose.inspecting import PAGE, Inspection
+from goose.inspecting import PAGE, Inspection, StoredJob
 
 Cancelled: TypeAlias = Literal["removed", "stopping", "asked", "dead", "not_found"]
 """What became of a job that was to be cancelled.
@@ -91,43 +91,39 @@ class Canceller:
         left = list(ids)
         if self._inspection is not None:
             for _ in range(LOOKS):
-                removed = {*self._delete(left, State.SCHEDULED), *self._delete(left, State.READY)}
-                results.update(dict.fromkeys(removed, "removed"))
-                left = [id_ for id_ in left if id_ not in removed]
-                left = [id_ for id_ in left if not self._settled(id_, results, marks)]
+                queued = self._queued(left, results, marks)
+                for state in (State.SCHEDULED, State.READY):
+                    removed = self._inspection.remove(
+                        queued[state], state=state, ending="cancelled"
+                    )
+                    results.update(dict.fromkeys(removed, "removed"))
+                left = [id_ for id_ in left if id_ not in results]
                 if not left:
                     return
         results.update(dict.fromkeys(left, "asked"))
         marks.update(dict.fromkeys(left))
 
-    def _settled(
-        self, id_: str, results: dict[str, Cancelled], marks: dict[str, float | None]
-    ) -> bool:
-        """Say what becomes of a job that could not be deleted; False if it is to be tried again."""
+    def _queued(
+        self, ids: Sequence[str], results: dict[str, Cancelled], marks: dict[str, float | None]
+    ) -> dict[State, list[StoredJob]]:
+        """Return those of *ids* that can be deleted, by state, and say what becomes of the others."""
         assert self._inspection is not None
-        stored = self._inspection.get(id_)
-        if stored is None:
-            hidden = not self._can_see_running()
-            results[id_] = "asked" if hidden else "not_found"
-            if hidden:
-                marks[id_] = None
-        elif stored.state is State.RUNNING:
-            results[id_] = "stopping"
-            marks[id_] = None if stored.job is None else stored.job.enqueued_at
-        elif stored.state is State.DEAD:
-            results[id_] = "dead"
-        else:
-            return False
-        return True
-
-    def _delete(self, ids: Sequence[str], state: State) -> Sequence[str]:
-        assert self._inspection is not None
-        if not ids:
-            return []
-        try:
-            return self._inspection.delete(ids, state=state)
-        except Unsupported:  # it does not show jobs in that state
-            return []
+        queued: dict[State, list[StoredJob]] = {State.SCHEDULED: [], State.READY: []}
+        for id_ in ids:
+            stored = self._inspection.get(id_)
+            if stored is None:
+                hidden = not self._can_see_running()
+                results[id_] = "asked" if hidden else "not_found"
+                if hidden:
+                    marks[id_] = None
+            elif stored.state is State.RUNNING:
+                results[id_] = "stopping"
+                marks[id_] = None if stored.job is None else stored.job.enqueued_at
+            elif stored.state is State.DEAD:
+                results[id_] = "dead"
+            else:
+                queued[stored.state].append(stored)
+        return queued
 
     def _can_see_running(self) -> bool:
         if self._sees_running is None:

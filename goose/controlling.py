@@ -38,9 +38,10 @@ class Controlling(ABC):
     def inspector(self) -> Inspection:
         """Looks at stored jobs."""
 
+    @property
     @abstractmethod
-    def open_store(self) -> Store:
-        """Return the store that goes with the broker."""
+    def store(self) -> Store:
+        """The store that goes with the broker."""
 
     @property
     def controls(self) -> Controls:
@@ -51,7 +52,7 @@ class Controlling(ABC):
         """
         from goose.features.controls import Controls  # operators' needs are not every program's
 
-        return Controls(self.open_store())
+        return Controls(self.store)
 
     def pause(self, *queues: str) -> None:
         """Have nothing taken from *queues* until `resume`, by any worker, within a second.
@@ -141,7 +142,7 @@ class Controlling(ABC):
         """
         from goose.moving import Mover
 
-        mover = Mover(self.broker, target, queue=queue, to_queue=to_queue, store=self.open_store)
+        mover = Mover(self.broker, target, queue=queue, to_queue=to_queue, store=lambda: self.store)
         return mover.run(on_progress)
 
     def _canceller(self) -> Canceller:

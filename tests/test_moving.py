@@ -82,7 +82,7 @@ def ending_at(client: Client, at: int, target: Any, *, after: bool, to_queue: st
     calls = [0]
     source: Any = Cut(client.broker, calls, at, after=after)
     aim: Any = None if target is None else Cut(target, calls, at, after=after)
-    store: Any = Cut(client.open_store(), calls, at, after=after)
+    store: Any = Cut(client.store, calls, at, after=after)
     try:
         mover = Mover(source, aim, queue="old", to_queue=to_queue, store=lambda: store)
         mover.run()
@@ -168,7 +168,7 @@ def test_a_job_that_is_due_soon_is_waited_for() -> None:
         source.promote_due(limit=10)
 
     mover = Mover(
-        source, target, queue="old", to_queue=None, store=client.open_store,
+        source, target, queue="old", to_queue=None, store=lambda: client.store,
         clock=clock, sleep=sleep,
     )  # fmt: skip
 

@@ -35,7 +35,7 @@ def list_(*, broker: str | None, as_json: bool) -> None:
     """List the worker processes at work. One that was killed stays for half a minute."""
     with controlling(broker) as client:
         found = client.controls.workers()
-        now = client.open_store().now()
+        now = client.store.now()
     if as_json:
         print_json([_fields(record) for record in found])
     elif found:

@@ -54,7 +54,7 @@ from goose.worker.control import (
     Stopped,
     die_with,
 )
-from goose.worker.embedded import connect_resource
+from goose.worker.embedded import connect_resource, store_of
 from goose.worker.follower import follower
 from goose.worker.notes import Notes
 from goose.worker.reload import SourceWatch
@@ -339,6 +339,9 @@ def _build(
         guarded = [detached(backend) for backend in backends]
         pairs = zip(specs, backends, strict=True)
         made = [backend for spec, backend in pairs if metrics.is_made_for(spec, backend)]
+        # After the modules, which may configure a store.
+        chosen = settings.active()
+        store = store_of(chosen, broker, bootstrap.broker)
         runner = Runner(
             broker,
             offer,
@@ -347,15 +350,9 @@ def _build(
             metrics=[*guarded, numbers.gathered] if bootstrap.hand_over else guarded,
             gauges=numbers.gathered if bootstrap.metrics or bootstrap.hand_over else None,
             resources=[connect_resource(spec) for spec in bootstrap.resources],
-            # After the modules, which may configure a store.
-            firing=crons.firing(broker, offer, settings.active(), bootstrap.broker),
-            follower=follower(
-                broker,
-                settings.active(),
-                bootstrap.broker,
-                supervisor=bootstrap.supervisor,
-                logger_name="",
-            ),
+            firing=crons.firing(broker, offer, chosen, store),
+            store=store,
+            follower=follower(store, supervisor=bootstrap.supervisor, logger_name=""),
             session=Session(bootstrap.session, bootstrap.epoch),
             notes=notes,
             beats=False,

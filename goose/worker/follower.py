@@ -18,16 +18,14 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from goose import stores
-from goose.brokers import namespaced
-from goose.brokers.base import Broker, Share
+from goose.brokers.base import Share
 from goose.errors import BrokerError, Unsupported
 from goose.features.controls import roll
 from goose.features.controls.book import Controls, read
 from goose.features.controls.knobs import shares
 from goose.features.controls.orders import Orders, parse
 from goose.features.controls.roll import WorkerRecord
-from goose.settings import Settings
+from goose.stores import OnDemand
 from goose.stores.base import Delete, Put, Store
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
@@ -67,10 +65,10 @@ class Followed(Protocol):
 
 
 class Follower:
-    """Follows. `step` is called by one thread; `close` once that is over.
+    """Follows. `step` is called by one thread; `leave` once that is over.
 
     Args:
-        store: Where orders are; closed by `close`.
+        store: Where orders are; shared, and closed by whoever opened it.
         version: Of this program.
         name: What orders call this worker.
         log_level: What this process logs by, if nobody orders another.
@@ -134,13 +132,12 @@ class Follower:
             self._record_due = now + roll.EVERY
         return EVERY
 
-    def close(self) -> None:
-        """Take this process's record back, as far as the store allows, and close the store."""
+    def leave(self) -> None:
+        """Take this process's record back, as far as the store allows."""
         try:
             self._store.apply([Delete(roll.PREFIX + self._id)])
         except BrokerError as error:
             logger.debug("the record of this worker is left to expire: %s", error)
-        self._store.close()
 
     # --- obeying -------------------------------------------------------------------------
 
@@ -183,19 +180,12 @@ class Follower:
 
 
 def follower(
-    broker: Broker,
-    chosen: Settings,
-    broker_url: object,
-    *,
-    supervisor: int | None = None,
-    logger_name: str = "goose",
+    store: OnDemand, *, supervisor: int | None = None, logger_name: str = "goose"
 ) -> Follower | None:
     """Return what follows orders in this process; None where there is no store for them.
 
     Args:
-        broker: Whose store it is, if *chosen* names none.
-        chosen: Says which store.
-        broker_url: How *broker* was named, if by a URL.
+        store: Of this process.
         supervisor: The process id of the supervisor, if there is one.
         logger_name: The logger whose level orders change; empty is the root.
 
@@ -203,13 +193,12 @@ def follower(
         ConfigError: The store's URL is wrong.
     """
     try:
-        url = namespaced(chosen.store, chosen.namespace)
-        store = stores.beside(broker, url, broker_url=broker_url)
+        opened = store.open()
     except Unsupported:
         return None
     target = logging.getLogger(logger_name)
     return Follower(
-        store,
+        opened,
         version=version(),
         name=worker_name(os.getpid() if supervisor is None else supervisor),
         log_level=logging.getLevelName(target.getEffectiveLevel()).lower(),

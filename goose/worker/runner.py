@@ -37,9 +37,11 @@ from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
 from goose.errors import BrokerError, SessionLost, Unsupported
 from goose.features.crons.firing import Firing
+from goose.features.traits import Traits
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
 from goose.middleware import Middleware, refuse_async
+from goose.stores import OnDemand
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
 from goose.worker.crew import Crew
@@ -97,8 +99,9 @@ class Runner:
         resources: Opened once for all jobs.
         session: Under which jobs are taken; opened by `start`, or by a supervisor.
         notes: Where running jobs are noted for a supervisor, if there is one.
-        firing: Fires cron entries; closed by `stop`.
-        follower: Follows the orders of operators; closed by `stop`.
+        firing: Fires cron entries.
+        follower: Follows the orders of operators.
+        store: What features remember in, the broker's own if left out; closed by `stop`.
         beats: Whether this process opens the session and sends its own heartbeats; False
             under a supervisor, which then also ends the session.
         on_tick: Called with the monotonic time about every 0.1 s while the process makes progress.
@@ -125,6 +128,7 @@ class Runner:
         notes: Notes | None = None,
         firing: Firing | None = None,
         follower: Follower | None = None,
+        store: OnDemand | None = None,
         beats: bool = True,
         on_tick: Callable[[float], None] = lambda _: None,
         on_session_lost: Callable[[], None] = lambda: None,
@@ -149,8 +153,8 @@ class Runner:
         self._on_session_lost = on_session_lost
         self._on_death = on_death
         self._dead = threading.Event()
-        self._firing = firing
         self._follower = follower
+        self._store = store or OnDemand(broker)
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
         self._detached = [detached(backend) for backend in metrics]
@@ -165,6 +169,7 @@ class Runner:
             notes=notes or NoNotes(),
             clock=clock,
             random=chance,
+            traits=Traits(broker, self._store.open),
         )
         self._crew = Crew(engine, self._died)
         self._watch = watch = Watch(
@@ -290,16 +295,14 @@ class Runner:
         for loop in self._loops.values():
             loop.stop()
         self._crew.park()
-        if self._firing is not None:
-            # Not under its feet; if the store hangs, its call fails as it would anyway.
-            self._loops["cron"].join(0.2)
-            self._firing.close()
-        if self._follower is not None:
-            self._loops["orders"].join(0.2)
+        for name in {"cron", "orders", "settle"} & set(self._loops):
+            # Not under their feet; if the store hangs, their calls fail as they would anyway.
+            self._loops[name].join(0.2)
         # On threads of their own: a resource or a broker that hangs must not hold up the end.
-        last = [threading.Thread(target=self._end_session, daemon=True)]
-        if self._follower is not None:
-            last.append(threading.Thread(target=self._follower.close, daemon=True))
+        last = [
+            threading.Thread(target=self._end_session, daemon=True),
+            threading.Thread(target=self._leave_store, daemon=True),
+        ]
         if done and self._resources is not None:
             last.append(threading.Thread(target=self._close_resources, daemon=True))
         deadline = self._clock.mono() + FAREWELL_SECONDS
@@ -321,6 +324,11 @@ class Runner:
                 self._broker.end(self._engine.session)
             except BrokerError as error:
                 logger.warning("the session could not be ended (%s); it will expire", error)
+
+    def _leave_store(self) -> None:
+        if self._follower is not None:
+            self._follower.leave()
+        self._store.close()
 
     def _close_resources(self) -> None:
         assert self._resources is not None

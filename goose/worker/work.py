@@ -28,6 +28,7 @@ class Work:
         "delivery",
         "doing",
         "execution",
+        "filled",
         "held_mono",
         "interrupted",
         "job",
@@ -45,6 +46,7 @@ class Work:
         self.started_mono = 0.0
         self.slot = -1
         self.execution: Execution | None = None
+        self.filled: tuple[tuple[JSON, ...], Mapping[str, JSON]] | None = None
         self.interrupted = False
         self.cancelled = False
         self.reported_slow = False
