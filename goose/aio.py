@@ -24,7 +24,7 @@ from goose.calls import Call
 from goose.combining import BATCH, Combiner
 from goose.errors import EnqueueError, Stored
 from goose.features.asking import Claimed
-from goose.jobs import Envelope, Job
+from goose.jobs import Envelope, Job, Status
 from goose.metrics.base import Metrics
 from goose.options import Bound
 from goose.sealing import BeforeEnqueue, Sealed, delay_of, instant_of, item_arguments
@@ -33,6 +33,7 @@ from goose.settings import Settings
 
 if TYPE_CHECKING:
     from goose.features.crons import CatchUp, Cron, Crons
+    from goose.features.results import Progress
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -206,6 +207,23 @@ class Client(AsyncControlling):
         make: Callable[..., Cron] = self._client.cron
         return await asyncio.to_thread(make, name, expression, fn, *args, **kwargs)
 
+    async def result(
+        self,
+        job: Job[R] | str,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - as its sync twin
+        /,
+    ) -> R:
+        """Wait until *job* (or the job of that id) has ended, as `goose.Client.result`."""
+        return await self._client.aresult(job, timeout)
+
+    async def status(self, job: Job[Any] | str, /) -> Status:
+        """Return where *job* is in its life, as `goose.Client.status`."""
+        return await asyncio.to_thread(self._client.status, job)
+
+    async def progress(self, job: Job[Any] | str, /) -> Progress | None:
+        """Return what *job* said last of how far it is, as `goose.Client.progress`."""
+        return await asyncio.to_thread(self._client.progress, job)
+
     @property
     def crons(self) -> AsyncCrons:
         """Looks at cron entries and changes them, as `goose.Client.crons`."""
@@ -238,6 +256,8 @@ class Client(AsyncControlling):
         except EnqueueError as error:
             await asyncio.to_thread(claimed.undo, error.jobs)
             raise
+        if claimed.claims:
+            await asyncio.to_thread(claimed.sent)
         return [claimed.answer(job) for job, _ in sealed]
 
     async def _claimed(self, sealed: Sequence[Sealed]) -> Claimed:

@@ -21,8 +21,8 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
-from goose.brokers import name_of
-from goose.brokers.base import Broker, Inspector
+from goose.access import Access
+from goose.brokers.base import Broker
 from goose.calls import Call
 from goose.controlling import Controlling
 from goose.errors import EnqueueError, Unsupported
@@ -37,16 +37,13 @@ from goose.settings import Settings
 if TYPE_CHECKING:
     from goose.aio import Client as AsyncClient
     from goose.features.crons import CatchUp, Cron, Crons
-    from goose.inspecting import Inspection
     from goose.metrics.base import Metrics
-    from goose.metrics.enqueuing import Meter
-    from goose.stores.base import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client(Controlling):
+class Client(Access, Controlling):
     """Puts jobs on one broker, by one set of options. Immutable; any thread may use it.
 
     Args:
@@ -73,7 +70,7 @@ class Client(Controlling):
         **given: Unpack[Bound],
     ) -> None:
         self._root = Root(broker, options(**given), settings, before_enqueue, metrics)
-        self.sealer = Sealer(self._root, Options())
+        self.sealer = Sealer(self._root, Options(), self)
         self._broker: str | Broker | None = None
         self._connection: Any = None
         self._timezone = "UTC"
@@ -109,7 +106,7 @@ class Client(Controlling):
         bound = options(**given)
         other = object.__new__(type(self))
         other._root = self._root
-        other.sealer = self.sealer.using(bound)
+        other.sealer = self.sealer.using(bound, other)
         other._broker = self._broker if broker is None else broker
         other._connection = self._connection if connection is None else connection
         other._timezone = self._timezone if timezone is None else timezone
@@ -309,47 +306,6 @@ class Client(Controlling):
         return Crons(self.store, lambda job: self.submit([job]))
 
     @property
-    def broker(self) -> Broker:
-        """The broker jobs go to."""
-        return self._root.link(self._broker).broker
-
-    @property
-    def store(self) -> Store:
-        """What remembers everything that is not a job; closed by `close`.
-
-        Raises:
-            Unsupported: The broker has none, and none is configured.
-        """
-        return self._root.link(self._broker).store(self.settings).open()
-
-    def meter(self) -> Meter | None:
-        """Return what counts the jobs it stores; None if nobody wants to know."""
-        return self._root.meter()
-
-    @property
-    def settings(self) -> Settings:
-        """What decides where no option does."""
-        return self._root.settings()
-
-    @property
-    def inspector(self) -> Inspection:
-        """Looks at stored jobs and changes them.
-
-        Raises:
-            Unsupported: The broker cannot do that.
-        """
-        from goose.features.traits import Traits
-        from goose.inspecting import Inspection  # operators' needs are not every program's
-
-        broker = self.broker
-        if not isinstance(broker, Inspector):
-            raise Unsupported(
-                f"{name_of(broker)} cannot list its jobs; use the tools of the server itself"
-            )
-        traits = Traits(broker, lambda: self.store)
-        return Inspection(broker, max_bytes=self.settings.max_bytes, traits=traits)
-
-    @property
     def aio(self) -> AsyncClient:
         """The same client with verbs to ``await``."""
         from goose.aio import Client as AsyncClient
@@ -392,6 +348,8 @@ class Client(Controlling):
         except EnqueueError as error:
             claimed.undo(error.jobs)
             raise
+        if claimed.claims:
+            claimed.sent()
         return [claimed.answer(job) for job, _ in sealed]
 
     def claimed(self, sealed: Sequence[Sealed]) -> Claimed:
@@ -412,3 +370,4 @@ class Client(Controlling):
 
 default = Client()
 """The client behind ``goose.enqueue`` and its relatives: wholly by this process's settings."""
+Job._home = default  # noqa: SLF001 - where jobs are asked about that no client of this process made

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from difflib import get_close_matches
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from goose.errors import ConfigError
 from goose.jobs import check_queue
@@ -30,6 +30,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_GROUP = 200
 """Characters a group may have."""
+
+RESULT_SECONDS = 86_400.0
+"""For how long a result is kept where nobody says."""
 
 _ATTRIBUTE = "__goose_options__"
 
@@ -45,6 +48,16 @@ class Bound(TypedDict, total=False):
     """Seconds (or `timedelta`) a single run may take, above 0; `math.inf` for no limit."""
     group: str | None
     """Whose job it is, kept with it, for brokers that share a queue among groups (none here)."""
+    result: bool | float | timedelta | None
+    """Whether what it returns is kept, and for how long: seconds (or `timedelta`), a day if True."""
+    unique: bool | str | Callable[..., str | None] | None
+    """At most one job of the function for a key: a text, what a function of the job's arguments
+    returns (None: not unique), or True for all its arguments; False is not unique."""
+    until: Literal["started", "done"] | float | timedelta | None
+    """How long a unique job holds its key: until it starts, until it has ended (the default), or
+    so many seconds from its enqueue, ended or not."""
+    debounce: float | timedelta | None
+    """Of calls with one key the last one runs, once there was none for so many seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +76,14 @@ class Options:
     """Seconds a single run may take; `math.inf` for no limit, over one set elsewhere."""
     group: str | None = None
     """Whose job it is, kept with it, for brokers that share a queue among groups (none here)."""
+    result: float | None = None
+    """Seconds for which what it returns is kept; 0 keeps nothing."""
+    unique: bool | str | Callable[..., str | None] | None = None
+    """Its key, or what makes it of the arguments; True is all of them."""
+    until: Literal["started", "done"] | float | None = None
+    """How long it holds its key; a number is seconds from its enqueue."""
+    debounce: float | None = None
+    """Seconds without another call of its key before it runs."""
 
     def __post_init__(self) -> None:
         if self.queue is not None:
@@ -74,10 +95,28 @@ class Options:
             )
         if self.timeout is not None:
             object.__setattr__(self, "timeout", _timeout(self.timeout))
+        if self.result is not None:
+            object.__setattr__(self, "result", _kept(self.result))
+        self._check_uniqueness()
         if self.group is not None and not _is_group(self.group):
             raise ConfigError(
                 f"group = {self.group!r:.80} is not a text of 1 to {MAX_GROUP} printable characters"
             )
+
+    def _check_uniqueness(self) -> None:
+        unique, until = self.unique, self.until
+        if unique is not None and not (isinstance(unique, bool | str) or callable(unique)):
+            raise ConfigError(
+                f"unique = {unique!r:.80}: give a text, a function of the job's arguments, or True"
+            )
+        if unique == "":
+            raise ConfigError("unique = '' is no key; give a text, or True for all arguments")
+        if until is not None and until not in ("started", "done"):
+            if isinstance(until, str):
+                raise ConfigError(f"until = {until!r:.80}: give 'started', 'done' or seconds")
+            object.__setattr__(self, "until", _span(until, "until"))
+        if self.debounce is not None:
+            object.__setattr__(self, "debounce", _span(self.debounce, "debounce"))
 
     def over(self, other: Options) -> Options:
         """Return these options, with those left open taken from *other*."""
@@ -98,6 +137,16 @@ def _is_group(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_GROUP and value.isprintable()
 
 
+def _span(value: float | timedelta, name: str) -> float:
+    try:
+        checked = seconds(value, name)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from None
+    if not checked:
+        raise ConfigError(f"{name} = 0 s is no time; give seconds")
+    return checked
+
+
 def _timeout(value: float | timedelta) -> float:
     if value == math.inf:
         return math.inf
@@ -108,6 +157,15 @@ def _timeout(value: float | timedelta) -> float:
     if not checked:
         raise ConfigError("timeout = 0 s leaves no time to run; give seconds, or math.inf for none")
     return checked
+
+
+def _kept(value: bool | float | timedelta) -> float:
+    if isinstance(value, bool):
+        return RESULT_SECONDS if value else 0.0
+    try:
+        return seconds(value, "result")
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{error}; or True, to keep it for a day") from None
 
 
 _NONE = Options()

@@ -11,6 +11,7 @@ settle      `Settler.step`; kicked by every outcome
 heartbeat   `Heartbeat.step`, unless a supervisor beats for this process
 orphans     `OrphanChecker.step`
 promote     `Promoter.step`
+progress    `ProgressLog.step`: how far jobs say they are
 gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
@@ -37,7 +38,6 @@ from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
 from goose.errors import BrokerError, SessionLost, Unsupported
 from goose.features.crons.firing import Firing
-from goose.features.traits import Traits
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
 from goose.middleware import Middleware, refuse_async
@@ -169,7 +169,7 @@ class Runner:
             notes=notes or NoNotes(),
             clock=clock,
             random=chance,
-            traits=Traits(broker, self._store.open),
+            store=self._store.open,
         )
         self._crew = Crew(engine, self._died)
         self._watch = watch = Watch(
@@ -187,6 +187,7 @@ class Runner:
             "watch": watch.step,
             "orphans": engine.checker.step,
             "promote": engine.promoter.step,
+            "progress": engine.progress.step,
         }
         if self._beats and engine.heartbeat is not None:
             steps["heartbeat"] = engine.heartbeat.step
@@ -214,7 +215,12 @@ class Runner:
         }
         engine.kicks.fetch = self._loops["fetch"].kick
         engine.kicks.settle = self._loops["settle"].kick
+<<<<<<< HEAD
         engine.kicks.slots = self._crew.wake
+=======
+        engine.kicks.slots = self._wake_slots
+        engine.kicks.progress = self._loops["progress"].kick
+>>>>>>> flows
 
     # --- life -----------------------------------------------------------------------------
 

@@ -22,7 +22,6 @@ import goose
 from goose.brokers import connect
 from goose.brokers.base import Broker, Session, Sessions, Share, State
 from goose.calls import Offer
-from goose.features.traits import Traits
 from goose.jobs import new_id
 from goose.settings import Settings
 from goose.stores import OnDemand
@@ -190,7 +189,6 @@ class Process:
         if isinstance(self._own, Sessions):
             self._own.open(self.session, ttl=60)
         wired: Any = WiredStore(self._store.open(), wire)
-        self.traits = Traits(self.broker, lambda: wired)
         self.clock = SystemClock()
         self.engine = Engine(
             self.broker,
@@ -204,7 +202,7 @@ class Process:
             clock=self.clock,
             random=random.Random(7),
             wait=0.05 if place.url.startswith("amqp") else 0.0,
-            traits=self.traits,
+            store=lambda: wired,
         )
 
     def step(self) -> bool:
@@ -217,6 +215,7 @@ class Process:
             work.slot = 0
             engine.run(work, lambda fn, execution: fn(execution))
             ran += 1
+        engine.progress.step(self.clock.mono())
         pending = engine.settler.pending
         engine.settler.step(self.clock.mono())
         return bool(ran or pending or not engine.fetcher.found_nothing)
