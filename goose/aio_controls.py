@@ -103,6 +103,23 @@ class AsyncControls:
             )
         )
 
+    async def limit(
+        self,
+        name: str,
+        *,
+        rate: float | None = None,
+        per: float | timedelta = 1.0,
+        concurrency: int | None = None,
+    ) -> None:
+        """Change a limit that jobs have, as `Controls.limit`."""
+        await asyncio.to_thread(
+            lambda: self._controls().limit(name, rate=rate, per=per, concurrency=concurrency)
+        )
+
+    async def unlimit(self, name: str) -> None:
+        """Have a limit be again what jobs say themselves, as `Controls.unlimit`."""
+        await asyncio.to_thread(lambda: self._controls().unlimit(name))
+
     async def reset(self, workers: str | None = None) -> None:
         """Have workers work as they were started, as `Controls.reset`."""
         await asyncio.to_thread(lambda: self._controls().reset(workers))

@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from difflib import get_close_matches
-from typing import Any, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
 from goose.errors import ConfigError
 from goose.jobs import check_queue
 from goose.plugins import nearest
 from goose.retries import Retry
 from goose.values import duration, seconds
+
+if TYPE_CHECKING:
+    from goose.features.limits.values import Limit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,6 +61,8 @@ class Bound(TypedDict, total=False):
     so many seconds from its enqueue, ended or not."""
     debounce: float | timedelta | None
     """Of calls with one key the last one runs, once there was none for so many seconds."""
+    limit: Limit | Sequence[Limit] | None
+    """How many jobs like it may start in a time, or run at once; ``()`` is no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,8 @@ class Options:
     """How long it holds its key; a number is seconds from its enqueue."""
     debounce: float | None = None
     """Seconds without another call of its key before it runs."""
+    limit: Limit | Sequence[Limit] | None = None
+    """How many jobs like it may start in a time, or run at once."""
 
     def __post_init__(self) -> None:
         if self.queue is not None:

@@ -34,6 +34,7 @@ Sealed: TypeAlias = tuple[Job[Any], Envelope]
 PREPARED: dict[str, str] = {
     "result": "goose.features.results.trait:asked",
     "unique": "goose.features.uniques.keys:prepare",
+    "limit": "goose.features.limits.values:prepare",
 }
 """By option, what takes the `Options` and returns a `Prepare`, or None if it asks for nothing."""
 CLAIMED: dict[str, str] = {"unique": "goose.features.uniques.claims:Claim"}

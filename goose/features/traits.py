@@ -31,7 +31,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from goose.brokers.base import Broker
 from goose.errors import BrokerError, BrokerUnavailable, GooseError, UnknownFunction
@@ -122,10 +122,32 @@ class Trait(Protocol):
         ...
 
 
+@runtime_checkable
+class Holding(Protocol):
+    """A `Trait` that holds something for a job only while it is in this process."""
+
+    def left(self, jobs: Sequence[Job[Any]]) -> None:
+        """Give back what is held for these, which have left without having ended.
+
+        Raises:
+            BrokerError: It could not be given back; it has to go by itself.
+        """
+        ...
+
+    def tick(self) -> None:
+        """Keep alive what is held; called every few seconds.
+
+        Raises:
+            BrokerError: It could not be kept.
+        """
+        ...
+
+
 KNOWN: dict[str, str] = {
     "once": "goose.features.once:Once",
     "result": "goose.features.results.trait:Results",
     "unique": "goose.features.uniques.holders:Unique",
+    "limit": "goose.features.limits.trait:Limits",
 }
 """Each trait's key and what makes it, given `Tools`; in the order in which they are asked."""
 
@@ -232,6 +254,28 @@ class Traits:
             # Told again it would fail again, and the job would never be settled.
             logger.exception("%s: the end of job %s is not noted", name, endings[0].job.id)
         return {}
+
+    # --- meanwhile -------------------------------------------------------------------------
+
+    def left(self, jobs: Sequence[Job[Any]]) -> None:
+        """Note that these jobs have left this process and will go on elsewhere. Never raises."""
+        for name, trait in list(self._made.items()):
+            concerned = [job for job in jobs if name in job.traits]
+            if concerned and isinstance(trait, Holding):
+                try:
+                    trait.left(concerned)
+                except BrokerError as error:
+                    logger.warning("%s: %d jobs hold on for a while: %s", name, len(jobs), error)
+
+    def tick(self) -> None:
+        """Keep alive what is held for jobs here.
+
+        Raises:
+            BrokerError: Something could not be kept.
+        """
+        for trait in list(self._made.values()):
+            if isinstance(trait, Holding):
+                trait.tick()
 
     def _tell_all(self, endings: Sequence[Ended]) -> None:
         for error in self.ended(endings).values():

@@ -132,7 +132,9 @@ class Engine:
             random=random,
             inside=Inside(self.progress),
         )
-        gate = Gate(Traits(broker, store, lambda name: offer.resolve(name).fn), preparer)
+        self.gate = gate = Gate(
+            Traits(broker, store, lambda name: offer.resolve(name).fn), preparer
+        )
         self.settler = Settler(broker, self._on_settled, gate.ended)
         self.heartbeat = (
             Heartbeat(broker, config.ttl, session=lambda: self.session, renew=self.renew)
@@ -149,6 +151,7 @@ class Engine:
             settle=self.settle,
             on_work=self._on_work,
             admit=gate.admit,
+            dropped=gate.dropped,
             clock=clock,
             wait=wait,
             standing=self.standing,
@@ -237,6 +240,7 @@ class Engine:
         self.fetcher.forget([outcome.delivery for outcome in batch])
         self.buffer.settled(len(batch), self._clock.mono())
         self.report.settled(batch, lost)
+        self.gate.settled(batch)
         if self.standing.marked:
             self.standing.settled(batch, lost)
         if self.buffer.suspect_waits:
@@ -254,7 +258,9 @@ class Engine:
         refused by the broker, unless it comes before anybody has taken the job over.
         """
         self.session = session
-        self.fetcher.forget([work.delivery for work in self.buffer.clear()])
+        dropped = self.buffer.clear()
+        self.fetcher.forget([work.delivery for work in dropped])
+        self.gate.dropped(dropped)
         self.ask_to_stop()
         self.report.session_lost()
 

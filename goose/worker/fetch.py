@@ -44,6 +44,7 @@ class Fetcher:
         on_work: Told that jobs wait for a slot.
         admit: Returns which works may start, and the outcomes of the others; asked where one
             of them bears traits.
+        dropped: Told of works that were admitted, and are others' by now.
         wait: Seconds to block in the broker when there is nothing to do.
         standing: The orders that hold in this process.
     """
@@ -60,6 +61,7 @@ class Fetcher:
         settle: Callable[[Sequence[Outcome]], None],
         on_work: Callable[[], None],
         admit: Callable[[Sequence[Work]], tuple[list[Work], list[Outcome]]],
+        dropped: Callable[[Sequence[Work]], None] = lambda _: None,
         clock: Clock,
         wait: float = 1.0,
         standing: Standing | None = None,
@@ -75,6 +77,7 @@ class Fetcher:
         self._settle = settle
         self._on_work = on_work
         self._admit = admit
+        self._dropped = dropped
         self._clock = clock
         self._wait = wait
         self.found_nothing = False
@@ -124,6 +127,7 @@ class Fetcher:
             return 0.0
         works, outcomes = self._prepared(deliveries)
         if session is not self._session():
+            self._dropped(works)
             return 0.0  # lost while we waited: others have these jobs by now
         self._known.update([delivery.receipt for delivery in deliveries])
         outcomes += [given_back(work) for work in self._buffer.put(works)]

@@ -12,6 +12,7 @@ heartbeat   `Heartbeat.step`, unless a supervisor beats for this process
 orphans     `OrphanChecker.step`
 promote     `Promoter.step`
 progress    `ProgressLog.step`: how far jobs say they are
+traits      `Gate.step`: what traits hold is kept alive
 gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
@@ -188,6 +189,7 @@ class Runner:
             "orphans": engine.checker.step,
             "promote": engine.promoter.step,
             "progress": engine.progress.step,
+            "traits": engine.gate.step,
         }
         if self._beats and engine.heartbeat is not None:
             steps["heartbeat"] = engine.heartbeat.step
@@ -215,12 +217,8 @@ class Runner:
         }
         engine.kicks.fetch = self._loops["fetch"].kick
         engine.kicks.settle = self._loops["settle"].kick
-<<<<<<< HEAD
         engine.kicks.slots = self._crew.wake
-=======
-        engine.kicks.slots = self._wake_slots
         engine.kicks.progress = self._loops["progress"].kick
->>>>>>> flows
 
     # --- life -----------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 
 from goose.errors import ConfigError
 from goose.features.controls.knobs import knobs
@@ -17,6 +18,7 @@ from goose.features.controls.orders import (
     parse,
 )
 from goose.features.controls.roll import WorkerRecord, records
+from goose.features.limits.values import checked
 from goose.jobs import check_queue
 from goose.stores.base import Delete, Get, Put, Store, Swap
 
@@ -118,6 +120,34 @@ class Controls:
     def reset(self, workers: str | None = None) -> None:
         """Have workers work as they were started again: those set by this name or pattern, or all."""
         self._change(lambda orders: orders.unset(workers))
+
+    # --- limits --------------------------------------------------------------------------
+
+    def limit(
+        self,
+        name: str,
+        *,
+        rate: float | None = None,
+        per: float | timedelta = 1.0,
+        concurrency: int | None = None,
+    ) -> None:
+        """Change a limit that jobs have, for all of them, those that wait too, until `unlimit`.
+
+        Args:
+            name: As `goose.Limit` gives it, such as ``queue:mail``; ``name/key`` for one key alone.
+            rate: Starts in *per* seconds (or `timedelta`); None leaves that to the jobs' own limit.
+            per: See *rate*.
+            concurrency: Jobs that run at once, likewise.
+
+        Raises:
+            ConfigError: A value cannot be meant, or nothing was given.
+        """
+        values = checked(rate, per, concurrency)
+        self._change(lambda orders: orders.limit(name, values))
+
+    def unlimit(self, name: str) -> None:
+        """Have the limit *name* be again what jobs say themselves."""
+        self._change(lambda orders: orders.limit(name, None))
 
     # --- marks: see `orders` -----------------------------------------------------------------
 

@@ -48,6 +48,8 @@ class Orders:
     """Queues that nothing is taken from, and since when."""
     workers: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
     """What is set for workers, by a pattern that their names match."""
+    limits: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
+    """What is set for limits, by their name, or name and key: ``name/key``."""
     marks: int = 0
     """Rises whenever a mark was made or removed."""
     extra: Mapping[str, JSON] = field(default_factory=dict)
@@ -77,6 +79,11 @@ class Orders:
         left = {name: value for name, value in self.workers.items() if name != pattern}
         return replace(self, workers=left)
 
+    def limit(self, name: str, values: Mapping[str, JSON] | None) -> Orders:
+        """Return these orders with *values* in the place of what is set for the limit *name*."""
+        left = {other: value for other, value in self.limits.items() if other != name}
+        return replace(self, limits=left if values is None else {**left, name: dict(values)})
+
     def touch(self) -> Orders:
         """Return these orders with the marks to be read again."""
         return replace(self, marks=self.marks + 1)
@@ -98,6 +105,8 @@ def dump(orders: Orders) -> bytes:
     if orders.workers:
         # A list, since their order counts and not every reader of JSON keeps that of an object.
         fields["workers"] = [[name, dict(values)] for name, values in orders.workers.items()]
+    if orders.limits:
+        fields["limits"] = {name: dict(values) for name, values in orders.limits.items()}
     if orders.marks:
         fields["marks"] = orders.marks
     return json.dumps(fields, separators=(",", ":")).encode()
@@ -116,7 +125,8 @@ def parse(value: bytes | None) -> Orders:
         fields.pop("v")
         paused = {check_queue(queue): float(at) for queue, at in fields.pop("paused", {}).items()}
         workers = {str(name): dict(values) for name, values in fields.pop("workers", [])}
-        return Orders(paused, workers, int(fields.pop("marks", 0)), fields)
+        limits = {str(name): dict(values) for name, values in fields.pop("limits", {}).items()}
+        return Orders(paused, workers, limits, int(fields.pop("marks", 0)), fields)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"what is under {KEY} are no orders: {error!r}") from error
 
