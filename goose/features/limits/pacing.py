@@ -76,7 +76,7 @@ def _placed(store: Store, place: str, rate: float, ids: Sequence[str]) -> Mappin
         if not fits or store.apply([Swap(key, value, moved, ttl)])[0]:
             if puts:
                 store.apply(puts)
-            beyond = {id_: HORIZON * random.uniform(0.5, 1.0) for id_ in ids[fits:]}  # noqa: S311
+            beyond = {id_: HORIZON * random.uniform(0.5, 1.0) for id_ in ids[fits:]}
             return {**later, **beyond}
 
 

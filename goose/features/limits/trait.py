@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from goose.brokers.base import Inspector
+from goose.errors import BrokerError, Unsupported
 from goose.features.controls.book import read
 from goose.features.controls.orders import parse
 from goose.features.limits.leases import Leases, changed
@@ -16,6 +19,8 @@ from goose.features.limits.values import Bounds, bounds_of
 from goose.features.traits import Admission, Defer, Ended, Tools
 from goose.jobs import Job
 from goose.stores.base import Store
+
+logger = logging.getLogger("goose.features")
 
 LOOK = 0.5
 """Seconds between two looks at the orders, while there are limited jobs."""
@@ -99,12 +104,21 @@ class Limits:
             self._give_back(place, ids)
 
     def _give_back(self, place: str, ids: Sequence[str]) -> None:
-        def change(leases: Leases, now: float) -> tuple[Leases, dict[str, float]]:
-            return leases.give_back(ids, self._owner, now), {}
-
-        changed(self._tools.store(), place, change)
+        following = changed(
+            self._tools.store(), place, lambda leases, now: leases.give_back(ids, self._owner, now)
+        )
         with self._lock:
             self._held.get(place, set()).difference_update(ids)
+        self._call(following)
+
+    def _call(self, ids: Sequence[str]) -> None:
+        """Have the next in line come at once, if the broker can; else they come by their time."""
+        broker = self._tools.broker
+        if ids and isinstance(broker, Inspector):
+            try:
+                broker.promote(ids)
+            except (BrokerError, Unsupported) as error:
+                logger.debug("%d jobs in line come by their time: %s", len(ids), error)
 
     def tick(self) -> None:
         """Keep the leases of this process alive, now and then."""
@@ -117,10 +131,8 @@ class Limits:
             self._held = {place: set(ids) for place, ids in held.items()}
         for place, ids in held.items():
 
-            def change(
-                leases: Leases, now: float, ids: Sequence[str] = ids
-            ) -> tuple[Leases, dict[str, float]]:
-                return leases.keep(ids, self._owner, now), {}
+            def change(leases: Leases, now: float, ids: Sequence[str] = ids) -> tuple[Leases, None]:
+                return leases.keep(ids, self._owner, now), None
 
             changed(self._tools.store(), place, change)
 
