@@ -53,6 +53,8 @@ class Client(AsyncControlling):
         ConfigError: A value cannot be meant.
     """
 
+    _client: clients.Client
+
     def __init__(
         self,
         broker: str | Broker | None = None,

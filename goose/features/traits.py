@@ -184,6 +184,8 @@ class Traits:
             broker, store or OnDemand(broker).open, self._tell_all, resolve or _nowhere
         )
         self._made: dict[str, Trait] = {}
+        self.holds = False
+        """Whether one of them is `Holding`."""
         self._lock = threading.Lock()
 
     def of(self, name: str) -> Trait:
@@ -193,6 +195,7 @@ class Traits:
             with self._lock:
                 trait = self._made.get(name) or load(KNOWN[name], kind="trait")(self._tools)
                 self._made[name] = trait
+                self.holds = self.holds or isinstance(trait, Holding)
         return trait
 
     # --- before a run ----------------------------------------------------------------------

@@ -33,10 +33,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from goose.errors import ConfigError
-from goose.jobs import Job
+from goose.jobs import JSON, Job
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class Inside(Protocol):
@@ -44,6 +47,14 @@ class Inside(Protocol):
 
     def progress(self, job: Job[Any], done: float, total: float | None, note: str) -> None:
         """Say how far *job* is."""
+        ...
+
+    def checkpoint(self, job: Job[Any], cursor: JSON) -> Future[None]:
+        """Keep *cursor* for the next run of *job*; the future ends when it is stored."""
+        ...
+
+    def cursor(self, job: Job[Any]) -> Future[JSON]:
+        """Return what the last run of *job* kept, once the future ends."""
         ...
 
 
@@ -68,6 +79,10 @@ class Execution:
     """The context in which it failed; what is said about that is said in there."""
     inside: Inside | None = None
     """What features do for it; None where it runs without a worker."""
+    kept: JSON = None
+    """The last cursor of this run."""
+    knows_cursor: bool = False
+    """Whether `kept` is what a next run would find."""
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far this job is, for ``job.progress()``, the command line and consoles.
@@ -87,6 +102,51 @@ class Execution:
             raise ValueError(f"progress({done!r}, {total!r}): give numbers, 0 or more out of more")
         if self.inside is not None:
             self.inside.progress(self.job, done, total, note)
+
+    @property
+    def cursor(self) -> Any:
+        """What the last `checkpoint` of this job kept, in this run or one before; None if there is none.
+
+        The first look of a run asks the store, and waits for it; see `acursor` for async functions.
+
+        Raises:
+            BrokerError: The store failed.
+            Unsupported: There is no store.
+        """
+        if not self.knows_cursor and self.inside is not None:
+            self.kept = self.inside.cursor(self.job).result()
+            self.knows_cursor = True
+        return self.kept
+
+    def checkpoint(self, cursor: JSON) -> None:
+        """Keep *cursor*, from which the next run of this job can go on, should this one be interrupted.
+
+        It is stored when this returns, in a few milliseconds; see `acheckpoint` for async functions.
+
+        Args:
+            cursor: Any JSON up to 256 KiB, such as the id of the last row that is done.
+
+        Raises:
+            ValueError: *cursor* is not JSON, or too large.
+            BrokerError: The store failed; the last cursor is perhaps still the one before.
+            Unsupported: There is no store.
+        """
+        if self.inside is not None:
+            self.inside.checkpoint(self.job, cursor).result()
+        self.kept, self.knows_cursor = cursor, True
+
+    async def acursor(self) -> Any:
+        """Return `cursor` without blocking the event loop."""
+        if not self.knows_cursor and self.inside is not None:
+            self.kept = await _awaited(self.inside.cursor(self.job))
+            self.knows_cursor = True
+        return self.kept
+
+    async def acheckpoint(self, cursor: JSON) -> None:
+        """Keep *cursor* as `checkpoint`, without blocking the event loop."""
+        if self.inside is not None:
+            await _awaited(self.inside.checkpoint(self.job, cursor))
+        self.kept, self.knows_cursor = cursor, True
 
     @property
     def attempt(self) -> int:
@@ -115,6 +175,13 @@ class Execution:
         """
         remaining = self.remaining
         return self.stop_requested or (remaining is not None and remaining <= 0)
+
+
+def _awaited(future: Future[Any]) -> Awaitable[Any]:
+    """Return *future* as something to ``await``."""
+    from asyncio import wrap_future  # not every program's
+
+    return wrap_future(future)
 
 
 Middleware: TypeAlias = Callable[

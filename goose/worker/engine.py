@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from goose.brokers.base import Broker, Delivery, Session, Sessions
 from goose.calls import Offer
+from goose.features.checkpoints import Checkpoints
 from goose.features.results.progress import ProgressLog
 from goose.features.traits import Traits
 from goose.metrics.base import Metrics
@@ -33,7 +34,7 @@ from goose.worker.config import WorkerConfig
 from goose.worker.execution import Executor
 from goose.worker.fetch import Fetcher
 from goose.worker.inside import Inside
-from goose.worker.outcomes import Outcome
+from goose.worker.outcomes import Outcome, Verb
 from goose.worker.prepare import Preparer
 from goose.worker.recovery import Recovered
 from goose.worker.report import Report
@@ -87,6 +88,7 @@ class Kicks:
     settle: Callable[[], None] = _nothing
     slots: Callable[[], None] = _nothing
     progress: Callable[[], None] = _nothing
+    checkpoints: Callable[[], None] = _nothing
 
 
 class Engine:
@@ -124,13 +126,14 @@ class Engine:
         preparer = Preparer(offer, config, middleware, clock, random)
         store = store or OnDemand(broker).open
         self.progress = ProgressLog(store, self._on_progress)
+        self.checkpoints = Checkpoints(store, self._on_checkpoints)
         self.executor = Executor(
             offer,
             preparer,
             resources=resources,
             clock=clock,
             random=random,
-            inside=Inside(self.progress),
+            inside=Inside(self.progress, self.checkpoints),
         )
         self.gate = gate = Gate(
             Traits(broker, store, lambda name: offer.resolve(name).fn), preparer
@@ -224,6 +227,9 @@ class Engine:
     def _on_work(self) -> None:
         self.kicks.slots()
 
+    def _on_checkpoints(self) -> None:
+        self.kicks.checkpoints()
+
     def _on_progress(self) -> None:
         self.kicks.progress()
 
@@ -240,7 +246,13 @@ class Engine:
         self.fetcher.forget([outcome.delivery for outcome in batch])
         self.buffer.settled(len(batch), self._clock.mono())
         self.report.settled(batch, lost)
-        self.gate.settled(batch)
+        if self.gate.holds:
+            self.gate.settled(batch)
+        self.checkpoints.ended(
+            outcome.delivery.envelope.id
+            for outcome in batch
+            if outcome.verb is Verb.ACK and outcome.delivery not in lost
+        )
         if self.standing.marked:
             self.standing.settled(batch, lost)
         if self.buffer.suspect_waits:

@@ -13,6 +13,7 @@ orphans     `OrphanChecker.step`
 promote     `Promoter.step`
 progress    `ProgressLog.step`: how far jobs say they are
 traits      `Gate.step`: what traits hold is kept alive
+checkpoints `Checkpoints.step`: cursors of jobs that are done go
 gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
@@ -190,6 +191,7 @@ class Runner:
             "promote": engine.promoter.step,
             "progress": engine.progress.step,
             "traits": engine.gate.step,
+            "checkpoints": engine.checkpoints.step,
         }
         if self._beats and engine.heartbeat is not None:
             steps["heartbeat"] = engine.heartbeat.step
@@ -219,6 +221,7 @@ class Runner:
         engine.kicks.settle = self._loops["settle"].kick
         engine.kicks.slots = self._crew.wake
         engine.kicks.progress = self._loops["progress"].kick
+        engine.kicks.checkpoints = self._loops["checkpoints"].kick
 
     # --- life -----------------------------------------------------------------------------
 
@@ -332,6 +335,7 @@ class Runner:
     def _leave_store(self) -> None:
         if self._follower is not None:
             self._follower.leave()
+        self._engine.checkpoints.close()
         self._store.close()
 
     def _close_resources(self) -> None:

@@ -74,6 +74,11 @@ class Gate:
         """Tell the traits of what ended for good; return what kept jobs, by id, from being told of."""
         return self._traits.ended([_ended(each) for each in outcomes if each.ending in FINAL])
 
+    @property
+    def holds(self) -> bool:
+        """Whether a trait holds something for jobs while they are here."""
+        return self._traits.holds
+
     def settled(self, batch: Sequence[Outcome]) -> None:
         """Tell the traits which of their jobs have left this process without having ended."""
         left = [

@@ -100,8 +100,8 @@ class Limits:
                 for place, ids in self._held.items():
                     if job.id in ids:
                         gone.setdefault(place, []).append(job.id)
-        for place, ids in gone.items():
-            self._give_back(place, ids)
+        for place, left in gone.items():
+            self._give_back(place, left)
 
     def _give_back(self, place: str, ids: Sequence[str]) -> None:
         following = changed(

@@ -108,7 +108,7 @@ def prepare(chosen: Options) -> Prepare | None:
 
     def bear(job: Job[Any], call: Call[Any]) -> Job[Any]:
         borne = [fields for limit in each if (fields := limit.trait(job, call)) is not None]
-        return job.evolve(traits={**job.traits, NAME: borne}) if borne else job  # type: ignore[dict-item]
+        return job.evolve(traits={**job.traits, NAME: borne}) if borne else job
 
     return bear
 
