@@ -40,6 +40,7 @@ from goose.brokers.base import (
     Share,
     State,
     Stored,
+    Upkeep,
 )
 from goose.errors import ConfigError, Undecodable, Unsupported
 from goose.jobs import Envelope, check_queue, decode, seal
@@ -82,7 +83,7 @@ class Mover:
         queue: Theirs.
         to_queue: Where they go; None keeps the name.
         store: Returns the store of *source*.
-        clock: Returns epoch seconds.
+        clock: Returns epoch seconds by the clock of *source*; its store's, or this host's, if left out.
         sleep: Waits for seconds.
 
     Raises:
@@ -98,7 +99,7 @@ class Mover:
         queue: str,
         to_queue: str | None,
         store: Callable[[], Store],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._queue, self._to_queue = check_queue(queue), check_queue(to_queue or queue)
@@ -106,7 +107,7 @@ class Mover:
         self._owned = isinstance(target, str)
         self._target = source if target is None else connect(target)
         self._store = store
-        self._clock = clock
+        self._clock = clock or _clock(store)
         self._sleep = sleep
         self._moved = Moved()
         self._session = Session(str(uuid.uuid4()))
@@ -151,6 +152,8 @@ class Mover:
                 return
             # They become ready, and are moved as such.
             self._sleep(min(near, 1.0))
+            if isinstance(self._source, Upkeep):
+                self._source.promote_due(limit=1000)
 
     def _add(self, *, ready: int = 0, scheduled: int = 0, left: int = 0) -> Moved:
         moved = self._moved
@@ -207,7 +210,10 @@ class Mover:
     # --- scheduled jobs ----------------------------------------------------------------------
 
     def _scheduled(self, source: Inspector) -> Iterator[Moved | float]:
-        """Move those that are not due soon; yield the progress, and the seconds until the others are."""
+        """Move those that are not due soon; yield the progress, and the seconds until the others are.
+
+        What is due already is not ready only because nobody has promoted it.
+        """
         after: str | None = None
         while True:
             try:
@@ -217,7 +223,8 @@ class Mover:
             now = self._clock()
             far = [item for item in page.items if item.at > now + NEAR]
             if len(far) < len(page.items):
-                yield max(item.at - now for item in page.items if item.at <= now + NEAR) + 0.1
+                near = max(item.at - now for item in page.items if item.at <= now + NEAR)
+                yield max(near, 0.0) + 0.1
             if far:
                 removed = self._reschedule(source, far)
                 yield self._add(scheduled=removed, left=len(far) - removed)
@@ -281,6 +288,13 @@ class Mover:
         except Undecodable:
             return plain
         return seal(job.evolve(queue=self._to_queue), max_bytes=UNBOUNDED)
+
+
+def _clock(store: Callable[[], Store]) -> Callable[[], float]:
+    try:
+        return store().now
+    except Unsupported:
+        return time.time
 
 
 def _entry(envelope: Envelope, now: float) -> str:

@@ -20,6 +20,7 @@ from goose import settings
 from goose.brokers.base import Broker, Delivery
 from goose.calls import Function, Offer
 from goose.errors import JobFailed, UnknownFunction
+from goose.features.checkpoints import Checkpoints
 from goose.features.results.progress import ProgressLog
 from goose.features.traits import Traits
 from goose.jobs import Job
@@ -94,15 +95,18 @@ class Bench:
         if features is not None:
             traits = Traits(*features, lambda name: offer.resolve(name).fn)
             self._gate = Gate(traits, self._preparer)
-            self._progress = ProgressLog(features[1])
         self._executor = Executor(
             offer,
             self._preparer,
             resources=resources or {},
             clock=clock,
             random=chance,
-            inside=Inside(self._progress) if self._progress else None,
+            inside=None if features is None else self._inside(features[1]),
         )
+
+    def _inside(self, store: Callable[[], Store]) -> Inside:
+        self._progress = ProgressLog(store)
+        return Inside(self._progress, Checkpoints(store))
 
     def run(self, delivery: Delivery) -> tuple[Run, Outcome]:
         """Run *delivery*; return what happened and how to settle it.

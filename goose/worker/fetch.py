@@ -71,7 +71,8 @@ class Fetcher:
         self._preparer = preparer
         self.queues = tuple(queues)
         """What it takes from now. Any thread may replace it; `Broker.wake` ends a look at the old."""
-        self._standing = standing or Standing()
+        # Not by its truth, which says whether anything is ordered at the moment.
+        self._standing = Standing() if standing is None else standing
         self._session = session
         self._in_touch = in_touch
         self._settle = settle

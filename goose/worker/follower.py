@@ -16,6 +16,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import Any, Protocol
 
 from goose.brokers.base import Share
@@ -199,19 +200,12 @@ def follower(
     target = logging.getLogger(logger_name)
     return Follower(
         opened,
-        version=version(),
+        version=version("goose-jobs"),
         name=worker_name(os.getpid() if supervisor is None else supervisor),
         log_level=logging.getLevelName(target.getEffectiveLevel()).lower(),
         set_log_level=lambda level: target.setLevel(level.upper()),
         clock=SystemClock(),
     )
-
-
-def version() -> str:
-    """Return the version of this Goose."""
-    from goose import __version__  # the door imports nothing of a worker, and the other way round
-
-    return __version__
 
 
 def worker_name(pid: int) -> str:

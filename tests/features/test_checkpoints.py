@@ -102,7 +102,8 @@ def test_a_deploy_costs_no_attempt(place: Place, app: Any, wait_until: WaitUntil
     wait_until(lambda: len(app.steps) == 3)
     first.stop(grace=0.2)
     stored = place.client.inspector.get(job.id)
-    assert stored is not None and stored.job is not None
+    assert stored is not None
+    assert stored.job is not None
     assert 0 == stored.job.attempt
     app.hold = False
     with place.worker(["feature_app"]):
@@ -160,7 +161,7 @@ def test_a_later_job_of_the_same_id_begins_anew() -> None:
 
 def test_what_is_no_cursor_is_refused() -> None:
     """It must be JSON of a bounded size; the one before stays."""
-    checkpoints = Checkpoints(lambda: MemoryStore())
+    checkpoints = Checkpoints(MemoryStore)
     job: Job[Any] = Job("x", "a:b")
     for wrong in ({1, 2}, "x" * MAX_CURSOR, float("nan")):
         with pytest.raises(ValueError, match="cursor"):

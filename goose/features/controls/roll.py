@@ -59,8 +59,9 @@ def parse(value: bytes) -> WorkerRecord | None:
     """Return the record in *value*; None for one that this version cannot read."""
     try:
         fields: dict[str, Any] = json.loads(value)
-        known = {name: fields[name] for name in WorkerRecord.__dataclass_fields__}
-        return WorkerRecord(**{**known, "paused": tuple(known["paused"])})
+        known: dict[str, Any] = {name: fields[name] for name in WorkerRecord.__dataclass_fields__}
+        known["paused"] = tuple(known["paused"])
+        return WorkerRecord(**known)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 

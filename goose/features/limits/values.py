@@ -127,7 +127,11 @@ def bounds_of(job: Job[Any], ordered: Mapping[str, Mapping[str, Any]]) -> Sequen
             assert isinstance(fields, Mapping)
             name, key = str(fields["name"]), fields.get("key")
             assert key is None or isinstance(key, str)
-            values = {**fields, **ordered.get(name, {}), **ordered.get(f"{name}/{key}", {})}
+            values: dict[str, Any] = {
+                **fields,
+                **ordered.get(name, {}),
+                **ordered.get(f"{name}/{key}", {}),
+            }
             rate, concurrency = values.get("rate"), values.get("concurrency")
             pace = None if rate is None else float(rate) / float(values.get("per", 1.0))
             assert pace is None or pace > 0
