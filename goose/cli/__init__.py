@@ -22,6 +22,7 @@ COMMANDS = {
     "cron": "List, show, pause, resume, run and delete cron entries.",
     "queues": "Show the queues: counts and the age of the oldest job; pause and resume them.",
     "workers": "List workers, and change how they work while they do.",
+    "limits": "Change limits that jobs have, while they wait and run.",
     "move": "Move jobs to another broker or queue.",
     "migrate": "Make the tables of a database that keeps jobs, or print how.",
 }

@@ -88,6 +88,9 @@ MEASURES = {
             _JOB,
             "Jobs that ended by Skip, or as a copy of one that was done",
         ),
+        Measure(
+            base.WAITED, "counter", _JOB, "Times a job went back because it may start only later"
+        ),
         Measure(base.CANCELLED, "counter", _JOB, "Jobs that ended because they were cancelled"),
         Measure(base.RECOVERED, "counter", _QUEUE, "Orphans taken over from dead sessions"),
         Measure(base.CRASHED, "counter", _QUEUE, "Executions blamed for their process's death"),

@@ -109,3 +109,16 @@ def test_a_broker_in_one_process_is_refused(cli: Any) -> None:
     """Nobody outside can give orders to what lives in another process."""
     for command in (("queues", "paused"), ("workers", "list"), ("jobs", "cancel", "x", "--yes")):
         assert 2 == cli(*command, "--broker", "memory://").code
+
+
+def test_limits_are_set_and_taken_back(shop: Any, cli: Any) -> None:
+    """Rates are told by any time, and what is set is shown."""
+    shop.ready()
+    assert "nothing is set" in cli("limits", "list").err
+    done = cli("limits", "set", "queue:mail", "--rate", "50/m", "--concurrency", "2")
+    assert "queue:mail  rate = 50 in 60 s, concurrency = 2\n" == done.out
+    [told] = cli("limits", "set", "queue:mail", "--rate", "7/30s", "--json").json
+    assert {"name": "queue:mail", "rate": 7.0, "per": 30.0, "concurrency": None} == told
+    assert "nothing is set" in cli("limits", "reset", "queue:mail").err
+    for wrong in (["--rate", "fast"], ["--rate", "0"], ["--concurrency", "0"], []):
+        assert 2 == cli("limits", "set", "queue:mail", *wrong).code
