@@ -41,7 +41,7 @@ from goose.worker.report import Report
 from goose.worker.schedule import Gauge, Promoter
 from goose.worker.sessions import Heartbeat, OrphanChecker
 from goose.worker.settle import Settler
-from goose.worker.standing import Standing
+from goose.worker.stops import Stops
 from goose.worker.traits import Gate
 from goose.worker.work import Work
 
@@ -120,7 +120,7 @@ class Engine:
         self.session = session
         self.kicks = Kicks()
         self.running: set[Work] = set()
-        self.standing = Standing()
+        self.stops = Stops()
         self.report = Report(metrics)
         self.buffer = Buffer(config.concurrency, config.async_slots, on_room=self._on_room)
         preparer = Preparer(offer, config, middleware, clock, random)
@@ -157,7 +157,7 @@ class Engine:
             dropped=gate.dropped,
             clock=clock,
             wait=wait,
-            standing=self.standing,
+            stops=self.stops,
         )
         self.promoter = Promoter(broker)
         self.checker = OrphanChecker(
@@ -253,8 +253,8 @@ class Engine:
             for outcome in batch
             if outcome.verb is Verb.ACK and outcome.delivery not in lost
         )
-        if self.standing.marked:
-            self.standing.settled(batch, lost)
+        if self.stops.marked:
+            self.stops.settled(batch, lost)
         if self.buffer.suspect_waits:
             self.kicks.slots()
 
@@ -283,18 +283,16 @@ class Engine:
                 work.execution.stop_requested = True
 
     def sift(self) -> list[Work]:
-        """Lay the standing orders over what is here; return what runs and is now told to end.
+        """Lay the orders over what is here; return what runs and is now told to end.
 
         Held jobs of paused queues are given back, those that are marked end at once; a marked
         one that runs sees ``should_stop``.
         """
-        held = self.buffer.take_back(self.standing.holds_up)
+        held = self.buffer.take_back(self.stops.holds_up)
         if held:
-            self.settle([self.standing.outcome(work) for work in held])
+            self.settle([self.stops.outcome(work) for work in held])
         marked = [
-            work
-            for work in list(self.running)
-            if not work.cancelled and self.standing.ends(work.job)
+            work for work in list(self.running) if not work.cancelled and self.stops.ends(work.job)
         ]
         for work in marked:
             work.cancelled = True

@@ -34,7 +34,7 @@ from goose.worker.outcomes import (
 )
 from goose.worker.prepare import Preparer, UsedUp
 from goose.worker.recovery import retry_of
-from goose.worker.standing import cancelled
+from goose.worker.stops import cancelled
 from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")

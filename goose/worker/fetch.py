@@ -19,7 +19,7 @@ from goose.worker.buffer import MAX_UNSETTLED, Buffer
 from goose.worker.clock import Clock
 from goose.worker.outcomes import Outcome
 from goose.worker.prepare import Preparer
-from goose.worker.standing import Standing, given_back
+from goose.worker.stops import Stops, given_back
 from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
@@ -46,7 +46,7 @@ class Fetcher:
             of them bears traits.
         dropped: Told of works that were admitted, and are others' by now.
         wait: Seconds to block in the broker when there is nothing to do.
-        standing: The orders that hold in this process.
+        stops: The orders that hold in this process.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Fetcher:
         dropped: Callable[[Sequence[Work]], None] = lambda _: None,
         clock: Clock,
         wait: float = 1.0,
-        standing: Standing | None = None,
+        stops: Stops | None = None,
     ) -> None:
         self._broker = broker
         self._buffer = buffer
@@ -72,7 +72,7 @@ class Fetcher:
         self.queues = tuple(queues)
         """What it takes from now. Any thread may replace it; `Broker.wake` ends a look at the old."""
         # Not by its truth, which says whether anything is ordered at the moment.
-        self._standing = Standing() if standing is None else standing
+        self._stops = Stops() if stops is None else stops
         self._session = session
         self._in_touch = in_touch
         self._settle = settle
@@ -151,8 +151,8 @@ class Fetcher:
                     traits = True
             else:
                 outcomes.append(prepared)
-        if self._standing:
-            works, held_up = self._standing.sift(works)
+        if self._stops:
+            works, held_up = self._stops.sift(works)
             outcomes += held_up
         if traits:
             works, refused = self._admit(works)

@@ -30,7 +30,7 @@ from goose.stores import OnDemand
 from goose.stores.base import Delete, Put, Store
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
-from goose.worker.standing import Standing
+from goose.worker.stops import Stops
 
 logger = logging.getLogger("goose.worker")
 
@@ -47,7 +47,7 @@ class Followed(Protocol):
         ...
 
     @property
-    def standing(self) -> Standing:
+    def stops(self) -> Stops:
         """The orders that hold there."""
         ...
 
@@ -61,7 +61,7 @@ class Followed(Protocol):
         ...
 
     def sift(self) -> None:
-        """Lay the standing orders over what is here."""
+        """Lay the orders over what is here."""
         ...
 
 
@@ -119,14 +119,14 @@ class Follower:
             self._obey(parse(value), followed)
             self._seen = value
             self._record_due = now
-        standing = followed.standing
-        if standing:
+        stops = followed.stops
+        if stops:
             followed.sift()
-        if standing.over:
+        if stops.over:
             # Looked at first and dropped after: if the store fails, the next step tries again.
-            over = list(standing.over)
+            over = list(stops.over)
             self._controls.unmark(over)
-            standing.over.difference_update(over)
+            stops.over.difference_update(over)
         if now >= self._record_due:
             record = self._record(followed)
             self._store.apply([Put(record.key, roll.dump(record), roll.TTL)])
@@ -143,16 +143,16 @@ class Follower:
     # --- obeying -------------------------------------------------------------------------
 
     def _obey(self, orders: Orders, followed: Followed) -> None:
-        standing, before = followed.standing, self._orders
+        stops, before = followed.stops, self._orders
         if orders.marks != before.marks:
             # Read before they are noted as known: if that fails, the next step tries again.
-            standing.marked = self._controls.marks()
+            stops.marked = self._controls.marks()
         assert self._base is not None
         settings = orders.settings_of(self._name)
         config, level = ordered(self._base, settings), str(settings.get("log_level", ""))
         paused = frozenset(orders.paused)
-        if config != followed.config or paused != standing.paused:
-            standing.paused = paused
+        if config != followed.config or paused != stops.paused:
+            stops.paused = paused
             followed.work_by(config, paused)
             logger.info("working by order: %s", _told(config, paused))
         level = level or self._own_level
@@ -170,7 +170,7 @@ class Follower:
             name=self._name,
             pid=os.getpid(),
             queues=queues,
-            paused=tuple(sorted(followed.standing.paused & queues.keys())),
+            paused=tuple(sorted(followed.stops.paused & queues.keys())),
             concurrency=config.concurrency,
             async_concurrency=config.async_slots,
             log_level=self._level,

@@ -11,14 +11,14 @@ settle      `Settler.step`; kicked by every outcome
 heartbeat   `Heartbeat.step`, unless a supervisor beats for this process
 orphans     `OrphanChecker.step`
 promote     `Promoter.step`
-progress    `ProgressLog.step`: how far jobs say they are
-traits      `Gate.step`: what traits hold is kept alive
-checkpoints `Checkpoints.step`: cursors of jobs that are done go
 gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
 cron        `Firing.step`, if there is a store for cron entries
 orders      `Follower.step`, if there is a store for orders
+progress    `ProgressLog.step`: how far jobs say they are
+traits      `Gate.step`: what traits hold is kept alive
+cursors     `Checkpoints.step`: cursors of jobs that are done go
 slot N      sync jobs, one at a time
 async       the event loop of async jobs
 ==========  =====================================================================
@@ -34,7 +34,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
@@ -44,19 +43,18 @@ from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
 from goose.middleware import Middleware, refuse_async
 from goose.stores import OnDemand
+from goose.worker import standing
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
-from goose.worker.crew import Crew
-from goose.worker.emptiness import is_empty
 from goose.worker.engine import Engine, NoNotes, Notes
 from goose.worker.follower import Follower, open_queues
 from goose.worker.gauges import WorkerGauges
-from goose.worker.loops import Loop, Step
-from goose.worker.outcomes import Ending
+from goose.worker.loops import Step
 from goose.worker.resources import OpenResources, Resource
 from goose.worker.schedule import MEASURE_EVERY
-from goose.worker.standing import Standing, given_back
-from goose.worker.watch import Watch
+from goose.worker.standing import RunnerStatistics
+from goose.worker.stops import Stops, given_back
+from goose.worker.threads import Threads
 
 logger = logging.getLogger("goose.worker")
 
@@ -66,27 +64,6 @@ FLUSH_SECONDS = 2.0
 """Seconds the last outcomes get to be settled, should the broker not answer."""
 FAREWELL_SECONDS = 1.0
 """Seconds that the end of the session, of the resources and of the event loop may take."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerStatistics:
-    """One process's numbers at one moment."""
-
-    running: int
-    """Jobs in slots."""
-    held: int
-    """Jobs taken from the broker and waiting for a slot."""
-    unsettled: int
-    """Jobs that ended and whose outcome the broker has not confirmed."""
-    processed: int
-    """Executions that ended and were settled."""
-    succeeded: int
-    retried: int
-    dead: int
-    recovered: int
-    """Orphans of others taken over."""
-    lost_settles: int
-    """Outcomes refused because the session had been given up."""
 
 
 class Runner:
@@ -138,29 +115,21 @@ class Runner:
         gauges: Metrics | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if config.hard_timeout is not None and notes is None:
-            raise Unsupported(
-                f"hard_timeout={config.hard_timeout:g} needs a supervisor that can kill the process: "
-                "use `goose worker`, or leave it out for an embedded Worker"
-            )
-        offered = offer.functions()
-        if not any(function.is_async for function in offered):
-            # Where both kinds are offered, a middleware may be meant for the async ones alone.
-            refuse_async(middleware, [function.fn for function in offered])
-        clock = clock or SystemClock()
-        chance = random.Random()
+        _refuse_impossible(offer, config, middleware, notes)
         self._broker = broker
-        self._clock = clock
+        self._clock = clock = clock or SystemClock()
+        chance = random.Random()
         self._beats = beats and isinstance(broker, Sessions)
         self._on_session_lost = on_session_lost
         self._on_death = on_death
         self._dead = threading.Event()
+        self._firing = firing
         self._follower = follower
         self._store = store or OnDemand(broker)
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
         self._detached = [detached(backend) for backend in metrics]
-        self._engine = engine = Engine(
+        self._engine = Engine(
             broker,
             offer,
             config,
@@ -173,55 +142,42 @@ class Runner:
             random=chance,
             store=self._store.open,
         )
-        self._crew = Crew(engine, self._died)
-        self._watch = watch = Watch(
-            lambda: self._crew.slots,
-            engine.buffer,
-            slow_after=config.slow_after,
-            settle=engine.settle,
-            tick=on_tick,
+        self._threads = Threads(
+            self._engine,
+            config,
+            self._steps() | self._measuring(gauges),
             clock=clock,
-            async_slots=self._crew.asynchronous,
+            random=chance,
+            on_tick=on_tick,
+            on_death=self._died,
         )
+
+    def _steps(self) -> dict[str, Step]:
+        engine = self._engine
         steps: dict[str, Step] = {
             "fetch": self._fetch,
-            "settle": engine.settler.step,
-            "watch": watch.step,
-            "orphans": engine.checker.step,
-            "promote": engine.promoter.step,
             "progress": engine.progress.step,
             "traits": engine.gate.step,
-            "checkpoints": engine.checkpoints.step,
+            "cursors": engine.checkpoints.step,
         }
-        if self._beats and engine.heartbeat is not None:
-            steps["heartbeat"] = engine.heartbeat.step
-        if firing is not None:
-            steps["cron"] = firing.step
-        if follower is not None:
-            steps["orders"] = follower.step
-            follower.follow(self)
+        if self._beats and self._engine.heartbeat is not None:
+            steps["heartbeat"] = self._engine.heartbeat.step
+        if self._firing is not None:
+            steps["cron"] = self._firing.step
+        if self._follower is not None:
+            self._follower.follow(self)
+            steps["orders"] = self._follower.step
+        return steps
+
+    def _measuring(self, gauges: Metrics | None) -> dict[str, Step]:
+        """Return the steps that measure: for a supervisor, which looks at queues itself, or here."""
+        engine, own = self._engine, self._engine.report.metrics
         if gauges is not None:
-            steps["gauges"] = WorkerGauges(engine, gauges, every=1.0).step
-        elif engine.report.metrics:
-            steps["gauges"] = WorkerGauges(engine, engine.report.metrics, every=MEASURE_EVERY).step
-            steps["queues"] = engine.gauge.step
-        self._loops = {
-            name: Loop(
-                name,
-                step,
-                clock=clock,
-                random=chance,
-                on_death=self._died,
-                on_failure=engine.report.broker_failed,
-                on_success=engine.report.broker_works_again,
-            )
-            for name, step in steps.items()
-        }
-        engine.kicks.fetch = self._loops["fetch"].kick
-        engine.kicks.settle = self._loops["settle"].kick
-        engine.kicks.slots = self._crew.wake
-        engine.kicks.progress = self._loops["progress"].kick
-        engine.kicks.checkpoints = self._loops["checkpoints"].kick
+            return {"gauges": WorkerGauges(engine, gauges, every=1.0).step}
+        if not own:
+            return {}
+        measures = WorkerGauges(engine, own, every=MEASURE_EVERY)
+        return {"gauges": measures.step, "queues": engine.gauge.step}
 
     # --- life -----------------------------------------------------------------------------
 
@@ -233,7 +189,7 @@ class Runner:
             ConfigError: A resource is not a context manager.
             Exception: What a resource raised when it was entered.
         """
-        loop = self._crew.start_loop()
+        loop = self._threads.start_async()
         resources = OpenResources(self._resource_specs, loop)
         try:
             resources.open()
@@ -241,14 +197,12 @@ class Runner:
                 self._engine.heartbeat.begin(self._clock.mono())
         except BaseException:
             resources.close()
-            self._crew.close()
+            self._threads.close_async()
             raise
         self._resources = resources
         self._engine.executor.resources = resources.values
         self._hear_orders()
-        self._crew.start()
-        for thread in self._loops.values():
-            thread.start()
+        self._threads.start()
 
     def _hear_orders(self) -> None:
         """Have the orders done that hold already, before the first job is taken."""
@@ -273,15 +227,15 @@ class Runner:
         engine = self._engine
         engine.settle([given_back(work) for work in engine.buffer.close()])
         engine.ask_to_stop()
-        self._loops["fetch"].stop()
+        self._threads.stop("fetch")
         self._broker.wake()
         self._wait(lambda: engine.buffer.running == 0, deadline)
         if engine.buffer.running:
             self._interrupt()
             self._wait(lambda: engine.buffer.running == 0, self._clock.mono() + INTERRUPT_SECONDS)
         flushed = self._clock.mono() + FLUSH_SECONDS
-        self._loops["fetch"].join(min(1.5, max(0.0, flushed - self._clock.mono())))
-        self._loops["settle"].kick()
+        self._threads.join("fetch", min(1.5, max(0.0, flushed - self._clock.mono())))
+        self._threads.kick("settle")
         # Counted with the end of a run in one step, so that no outcome is between two places now.
         self._wait(lambda: engine.buffer.unsettled == 0, flushed)
         return self._end()
@@ -295,16 +249,17 @@ class Runner:
     def _interrupt(self) -> None:
         engine = self._engine
         logger.warning("interrupting %d jobs that outlived the grace", engine.buffer.running)
-        self._crew.interrupt()
+        for work in list(engine.running):
+            work.interrupted = True
+        self._threads.interrupt()
 
     def _end(self) -> bool:
         done = self._engine.buffer.running == 0
-        for loop in self._loops.values():
-            loop.stop()
-        self._crew.park()
-        for name in {"cron", "orders", "settle"} & set(self._loops):
+        self._threads.stop_all()
+        self._threads.let_slots_go()
+        for name in ("cron", "orders", "settle", "traits"):
             # Not under their feet; if the store hangs, their calls fail as they would anyway.
-            self._loops[name].join(0.2)
+            self._threads.join(name, 0.2)
         # On threads of their own: a resource or a broker that hangs must not hold up the end.
         last = [
             threading.Thread(target=self._end_session, daemon=True),
@@ -322,7 +277,7 @@ class Runner:
             thread.start()
         for thread in last:
             thread.join(max(0.0, deadline - self._clock.mono()))
-        self._crew.close(max(0.1, deadline - self._clock.mono()))
+        self._threads.close_async(max(0.1, deadline - self._clock.mono()))
         return done
 
     def _end_session(self) -> None:
@@ -348,16 +303,23 @@ class Runner:
     def new_session(self, session: Session) -> None:
         """Go on as *session*, which a supervisor opened after the one before was given up."""
         self._engine.renew(session)
-        self._loops["fetch"].kick()
+        self._threads.kick("fetch")
 
     def _died(self, error: BaseException) -> None:
         """End this process's part in the fleet: what it holds will be recovered by others."""
         logger.critical("a thread of the engine died of %r; taking no more jobs", error)
         self._dead.set()
         self._engine.buffer.close()
-        for loop in self._loops.values():
-            loop.stop()
+        self._threads.stop_all()
         self._on_death(error)
+
+    def _fetch(self, now: float) -> float:
+        try:
+            return self._engine.fetcher.step(now)
+        except SessionLost:
+            if not self._threads.kick("heartbeat"):
+                self._on_session_lost()
+            raise
 
     # --- orders ---------------------------------------------------------------------------
 
@@ -367,9 +329,9 @@ class Runner:
         return self._engine.config
 
     @property
-    def standing(self) -> Standing:
-        """The orders that hold here."""
-        return self._engine.standing
+    def stops(self) -> Stops:
+        """What must not start or go on here."""
+        return self._engine.stops
 
     @property
     def running(self) -> int:
@@ -378,64 +340,52 @@ class Runner:
 
     def work_by(self, config: WorkerConfig, paused: frozenset[str]) -> None:
         """Work so from now on, but take nothing from *paused* queues; for one thread."""
-        engine = self._engine
-        self._crew.resize(config)
-        engine.config = config
-        engine.fetcher.queues = open_queues(config, paused)
+        self._threads.resize(config)
+        self._engine.config = config
+        self._engine.fetcher.queues = open_queues(config, paused)
         self._broker.wake()
-        self._loops["fetch"].kick()
-        self._crew.wake()
+        self._threads.kick("fetch")
 
     def sift(self) -> None:
-        """Lay the standing orders over what is here; async functions that are to end are cancelled."""
+        """Have jobs that are stopped start nowhere here; async functions that are to end are cancelled."""
         for work in self._engine.sift():
-            self._crew.cancel(work)
+            self._threads.cancel(work)
 
-    # --- the wires ------------------------------------------------------------------------
-
-    def _fetch(self, now: float) -> float:
-        try:
-            return self._engine.fetcher.step(now)
-        except SessionLost:
-            if "heartbeat" in self._loops:
-                self._loops["heartbeat"].kick()
-            else:
-                self._on_session_lost()
-            raise
+    # --- seen from outside ------------------------------------------------------------------
 
     def dump(self) -> None:
         """Log every running job with its stack; from any thread."""
-        self._watch.dump(self._clock.mono())
+        self._threads.dump()
 
     @property
     def contact_mono(self) -> float:
         """When the broker last answered the fetcher."""
         return self._engine.fetcher.contact_mono
 
-    # --- numbers --------------------------------------------------------------------------
-
     def statistics(self) -> RunnerStatistics:
         """Return this process's numbers; from any thread."""
-        report, buffer = self._engine.report, self._engine.buffer
-        return RunnerStatistics(
-            running=buffer.running,
-            held=buffer.held,
-            unsettled=buffer.unsettled,
-            processed=report.processed,
-            succeeded=report.endings[Ending.DONE],
-            retried=report.endings[Ending.RETRIED],
-            dead=report.endings[Ending.DEAD],
-            recovered=report.orphans,
-            lost_settles=report.lost,
-        )
+        return standing.statistics(self._engine)
 
     def is_empty(self) -> bool:
-        """Say whether nothing is ready or running in this worker's queues, here or elsewhere.
-
-        What is only scheduled does not count. Without an `Inspector`, or one that sees what
-        others run, it speaks for this process alone.
+        """Say whether nothing is ready or running in this worker's queues; see `standing`.
 
         Raises:
             BrokerError: The broker could not say.
         """
-        return is_empty(self._broker, self._engine)
+        queues = [share.queue for share in self._engine.config.queues]
+        return standing.is_empty(self._engine, self._broker, queues)
+
+
+def _refuse_impossible(
+    offer: Offer, config: WorkerConfig, middleware: Sequence[Middleware], notes: Notes | None
+) -> None:
+    """Raise for what cannot work, before anything is made."""
+    if config.hard_timeout is not None and notes is None:
+        raise Unsupported(
+            f"hard_timeout={config.hard_timeout:g} needs a supervisor that can kill the process: "
+            "use `goose worker`, or leave it out for an embedded Worker"
+        )
+    offered = offer.functions()
+    if not any(function.is_async for function in offered):
+        # Where both kinds are offered, a middleware may be meant for the async ones alone.
+        refuse_async(middleware, [function.fn for function in offered])

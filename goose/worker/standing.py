@@ -1,91 +1,93 @@
-"""The orders that hold in one process: queues that are paused, jobs that are to end.
+"""How one worker process stands: its numbers, and whether anything is left to do.
 
-They are laid over what was fetched (`Fetcher`), what is held and what runs (`Engine.sift`). Where
-there are none, as nearly always, that costs a fetch one look at two empty collections.
+Any thread may ask. Numbers are read one by one from a process that works on, so two of them may
+be of two moments; `is_empty` is right nevertheless, because the broker's listing has the last
+word and what is on its way through the engine is still lent there.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from goose.brokers.base import Delivery
-from goose.jobs import Job
-from goose.worker.outcomes import Ending, Outcome, Verb, fields
-from goose.worker.work import Work
-
-logger = logging.getLogger("goose.worker")
+from goose.brokers.base import Broker, Inspector, State
+from goose.errors import Unsupported
+from goose.worker.engine import Engine
+from goose.worker.outcomes import Ending
 
 
-class Standing:
-    """What holds now. Both parts are replaced whole, by one thread; any other may read them."""
+@dataclass(frozen=True, slots=True)
+class RunnerStatistics:
+    """One process's numbers at one moment."""
 
-    def __init__(self) -> None:
-        self.paused: frozenset[str] = frozenset()
-        """Queues nothing is started from."""
-        self.marked: Mapping[str, float | None] = {}
-        """Jobs to end, by id, with the instant they were enqueued; None is any."""
-        self.over: set[str] = set()
-        """Those of them that have ended here, so that their marks can go."""
-
-    def __bool__(self) -> bool:
-        return bool(self.paused or self.marked)
-
-    def ends(self, job: Job[Any]) -> bool:
-        """Say whether *job* is to end."""
-        if job.id not in self.marked:
-            return False
-        enqueued_at = self.marked[job.id]
-        return enqueued_at is None or enqueued_at == job.enqueued_at
-
-    def settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
-        """Note which marked jobs are over, now that *batch* is settled but for what is *lost*."""
-        refused = {delivery.envelope.id for delivery in lost}
-        self.over.update(
-            outcome.job.id
-            for outcome in batch
-            if outcome.verb in (Verb.ACK, Verb.BURY)
-            and outcome.job is not None
-            and outcome.job.id not in refused
-            and self.ends(outcome.job)
-        )
-
-    def holds_up(self, work: Work) -> bool:
-        """Say whether *work* must not start here now."""
-        return work.delivery.envelope.queue in self.paused or self.ends(work.job)
-
-    def outcome(self, work: Work) -> Outcome:
-        """Return what becomes of *work*, which is held up."""
-        if self.ends(work.job):
-            return cancelled(work)
-        return given_back(work)
-
-    def sift(self, works: Sequence[Work]) -> tuple[list[Work], list[Outcome]]:
-        """Return those of *works* that may start, and what becomes of the others."""
-        kept = [work for work in works if not self.holds_up(work)]
-        return kept, [self.outcome(work) for work in works if self.holds_up(work)]
+    running: int
+    """Jobs in slots."""
+    held: int
+    """Jobs taken from the broker and waiting for a slot."""
+    unsettled: int
+    """Jobs that ended and whose outcome the broker has not confirmed."""
+    processed: int
+    """Executions that ended and were settled."""
+    succeeded: int
+    retried: int
+    dead: int
+    recovered: int
+    """Orphans of others taken over."""
+    lost_settles: int
+    """Outcomes refused because the session had been given up."""
 
 
-def given_back(work: Work) -> Outcome:
-    """Return the outcome of a job that was held and not started: others may have it at once."""
-    return Outcome(Ending.RELEASED, Verb.RELEASE, work.delivery, None, work.job)
-
-
-def cancelled(work: Work, seconds: float | None = None, latency: float | None = None) -> Outcome:
-    """Return the outcome of a job that was cancelled, after it ran for *seconds* or before."""
-    job = work.job
-    when = "before it was started" if seconds is None else f"after {seconds:.1f} s"
-    logger.info("job %s of %s is cancelled, %s", job.id, job.fn, when, extra=fields(job))
-    return Outcome(
-        Ending.CANCELLED,
-        Verb.ACK,
-        work.delivery,
-        None,
-        job,
-        None,
-        "cancelled",
-        0.0,
-        seconds,
-        latency,
+def statistics(engine: Engine) -> RunnerStatistics:
+    """Return the numbers of *engine*."""
+    report, buffer = engine.report, engine.buffer
+    return RunnerStatistics(
+        running=buffer.running,
+        held=buffer.held,
+        unsettled=buffer.unsettled,
+        processed=report.processed,
+        succeeded=report.endings[Ending.DONE],
+        retried=report.endings[Ending.RETRIED],
+        dead=report.endings[Ending.DEAD],
+        recovered=report.orphans,
+        lost_settles=report.lost,
     )
+
+
+def is_empty(engine: Engine, broker: Broker, queues: Sequence[str]) -> bool:
+    """Say whether nothing is ready or running in *queues*, here or elsewhere.
+
+    What is only scheduled does not count. Without an `Inspector`, or one that sees what others
+    run, it speaks for this process alone.
+
+    Raises:
+        BrokerError: The broker could not say.
+    """
+    if not engine.buffer.idle:
+        return False
+    if not isinstance(broker, Inspector):
+        return engine.fetcher.found_nothing
+    # The broker's word alone decides: what a fetch has just been lent is running there.
+    # The counts are quick to say no; a job that moves from running to ready between them,
+    # for a retry at once, is only seen for certain in the listing of one moment.
+    states: tuple[State, ...] = (State.READY, State.RUNNING)
+    if not _sees_running(broker, queues[0]):
+        # Then this process answers for itself, and others for themselves.
+        if not engine.fetcher.found_nothing:
+            return False
+        states = (State.READY,)
+    if any(broker.count(state, queue) for state in states for queue in queues):
+        return False
+    return not any(
+        stats.counts[state]
+        for stats in broker.queues()
+        for state in states
+        if stats.queue in queues
+    )
+
+
+def _sees_running(broker: Inspector, queue: str) -> bool:
+    try:
+        broker.count(State.RUNNING, queue)
+    except Unsupported:
+        return False
+    return True

@@ -17,7 +17,7 @@ from goose.worker.buffer import Buffer, patience
 from goose.worker.clock import Clock
 from goose.worker.outcomes import Ending, Outcome, Verb, fields, stored
 from goose.worker.slots import AsyncSlots, Slot, awaiting
-from goose.worker.standing import given_back
+from goose.worker.stops import given_back
 from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")

@@ -30,7 +30,7 @@ from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine
 from goose.worker.loops import Backoff, Step
 from goose.worker.runner import FLUSH_SECONDS, INTERRUPT_SECONDS
-from goose.worker.standing import given_back
+from goose.worker.stops import given_back
 from goose.worker.watch import Watch
 
 
