@@ -22,6 +22,7 @@ from goose.aio_controls import AsyncControlling
 from goose.brokers.base import Broker
 from goose.calls import Call
 from goose.combining import BATCH, Combiner
+from goose.controlling import Controlling
 from goose.errors import EnqueueError, Stored
 from goose.features.asking import Claimed
 from goose.jobs import Envelope, Job, Status
@@ -52,8 +53,6 @@ class Client(AsyncControlling):
     Raises:
         ConfigError: A value cannot be meant.
     """
-
-    _client: clients.Client
 
     def __init__(
         self,
@@ -225,6 +224,9 @@ class Client(AsyncControlling):
     async def progress(self, job: Job[Any] | str, /) -> Progress | None:
         """Return what *job* said last of how far it is, as `goose.Client.progress`."""
         return await asyncio.to_thread(self._client.progress, job)
+
+    def _controlling(self) -> Controlling:
+        return self._client
 
     @property
     def crons(self) -> AsyncCrons:

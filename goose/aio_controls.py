@@ -25,19 +25,21 @@ if TYPE_CHECKING:
 class AsyncControlling:
     """`Controlling` with verbs to ``await``. Any event loop may use it."""
 
-    _client: Controlling
+    def _controlling(self) -> Controlling:
+        """Return the client whose verbs these are."""
+        raise NotImplementedError
 
     async def pause(self, *queues: str) -> None:
         """Have nothing taken from *queues*, as `Controlling.pause`."""
-        await asyncio.to_thread(self._client.pause, *queues)
+        await asyncio.to_thread(self._controlling().pause, *queues)
 
     async def resume(self, *queues: str) -> None:
         """Have jobs taken from *queues* again, as `Controlling.resume`."""
-        await asyncio.to_thread(self._client.resume, *queues)
+        await asyncio.to_thread(self._controlling().resume, *queues)
 
     async def cancel(self, *jobs: Job[Any] | StoredJob | str) -> dict[str, Cancelled]:
         """End jobs wherever they are, as `Controlling.cancel`."""
-        return await asyncio.to_thread(self._client.cancel, *jobs)
+        return await asyncio.to_thread(self._controlling().cancel, *jobs)
 
     async def cancel_all(
         self,
@@ -50,7 +52,7 @@ class AsyncControlling:
     ) -> dict[str, Cancelled]:
         """End every queued or running job that fits, as `Controlling.cancel_all`."""
         return await asyncio.to_thread(
-            lambda: self._client.cancel_all(
+            lambda: self._controlling().cancel_all(
                 queue, fn=fn, call=call, where=where, older_than=older_than
             )
         )
@@ -60,13 +62,13 @@ class AsyncControlling:
     ) -> Moved:
         """Move the jobs of *queue*, as `Controlling.move`."""
         return await asyncio.to_thread(
-            lambda: self._client.move(target, queue=queue, to_queue=to_queue)
+            lambda: self._controlling().move(target, queue=queue, to_queue=to_queue)
         )
 
     @property
     def controls(self) -> AsyncControls:
         """Gives orders to workers, as `Controlling.controls`."""
-        return AsyncControls(self._client)
+        return AsyncControls(self._controlling())
 
 
 class AsyncControls:

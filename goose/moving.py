@@ -110,6 +110,8 @@ class Mover:
         self._clock = clock or _clock(store)
         self._sleep = sleep
         self._moved = Moved()
+        self._near = 0.0
+        """Seconds until the last of those jobs is due that are waited for; 0 if there are none."""
         self._session = Session(str(uuid.uuid4()))
         if self._same and self._queue == self._to_queue:
             raise ConfigError(
@@ -140,18 +142,14 @@ class Mover:
         if self._same:
             yield from self._strike_out()
         while True:
-            near = 0.0
+            self._near = 0.0
             if isinstance(self._source, Inspector):
-                for later in self._scheduled(self._source):
-                    if isinstance(later, float):
-                        near = max(near, later)
-                    else:
-                        yield later
+                yield from self._scheduled(self._source)
             yield from self._ready()
-            if not near:
+            if not self._near:
                 return
             # They become ready, and are moved as such.
-            self._sleep(min(near, 1.0))
+            self._sleep(min(self._near, 1.0))
             if isinstance(self._source, Upkeep):
                 self._source.promote_due(limit=1000)
 
@@ -209,8 +207,8 @@ class Mover:
 
     # --- scheduled jobs ----------------------------------------------------------------------
 
-    def _scheduled(self, source: Inspector) -> Iterator[Moved | float]:
-        """Move those that are not due soon; yield the progress, and the seconds until the others are.
+    def _scheduled(self, source: Inspector) -> Iterator[Moved]:
+        """Move those that are not due soon, and note in how many seconds the others are.
 
         What is due already is not ready only because nobody has promoted it.
         """
@@ -224,7 +222,7 @@ class Mover:
             far = [item for item in page.items if item.at > now + NEAR]
             if len(far) < len(page.items):
                 near = max(item.at - now for item in page.items if item.at <= now + NEAR)
-                yield max(near, 0.0) + 0.1
+                self._near = max(self._near, near, 0.0) + 0.1
             if far:
                 removed = self._reschedule(source, far)
                 yield self._add(scheduled=removed, left=len(far) - removed)

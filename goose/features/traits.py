@@ -193,7 +193,8 @@ class Traits:
         trait = self._made.get(name)
         if trait is None:
             with self._lock:
-                trait = self._made.get(name) or load(KNOWN[name], kind="trait")(self._tools)
+                made: Trait = self._made.get(name) or load(KNOWN[name], kind="trait")(self._tools)
+                trait = made
                 self._made[name] = trait
                 self.holds = self.holds or isinstance(trait, Holding)
         return trait
