@@ -222,7 +222,7 @@ class Mover:
             far = [item for item in page.items if item.at > now + NEAR]
             if len(far) < len(page.items):
                 near = max(item.at - now for item in page.items if item.at <= now + NEAR)
-                self._near = max(self._near, near, 0.0) + 0.1
+                self._near = max(self._near, near + 0.1, 0.1)
             if far:
                 removed = self._reschedule(source, far)
                 yield self._add(scheduled=removed, left=len(far) - removed)
