@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,27 @@ from goose.features.checkpoints import MAX_CURSOR, Checkpoints
 from goose.jobs import Job
 from goose.middleware.base import Execution
 from goose.stores.memory import MemoryStore
-from tests.features.places import Place, crash_points
+from tests.features.places import Place
 
 WaitUntil = Callable[..., None]
+KILLED = """
+import os
+import signal
+import goose
+
+def write(word):
+    with open("steps", "a") as file:
+        file.write(word + "\\n")
+
+def count():
+    me = goose.current()
+    for n in range(me.cursor or 0, 5):
+        write(str(n))
+        me.checkpoint(n + 1)
+        if n == 2:
+            write("died")
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
 APP = """
 import asyncio
 import goose
@@ -125,26 +146,21 @@ def test_a_dead_job_keeps_it_for_its_replay(place: Place, app: Any) -> None:
     assert [0, 1, 2, 3, 4] == app.steps
 
 
-def test_a_crash_anywhere_repeats_one_step_at_most(
-    new_place: Callable[[], Place], app: Any
-) -> None:
-    """Whichever call of a worker is its last, what was stored by then is not done again."""
+@pytest.mark.processes
+def test_a_killed_process_costs_no_step(importable: Path, root: Path) -> None:
+    """After a SIGKILL in the midst of it the next run begins with the step that was not stored."""
+    (importable / "kill_app.py").write_text(KILLED)
+    import kill_app  # type: ignore[import-not-found]
 
-    def scene(place: Place, _process: Any) -> None:
-        app.steps.clear()
-        place.client.enqueue(app.count, 4)
+    with goose.Client("sqlite:///jobs.db") as client:
+        client.enqueue(kill_app.count)
+    command = [sys.executable, "-m", "goose", "worker", "kill_app", "--until-empty"]
+    command += ["--broker", "sqlite:///jobs.db", "--ttl", "2s"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=50, check=False)
 
-    points = 0
-    for place, where in crash_points(new_place, scene):
-        points += 1
-        place.process().run()
-        repeated = len(app.steps) - 4
-        assert [0, 1, 2, 3] == sorted(set(app.steps)), where
-        # Once done, its cursor may be gone already while its ack is not: then all of it runs again.
-        assert repeated in (0, 1, 4), where
-        if place.name != "memory":
-            continue
-    assert points >= 8
+    assert 0 == done.returncode, done.stderr.decode()
+    assert ["0", "1", "2", "died", "3", "4"] == (importable / "steps").read_text().split()
 
 
 def test_a_later_job_of_the_same_id_begins_anew() -> None:

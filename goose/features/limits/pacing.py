@@ -13,6 +13,7 @@ its worker is found again by the job's id.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 
@@ -62,7 +63,7 @@ def _placed(store: Store, place: str, rate: float, ids: Sequence[str]) -> Mappin
         [value] = store.apply([Get(key)])
         # One that was set for another rate may reach far: nobody waits for more than the horizon.
         first = max(now, min(float(value or 0.0), now + HORIZON + apart))
-        fits = max(0, min(len(ids), int((now + HORIZON - first) / apart) + 1))
+        fits = min(len(ids), max(0, math.floor((now + HORIZON - first) / apart) + 1))
         given = {id_: first + number * apart for number, id_ in enumerate(ids[:fits])}
         moved = repr(first + fits * apart).encode()
         later = {id_: at - now for id_, at in given.items() if at > now + EARLY}

@@ -101,7 +101,7 @@ def prepare(chosen: Options) -> Prepare | None:
     limits = chosen.limit
     if not limits:
         return None
-    each = [limits] if isinstance(limits, Limit) else list(limits)
+    each = list(limits) if isinstance(limits, (list, tuple)) else [limits]
     for limit in each:
         if not isinstance(limit, Limit):
             raise ConfigError(f"limit = {limit!r:.80} is no goose.Limit")
