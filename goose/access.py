@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from goose._returns import decode_result
 from goose.brokers import name_of
@@ -125,7 +125,7 @@ class Access:
         """Return where *job* (or the job of that id) is in its life; see `Job.status`."""
         record = self.record(_id(job))
         if record is not None:
-            return record.ending
+            return cast("Status", record.ending)
         broker = self.broker
         stored = broker.find(_id(job)) if isinstance(broker, Inspector) else None
         return "unknown" if stored is None else stored.state.value
