@@ -75,8 +75,8 @@ class Threads:
         engine.kicks.fetch = self._loops["fetch"].kick
         engine.kicks.settle = self._loops["settle"].kick
         engine.kicks.slots = self._wake_slots
-        engine.kicks.progress = lambda: self.kick("progress")
-        engine.kicks.checkpoints = lambda: self.kick("cursors")
+        engine.kicks.progress = self._loops["progress"].kick
+        engine.kicks.checkpoints = self._loops["cursors"].kick
 
     def _slot(self, number: int) -> Slot:
         return Slot(

@@ -101,7 +101,8 @@ def prepare(chosen: Options) -> Prepare | None:
     limits = chosen.limit
     if not limits:
         return None
-    each = list(limits) if isinstance(limits, (list, tuple)) else [limits]
+    given: Sequence[Any] = limits if isinstance(limits, (list, tuple)) else [limits]
+    each: Sequence[Limit] = [*given]
     for limit in each:
         if not isinstance(limit, Limit):
             raise ConfigError(f"limit = {limit!r:.80} is no goose.Limit")
