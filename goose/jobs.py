@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from goose import _fields
 from goose._ids import new_id
@@ -105,7 +105,7 @@ def _too_deep(job: Job[Any]) -> PayloadTooLarge:
 def _rarer_fields(job: Job[Any]) -> dict[str, JSON]:
     fields: dict[str, JSON] = {}
     if job.traits:
-        fields["traits"] = cast("JSON", job.traits)
+        fields["traits"] = dict(job.traits)
     if job.deferred_since is not None:
         fields["deferred_since"] = job.deferred_since
     if job.origin:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from goose.brokers.base import Broker
 from goose.calls import Call
@@ -23,7 +23,9 @@ from goose.errors import BrokerError, Stored
 from goose.jobs import Envelope, Job
 from goose.options import Options
 from goose.plugins import load
-from goose.stores.base import Store
+
+if TYPE_CHECKING:
+    from goose.stores.base import Store
 
 logger = logging.getLogger("goose.features")
 

@@ -140,8 +140,9 @@ class Threads:
 
     def join(self, name: str, timeout: float) -> None:
         """Wait up to *timeout* seconds for the loop of this name, if there is one; it was stopped."""
-        if name in self._loops:
-            self._loops[name].join(timeout)
+        loop = self._loops.get(name)
+        if loop is not None:
+            loop.join(timeout)
 
     def interrupt(self) -> None:
         """Interrupt whatever runs."""
