@@ -361,7 +361,11 @@ class Client(Access, Controlling):
         """
         if instead.get() is not None or not any(job.traits for job, _ in sealed):
             return Claimed(sealed)
-        return claimed(sealed, self.broker, self.store)
+        found = claimed(sealed, self.broker, self.store)
+        meter = self._root.meter() if found.answers else None
+        if meter is not None:
+            meter.existing([job for id_, job in found.answers.items() if job.id != id_])
+        return found
 
     def door(self, later: bool) -> Door:
         """Return where envelopes that are due *later*, or ready, are handed over."""

@@ -102,6 +102,9 @@ MEASURES = {
         Measure(base.STRAYS, "counter", _QUEUE, "Loans whose session never existed; must stay 0"),
         Measure(base.ENQUEUED, "counter", _JOB, "Jobs a client has stored"),
         Measure(
+            base.EXISTING, "counter", _JOB, "Enqueues answered with a job that was there already"
+        ),
+        Measure(
             base.ENQUEUE_FAILED,
             "counter",
             (*_JOB, "outcome"),

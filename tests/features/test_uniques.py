@@ -330,3 +330,22 @@ def test_records_survive_their_journey(app: Any) -> None:
             records.parse(wrong)
     with pytest.raises(ValueError, match="makes no sense"):
         records.trait_of(job.evolve(traits={"unique": 5}))
+
+
+def test_answers_are_counted(app: Any) -> None:
+    """A client's metrics say how many enqueues found a job that was there."""
+    counted: list[tuple[str, int]] = []
+
+    class Backend:
+        never_blocks = True
+
+        def increment(self, name: str, value: int, tags: Any) -> None:
+            counted.append((name, value))
+
+        def gauge(self, name: str, value: float, tags: Any) -> None: ...
+        def timing(self, name: str, seconds: float, tags: Any) -> None: ...
+
+    client = Client(MemoryBroker(), metrics=[Backend()], settings=Settings())
+    client.using(unique="k").enqueue_many(app.other, [("x",), ("y",), ("z",)])
+
+    assert [("jobs.existing", 2), ("jobs.enqueued", 1)] == counted
