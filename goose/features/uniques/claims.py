@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from goose.brokers.base import Broker, Inspector, State
@@ -84,10 +83,12 @@ class Claim:
         for job in jobs:
             if job.id in self._claimed:
                 _, trait, value, ttl = self._claimed.pop(job.id)
-                before = parse(value).before
-                back = None
-                if before:
-                    back = dump(replace(parse(value), id=before, stored=True, before="", body=b""))
+                record, back = parse(value), None
+                if record.before:
+                    others = record.without(record.before, job.id)
+                    back = dump(
+                        Record(record.before, record.at, stored=True, superseded=others, fn=job.fn)
+                    )
                 self._swap(trait, value, back, ttl)
 
     # --- one key -------------------------------------------------------------------------
@@ -110,7 +111,8 @@ class Claim:
             if holder.id == job.id:  # sent again after an answer that never came
                 self._claimed[job.id] = (job, trait, found, ttl)
                 return None
-            verdict = "replace" if trait.quiet else self._verdict(holder, trait, now)
+            free = trait.quiet or not holder.id
+            verdict = "replace" if free else self._verdict(holder, trait, now)
             if verdict == "held":
                 return holder.job()
             if verdict == "replace":

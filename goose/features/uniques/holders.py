@@ -14,6 +14,7 @@ from goose.features.uniques.records import (
     dump,
     parse,
     record_of,
+    shadow_of,
     trait_of,
     ttl_of,
 )
@@ -81,6 +82,10 @@ class Unique:
 
     def _begun(self, trait: Trait, record: Record, value: bytes) -> bool:
         """Note that the holder is about to start; say whether nobody changed the record meanwhile."""
+        if trait.quiet and record.superseded:
+            store = self._tools.store()
+            left = dump(record.left(store.now()))
+            return bool(store.apply([Swap(trait.key, value, left, shadow_of(trait))])[0])
         if trait.until == "started" or trait.quiet:
             return self._swap(trait, value, None)
         if record.stored:
@@ -96,13 +101,18 @@ class Unique:
             # The newer call may never have been stored.
             if now - record.at < CLAIM:
                 return Defer(1.0, "unique: a later call is being stored")
-            again = replace(record_of(job, trait, record.at), stored=True)
+            others = record.without(job.id, record.id)
+            again = replace(record_of(job, trait, record.at), stored=True, superseded=others)
             self._swap(trait, value, dump(again), again)
             return Defer(0.0, "unique: the later call was not stored")
         if job.id in record.superseded:
             return Finish("skipped", f"unique: {record.id} came in its place")
         if trait.until != "done" or trait.quiet:
             return None  # its own time is over; the other's began after that
+        if not record.id:
+            mine = replace(record_of(job, trait, now), stored=True, superseded=record.superseded)
+            if self._swap(trait, value, dump(mine), mine):
+                return None
         return Defer(AGAIN, f"unique: {record.id} holds its key")
 
     def _hold(self, job: Job[Any], trait: Trait) -> bool:

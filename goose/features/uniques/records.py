@@ -98,7 +98,7 @@ class Record:
     """Who holds a key."""
 
     id: str
-    """The job that claimed or holds it."""
+    """The job that claimed or holds it; empty where nobody does, and some are still superseded."""
     at: float
     """Since when, in epoch seconds by the store's clock."""
     stored: bool = False
@@ -118,12 +118,22 @@ class Record:
 
     def superseded_by(self, job: Job[Any], trait: Trait, now: float) -> Record:
         """Return the record of *job*, which claims the key in the place of this one's."""
-        gone = (*self.superseded, self.id)[-MAX_SUPERSEDED:]
         before = self.before
         if trait.quiet and self.stored:
             # Only a newer one that is stored can stand for it.
             before = self.id
-        return replace(record_of(job, trait, now), superseded=gone, before=before)
+        return replace(
+            record_of(job, trait, now), superseded=self.without(job.id, self.id), before=before
+        )
+
+    def without(self, pardoned: str, gone: str) -> tuple[str, ...]:
+        """Return the superseded jobs, but for the one that is *pardoned*, and with the one *gone*."""
+        kept = [id_ for id_ in (*self.superseded, gone) if id_ and id_ != pardoned]
+        return tuple(kept[-MAX_SUPERSEDED:])
+
+    def left(self, now: float) -> Record:
+        """Return it held by nobody: its job begins, and those it came in place of are yet to come."""
+        return Record("", now, stored=True, superseded=self.superseded, shown=self.shown)
 
     def job(self) -> Job[Any]:
         """Return the job that holds it, as it was sent, or as much as is known of it."""
@@ -187,3 +197,8 @@ def ttl_of(trait: Trait, *, delay: float = 0.0, elapsed: float = 0.0) -> float:
     if trait.until == "time":
         return max(trait.seconds - elapsed, 0.001)
     return BACKSTOP + delay
+
+
+def shadow_of(trait: Trait) -> float:
+    """Return the seconds for which it is known who was superseded, once the last one has begun."""
+    return 86_400.0 + 2 * trait.quiet
