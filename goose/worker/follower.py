@@ -125,8 +125,8 @@ class Follower:
         if stops.over:
             # Looked at first and dropped after: if the store fails, the next step tries again.
             over = list(stops.over)
-            stops.marked = {id_: at for id_, at in stops.marked.items() if id_ not in over}
             self._controls.unmark(over)
+            stops.marked = {id_: at for id_, at in stops.marked.items() if id_ not in over}
             stops.over.difference_update(over)
         if now >= self._record_due:
             record = self._record(followed)
