@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from goose._json import JSON
 
@@ -180,9 +180,8 @@ class Job(Generic[R_co]):
         return self._home.progress(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """A job as a broker sees it.
+class Envelope(NamedTuple):
+    """A job as a broker sees it. A tuple, because nothing else frozen is made as quickly.
 
     At most one of `delay` and `due_at` is given; neither means ready now.
     """
@@ -195,6 +194,10 @@ class Envelope:
     due_at: float | None = None
     """Epoch seconds; an instant that has passed means now."""
     group: str | None = None
+
+    def evolve(self, **changes: Any) -> Envelope:
+        """Return a copy with *changes*."""
+        return self._replace(**changes)
 
 
 def job_of(fields: Mapping[str, Any]) -> Job[Any]:

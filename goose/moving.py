@@ -172,7 +172,7 @@ class Mover:
         assert isinstance(source, Inspector)
         assert isinstance(target, Inspector)
         while items := source.page(State.READY, self._queue, limit=BATCH).items:
-            copies = [replace(self._renamed(item.envelope), delay=HIDDEN) for item in items]
+            copies = [self._renamed(item.envelope).evolve(delay=HIDDEN) for item in items]
             target.schedule(copies)
             ids = [item.envelope.id for item in items]
             removed = set(source.delete(ids, state=State.READY))
@@ -232,7 +232,7 @@ class Mover:
                 return
 
     def _reschedule(self, source: Inspector, items: Sequence[Stored]) -> int:
-        copies = [replace(self._renamed(item.envelope), due_at=item.at) for item in items]
+        copies = [self._renamed(item.envelope).evolve(due_at=item.at) for item in items]
         ids = [copy.id for copy in copies]
         if self._same:
             return self._journaled(source, copies)

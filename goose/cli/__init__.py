@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "Look whether settings, broker, code and stored jobs fit together.",
     "health": "Say whether a worker is well, from its heartbeat file.",
     "cron": "List, show, pause, resume, run and delete cron entries.",
+    "outbox": "Make, look at and empty an outbox of jobs in your own database.",
     "queues": "Show the queues: counts and the age of the oldest job; pause and resume them.",
     "workers": "List workers, and change how they work while they do.",
     "limits": "Change limits that jobs have, while they wait and run.",

@@ -51,6 +51,7 @@ from goose.worker.duty import Duty
 from goose.worker.embedded import connect_resource, store_of
 from goose.worker.follower import follower
 from goose.worker.notes import Notes
+from goose.worker.outboxes import relay_of
 from goose.worker.reload import SourceWatch
 from goose.worker.runner import Runner
 
@@ -220,6 +221,8 @@ def _build(
             firing=crons.firing(broker, offer, chosen, store),
             store=store,
             follower=follower(store, supervisor=bootstrap.supervisor, logger_name=""),
+            # One process of a worker does it for all of them.
+            relay=None if bootstrap.index else relay_of(broker, chosen, bootstrap.broker),
             session=Session(bootstrap.session, bootstrap.epoch),
             notes=notes,
             beats=False,

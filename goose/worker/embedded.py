@@ -27,6 +27,7 @@ from goose.stores import OnDemand
 from goose.worker import crons
 from goose.worker.config import WorkerConfig
 from goose.worker.follower import follower
+from goose.worker.outboxes import relay_of
 from goose.worker.resources import Resource
 from goose.worker.runner import Runner
 from goose.worker.standing import RunnerStatistics
@@ -130,6 +131,7 @@ class Worker:
                 firing=crons.firing(broker, self._offer, chosen, store),
                 store=store,
                 follower=follower(store),
+                relay=relay_of(broker, chosen, chosen.broker),
                 # Another each time: how far the epochs of the last one went is not known here.
                 session=Session(str(uuid.uuid4())),
             )

@@ -19,6 +19,7 @@ orders      `Follower.step`, if there is a store for orders
 progress    `ProgressLog.step`: how far jobs say they are
 traits      `Gate.step`: what traits hold is kept alive
 cursors     `Checkpoints.step`: cursors of jobs that are done go
+outbox      `Relay.step`, if this process moves jobs from an outbox
 slot N      sync jobs, one at a time
 async       the event loop of async jobs
 ==========  =====================================================================
@@ -34,6 +35,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
@@ -55,6 +57,9 @@ from goose.worker.schedule import MEASURE_EVERY
 from goose.worker.standing import RunnerStatistics
 from goose.worker.stops import Stops, given_back
 from goose.worker.threads import Threads
+
+if TYPE_CHECKING:
+    from goose.features.outbox import Relay
 
 logger = logging.getLogger("goose.worker")
 
@@ -80,6 +85,7 @@ class Runner:
         notes: Where running jobs are noted for a supervisor, if there is one.
         firing: Fires cron entries.
         follower: Follows the orders of operators.
+        relay: Makes what moves jobs from an outbox, given what it counts into; closed by `stop`.
         store: What features remember in, the broker's own if left out; closed by `stop`.
         beats: Whether this process opens the session and sends its own heartbeats; False
             under a supervisor, which then also ends the session.
@@ -107,6 +113,7 @@ class Runner:
         notes: Notes | None = None,
         firing: Firing | None = None,
         follower: Follower | None = None,
+        relay: Callable[[Metrics], Relay] | None = None,
         store: OnDemand | None = None,
         beats: bool = True,
         on_tick: Callable[[float], None] = lambda _: None,
@@ -142,6 +149,7 @@ class Runner:
             random=chance,
             store=self._store.open,
         )
+        self._relay = None if relay is None else relay(self._engine.report.metrics)
         self._threads = Threads(
             self._engine,
             config,
@@ -167,6 +175,8 @@ class Runner:
         if self._follower is not None:
             self._follower.follow(self)
             steps["orders"] = self._follower.step
+        if self._relay is not None:
+            steps["outbox"] = self._relay.step
         return steps
 
     def _measuring(self, gauges: Metrics | None) -> dict[str, Step]:
@@ -265,6 +275,8 @@ class Runner:
             threading.Thread(target=self._end_session, daemon=True),
             threading.Thread(target=self._leave_store, daemon=True),
         ]
+        if self._relay is not None:
+            last.append(threading.Thread(target=self._close_relay, daemon=True))
         if done and self._resources is not None:
             last.append(threading.Thread(target=self._close_resources, daemon=True))
         deadline = self._clock.mono() + FAREWELL_SECONDS
@@ -292,6 +304,11 @@ class Runner:
             self._follower.leave()
         self._engine.checkpoints.close()
         self._store.close()
+
+    def _close_relay(self) -> None:
+        assert self._relay is not None
+        self._threads.join("outbox", FAREWELL_SECONDS / 2)
+        self._relay.close()
 
     def _close_resources(self) -> None:
         assert self._resources is not None
