@@ -156,7 +156,7 @@ class Executor:
         if work.cancelled and not isinstance(error, Skip | Bury | UsedUp):
             # Whatever it made of that: it has not done its work, and is not to be tried again.
             seconds = self._clock.mono() - work.started_mono
-            return cancelled(work, seconds, self._latency(work, seconds))
+            return cancelled(work, seconds, self._clock.wall())
         if isinstance(error, Interrupted) or (
             work.interrupted and isinstance(error, asyncio.CancelledError)
         ):

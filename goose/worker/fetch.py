@@ -70,7 +70,7 @@ class Fetcher:
         self._buffer = buffer
         self._preparer = preparer
         self.queues = tuple(queues)
-        """What it takes from now. Any thread may replace it; `Broker.wake` ends a look at the old."""
+        """What it takes from now; see `serve`."""
         # Not by its truth, which says whether anything is ordered at the moment.
         self._stops = Stops() if stops is None else stops
         self._session = session
@@ -158,6 +158,11 @@ class Fetcher:
             works, refused = self._admit(works)
             outcomes += refused
         return works, outcomes
+
+    def serve(self, queues: Sequence[Share]) -> None:
+        """Take from *queues* from now on; a look at the others that is under way ends."""
+        self.queues = tuple(queues)
+        self._broker.wake()
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:
         """Note that these loans are over."""

@@ -39,7 +39,7 @@ EVERY = 0.5
 
 
 class Followed(Protocol):
-    """What orders are carried out on: a `goose.worker.runner.Runner`."""
+    """What orders are carried out on: a `goose.worker.threads.Threads`."""
 
     @property
     def config(self) -> WorkerConfig:

@@ -49,13 +49,13 @@ from goose.worker import standing
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine, NoNotes, Notes
-from goose.worker.follower import Follower, open_queues
+from goose.worker.follower import Follower
 from goose.worker.gauges import WorkerGauges
 from goose.worker.loops import Step
 from goose.worker.resources import OpenResources, Resource
 from goose.worker.schedule import MEASURE_EVERY
 from goose.worker.standing import RunnerStatistics
-from goose.worker.stops import Stops, given_back
+from goose.worker.stops import given_back
 from goose.worker.threads import Threads
 
 if TYPE_CHECKING:
@@ -159,6 +159,8 @@ class Runner:
             on_tick=on_tick,
             on_death=self._died,
         )
+        if follower is not None:
+            follower.follow(self._threads)
 
     def _steps(self) -> dict[str, Step]:
         engine = self._engine
@@ -173,7 +175,6 @@ class Runner:
         if self._firing is not None:
             steps["cron"] = self._firing.step
         if self._follower is not None:
-            self._follower.follow(self)
             steps["orders"] = self._follower.step
         if self._relay is not None:
             steps["outbox"] = self._relay.step
@@ -337,36 +338,6 @@ class Runner:
             if not self._threads.kick("heartbeat"):
                 self._on_session_lost()
             raise
-
-    # --- orders ---------------------------------------------------------------------------
-
-    @property
-    def config(self) -> WorkerConfig:
-        """How it works now."""
-        return self._engine.config
-
-    @property
-    def stops(self) -> Stops:
-        """What must not start or go on here."""
-        return self._engine.stops
-
-    @property
-    def running(self) -> int:
-        """Jobs in its slots."""
-        return self._engine.buffer.running
-
-    def work_by(self, config: WorkerConfig, paused: frozenset[str]) -> None:
-        """Work so from now on, but take nothing from *paused* queues; for one thread."""
-        self._threads.resize(config)
-        self._engine.config = config
-        self._engine.fetcher.queues = open_queues(config, paused)
-        self._broker.wake()
-        self._threads.kick("fetch")
-
-    def sift(self) -> None:
-        """Have jobs that are stopped start nowhere here; async functions that are to end are cancelled."""
-        for work in self._engine.sift():
-            self._threads.cancel(work)
 
     # --- seen from outside ------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def given_back(work: Work) -> Outcome:
     return Outcome(Ending.RELEASED, Verb.RELEASE, work.delivery, None, work.job)
 
 
-def cancelled(work: Work, seconds: float | None = None, latency: float | None = None) -> Outcome:
+def cancelled(work: Work, seconds: float | None = None, ended_at: float | None = None) -> Outcome:
     """Return the outcome of a job that was cancelled, after it ran for *seconds* or before."""
     job = work.job
     when = "before it was started" if seconds is None else f"after {seconds:.1f} s"
@@ -87,5 +87,5 @@ def cancelled(work: Work, seconds: float | None = None, latency: float | None = 
         "cancelled",
         0.0,
         seconds,
-        latency,
+        ended_at,
     )

@@ -17,10 +17,11 @@ from goose.worker.clock import Clock
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine
 from goose.worker.execution import Interrupted
+from goose.worker.follower import open_queues
 from goose.worker.loops import Loop, Step
 from goose.worker.slots import AsyncSlots, Parking, Slot
+from goose.worker.stops import Stops
 from goose.worker.watch import Watch
-from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
 
@@ -152,9 +153,34 @@ class Threads:
                 slot.interrupt(work, Interrupted)
         self._async.interrupt()
 
-    def cancel(self, work: Work) -> None:
-        """Cancel *work* if its function is async; a sync one has to look at ``should_stop``."""
-        self._async.cancel(work)
+    # --- orders, carried out for a `goose.worker.follower.Follower` ------------------------------
+
+    @property
+    def config(self) -> WorkerConfig:
+        """How it works now."""
+        return self._engine.config
+
+    @property
+    def stops(self) -> Stops:
+        """What must not start or go on here."""
+        return self._engine.stops
+
+    @property
+    def running(self) -> int:
+        """Jobs in its slots."""
+        return self._engine.buffer.running
+
+    def work_by(self, config: WorkerConfig, paused: frozenset[str]) -> None:
+        """Work so from now on, but take nothing from *paused* queues; for one thread."""
+        self.resize(config)
+        self._engine.config = config
+        self._engine.fetcher.serve(open_queues(config, paused))
+        self.kick("fetch")
+
+    def sift(self) -> None:
+        """Have stopped jobs start nowhere here; async functions that are to end are cancelled."""
+        for work in self._engine.sift():
+            self._async.cancel(work)
 
     def resize(self, config: WorkerConfig) -> None:
         """Have as many slots as *config* says; what runs goes on. For one thread.

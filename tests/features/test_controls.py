@@ -207,7 +207,7 @@ def test_a_job_that_returns_all_the_same_is_done(
         app.release.set()
         wait_until(lambda: running.statistics().succeeded == 1)
         wait_until(lambda: not client.controls.marks())
-        wait_until(lambda: not running._runner.stops.marked)  # type: ignore[union-attr]
+        wait_until(lambda: not running._runner._threads.stops.marked)  # type: ignore[union-attr]
         # The mark was for that one run.
         client.submit([job])
         wait_until(lambda: app.ran == ["begun", "begun"])
