@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from goose._edges import After, after
 from goose.calls import Call, call, register_type
 from goose.clients import Client, default
 from goose.errors import (
@@ -25,6 +26,7 @@ from goose.errors import (
     ConfigError,
     Control,
     EnqueueError,
+    FlowError,
     FunctionError,
     GooseError,
     JobFailed,
@@ -54,11 +56,13 @@ if TYPE_CHECKING:
     from goose.middleware.base import Execution, current
     from goose.worker.embedded import Worker
 
+chain = default.chain
 cron = default.cron
 enqueue = default.enqueue
 enqueue_in = default.enqueue_in
 enqueue_at = default.enqueue_at
 enqueue_many = default.enqueue_many
+flow = default.flow
 submit = default.submit
 using = default.using
 
@@ -91,6 +95,7 @@ if not TYPE_CHECKING:  # to a type checker it would make every misspelt name an 
 
 
 __all__ = [
+    "After",
     "ArgumentError",
     "BrokerError",
     "BrokerUnavailable",
@@ -103,6 +108,7 @@ __all__ = [
     "EnqueueError",
     "Execution",
     "Exponential",
+    "FlowError",
     "FunctionError",
     "GooseError",
     "Job",
@@ -126,8 +132,10 @@ __all__ = [
     "Unsupported",
     "Worker",
     "__version__",
+    "after",
     "aio",
     "call",
+    "chain",
     "configure",
     "cron",
     "current",
@@ -135,6 +143,7 @@ __all__ = [
     "enqueue_at",
     "enqueue_in",
     "enqueue_many",
+    "flow",
     "job",
     "register_type",
     "submit",

@@ -9,8 +9,19 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    cast,
+)
 
+from goose._edges import Output
 from goose._json import JSON
 
 if TYPE_CHECKING:
@@ -137,6 +148,14 @@ class Job(Generic[R_co]):
     def __getstate__(self) -> dict[str, Any]:
         # A client has connections, and stays where it is.
         return {name: value for name, value in self.__dict__.items() if name != "_home"}
+
+    @property
+    def output(self) -> R_co:
+        """What stands for its result as an argument of another job, which then depends on this one.
+
+        To type checkers it is the result; at run time it is only a note of where that will be.
+        """
+        return cast("R_co", Output(self.id))
 
     def result(self, timeout: float | timedelta | None = None) -> R_co:
         """Wait until the job has ended, and return what it returned; None if it was skipped.

@@ -11,11 +11,11 @@ import math
 import sys
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from goose._returns import decode_result
-from goose.brokers import name_of
-from goose.brokers.base import Broker, Inspector, State
+from goose.brokers import name_of, sees_all
+from goose.brokers.base import Broker, Inspector
 from goose.errors import (
     ArgumentError,
     JobFailed,
@@ -123,9 +123,14 @@ class Access:
 
     def status(self, job: Job[Any] | str, /) -> Status:
         """Return where *job* (or the job of that id) is in its life; see `Job.status`."""
-        record = self.record(_id(job))
-        if record is not None:
-            return cast("Status", record.ending)
+        try:
+            record = self.record(_id(job))
+            if record is not None:
+                return record.ending
+            if self._waits(_id(job)):
+                return "waiting"
+        except Unsupported:
+            pass  # without a store, nothing of that can be
         broker = self.broker
         stored = broker.find(_id(job)) if isinstance(broker, Inspector) else None
         return "unknown" if stored is None else stored.state.value
@@ -151,13 +156,21 @@ class Access:
         [body] = self.store.apply([Get(key_of(job_id))])
         return None if body is None else read(body)
 
+    def _waits(self, job_id: str) -> bool:
+        """Say whether that job waits for others of its flow."""
+        from goose.features.flows.records import key_of, read
+        from goose.stores.base import Get
+
+        [body] = self.store.apply([Get(key_of(job_id))])
+        return body is not None and read(body).state in ("joining", "waiting")
+
     def is_gone(self, job_id: str) -> bool:
         """Say whether that job is certainly neither stored nor on record."""
         broker = self.broker
-        if not isinstance(broker, Inspector) or not _sees_all(broker):
+        if not isinstance(broker, Inspector) or not sees_all(broker):
             return False
-        # In this order: it leaves its record before the broker forgets it.
-        return broker.find(job_id) is None and self.record(job_id) is None
+        # In this order: it waits until it is sent, and leaves its record before it is forgotten.
+        return not self._waits(job_id) and broker.find(job_id) is None and not self.record(job_id)
 
     def _value(self, job: Job[R] | str, record: Record) -> R:
         if record.failed:
@@ -226,14 +239,6 @@ class _Wait:
 
 def _id(job: Job[Any] | str) -> str:
     return job if isinstance(job, str) else job.id
-
-
-def _sees_all(inspector: Inspector) -> bool:
-    try:
-        inspector.count(State.RUNNING, "default")
-    except Unsupported:
-        return False
-    return True
 
 
 def _function(name: str) -> Any:

@@ -25,6 +25,7 @@ from goose.combining import BATCH, Combiner
 from goose.controlling import Controlling
 from goose.errors import EnqueueError, Stored
 from goose.features.asking import Claimed
+from goose.flowing import A, AsyncFlow, B, C, Link, Step, linked
 from goose.jobs import Envelope, Job, Status
 from goose.metrics.base import Metrics
 from goose.options import Bound
@@ -210,6 +211,23 @@ class Client(AsyncControlling):
         make: Callable[..., Cron] = self._client.cron
         return await asyncio.to_thread(make, name, expression, fn, *args, **kwargs)
 
+    def flow(self) -> AsyncFlow:
+        """Return an empty flow, as `goose.Client.flow`: ``async with aio.flow() as flow: …``."""
+        return AsyncFlow(self._client, self._store)
+
+    @overload
+    async def chain(self, first: Call[A] | Callable[[], A], second: Step[A, B], /) -> Job[B]: ...
+    @overload
+    async def chain(
+        self, first: Call[A] | Callable[[], A], second: Step[A, B], third: Step[B, C], /
+    ) -> Job[C]: ...
+    @overload
+    async def chain(self, first: Link, /, *rest: Link) -> Job[Any]: ...
+    async def chain(self, first: Link, /, *rest: Link) -> Job[Any]:
+        """Enqueue calls that run one after the other, as `goose.Client.chain`."""
+        async with self.flow() as flow:
+            return linked(flow, first, rest)
+
     async def result(
         self,
         job: Job[R] | str,
@@ -260,7 +278,7 @@ class Client(AsyncControlling):
                 except Exception as error:  # noqa: BLE001 - it comes back sorted out
                     steps.throw(error)
         except EnqueueError as error:
-            await asyncio.to_thread(claimed.undo, error.jobs)
+            error.jobs = await asyncio.to_thread(claimed.undo, error.jobs)
             raise
         if claimed.claims:
             await asyncio.to_thread(claimed.sent)
@@ -336,22 +354,26 @@ async def _sent(door: Door, envelopes: Sequence[Envelope]) -> None:
 
 _default = Client.of(clients.default)
 
+chain = _default.chain
 cron = _default.cron
 enqueue = _default.enqueue
 enqueue_in = _default.enqueue_in
 enqueue_at = _default.enqueue_at
 enqueue_many = _default.enqueue_many
+flow = _default.flow
 submit = _default.submit
 using = _default.using
 
 __all__ = [
     "AsyncCrons",
     "Client",
+    "chain",
     "cron",
     "enqueue",
     "enqueue_at",
     "enqueue_in",
     "enqueue_many",
+    "flow",
     "submit",
     "using",
 ]

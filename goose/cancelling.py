@@ -17,7 +17,6 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias
 
 from goose.brokers.base import State
-from goose.errors import Unsupported
 from goose.features.controls import Controls
 from goose.inspecting import PAGE, Inspection, StoredJob
 
@@ -128,9 +127,5 @@ class Canceller:
     def _can_see_running(self) -> bool:
         if self._sees_running is None:
             assert self._inspection is not None
-            try:
-                self._inspection.count(State.RUNNING)
-                self._sees_running = True
-            except Unsupported:
-                self._sees_running = False
+            self._sees_running = self._inspection.sees_all
         return self._sees_running

@@ -28,6 +28,7 @@ from goose.controlling import Controlling
 from goose.errors import EnqueueError, Unsupported
 from goose.errors import Stored as Known
 from goose.features.asking import Claimed, claimed
+from goose.flowing import Flowing
 from goose.jobs import Job
 from goose.options import Bound, Options, options
 from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
@@ -43,7 +44,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client(Access, Controlling):
+class Client(Access, Flowing, Controlling):
     """Puts jobs on one broker, by one set of options. Immutable; any thread may use it.
 
     Args:
@@ -222,7 +223,7 @@ class Client(Access, Controlling):
         Returns:
             The jobs, in the order of the items.
         """
-        return self._store([self.sealer.seal(fn, *item_arguments(fn, item)) for item in items])
+        return self.send([self.sealer.seal(fn, *item_arguments(fn, item)) for item in items])
 
     def submit(self, jobs: Mapping[Job[Any], Known] | Iterable[Job[Any]], /) -> list[Job[Any]]:
         """Store jobs that exist already, under their own ids and with the options they have.
@@ -241,7 +242,7 @@ class Client(Access, Controlling):
         Raises:
             EnqueueError: The broker did not confirm; see its ``jobs``.
         """
-        return self._store(self.sealer.again(jobs))
+        return self.send(self.sealer.again(jobs))
 
     @overload
     def cron(
@@ -332,11 +333,16 @@ class Client(Access, Controlling):
 
     def _store_one(self, sealed: Sealed, *, later: bool) -> Job[Any]:
         if sealed[0].traits:
-            return self._store([sealed])[0]
+            return self.send([sealed])[0]
         store_one(sealed, self.door, self._root.meter(), later=later)
         return sealed[0]
 
-    def _store(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+    def send(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+        """Store sealed jobs; return what their callers get.
+
+        Raises:
+            EnqueueError: The broker did not confirm; see its ``jobs``.
+        """
         claimed = self.claimed(sealed)
         steps = storing(claimed.sealed, self.door, self._root.meter())
         try:
@@ -346,7 +352,7 @@ class Client(Access, Controlling):
                 except Exception as error:  # noqa: BLE001 - it comes back sorted out
                     steps.throw(error)
         except EnqueueError as error:
-            claimed.undo(error.jobs)
+            error.jobs = claimed.undo(error.jobs)
             raise
         if claimed.claims:
             claimed.sent()
@@ -362,6 +368,12 @@ class Client(Access, Controlling):
         if instead.get() is not None or not any(job.traits for job, _ in sealed):
             return Claimed(sealed)
         found = claimed(sealed, self.broker, self.store)
+        if found.claims and self._to.transacts:
+            found.undo({job: "not_stored" for job, _ in sealed})
+            raise Unsupported(
+                "what a job waits for or shares with others is no part of a transaction; leave out "
+                "connection= or outbox= for jobs that depend on others or are unique"
+            )
         meter = self._root.meter() if found.answers else None
         if meter is not None:
             meter.existing([job for id_, job in found.answers.items() if job.id != id_])

@@ -9,6 +9,7 @@
     │   ├── FunctionError      the function is not importable by name
     │   ├── ArgumentError      an argument does not fit or cannot be stored
     │   └── PayloadTooLarge    the encoded job is over the size or depth limit
+    ├── FlowError              jobs cannot depend on each other like that
     ├── EnqueueError           the broker did not confirm; ``.jobs`` says what is known
     ├── BrokerError            the broker refused, or cannot do it now
     │   ├── BrokerUnavailable  it cannot be reached; worth trying again
@@ -82,6 +83,10 @@ class ArgumentError(CallError):
 
 class PayloadTooLarge(CallError):
     """The encoded job is larger than the size limit (bytes) or nested deeper than the depth limit."""
+
+
+class FlowError(GooseError):
+    """Jobs depend on each other in a circle, or on one that nobody knows; nothing was stored."""
 
 
 class EnqueueError(GooseError):
@@ -256,6 +261,7 @@ __all__ = [
     "ConfigError",
     "Control",
     "EnqueueError",
+    "FlowError",
     "FunctionError",
     "GooseError",
     "JobFailed",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from goose.brokers import sees_all
 from goose.brokers.base import Inspector, QueueStats, Session, State, Stored
 from goose.calls import Call, encode_arguments, name_of
 from goose.errors import Undecodable, Unsupported
@@ -74,6 +75,11 @@ class Inspection:
         self._max_bytes = max_bytes + SLACK
         self._clock = clock
         self._traits = traits
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether jobs in every state can be found; else those that run, at least, cannot."""
+        return sees_all(self._inspector)
 
     # --- looking -------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from goose.brokers import connect, name_of
+from goose.brokers import connect, name_of, sees_all
 from goose.brokers.base import (
     Broker,
     Capability,
@@ -301,10 +301,5 @@ def _entry(envelope: Envelope, now: float) -> str:
 
 def _shows(broker: Broker) -> bool:
     """Say whether *broker* can hide a copy, and show or remove it by its id."""
-    if not isinstance(broker, Inspector) or Capability.DEDUPES not in broker.capabilities:
-        return False
-    try:
-        broker.count(State.SCHEDULED, "default")
-    except Unsupported:
-        return False
-    return True
+    shown = isinstance(broker, Inspector) and sees_all(broker)
+    return shown and Capability.DEDUPES in broker.capabilities

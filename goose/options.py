@@ -20,6 +20,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
+from goose._edges import After, Dependencies, parents_of
 from goose.errors import ConfigError
 from goose.jobs import check_queue
 from goose.plugins import nearest
@@ -63,6 +64,9 @@ class Bound(TypedDict, total=False):
     """Of calls with one key the last one runs, once there was none for so many seconds."""
     limit: Limit | Sequence[Limit] | None
     """How many jobs like it may start in a time, or run at once; ``()`` is no limit."""
+    depends_on: Dependencies | None
+    """Jobs (or ids, or `goose.after`) that have to end first; or a function of its arguments that
+    returns them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,8 @@ class Options:
     """Seconds without another call of its key before it runs."""
     limit: Limit | Sequence[Limit] | None = None
     """How many jobs like it may start in a time, or run at once."""
+    depends_on: tuple[After, ...] | Callable[..., Any] | None = None
+    """What has to end first, or a function of the arguments that returns that."""
 
     def __post_init__(self) -> None:
         if self.queue is not None:
@@ -105,6 +111,8 @@ class Options:
         if self.result is not None:
             object.__setattr__(self, "result", _kept(self.result))
         self._check_uniqueness()
+        if self.depends_on is not None and not callable(self.depends_on):
+            object.__setattr__(self, "depends_on", parents_of(self.depends_on))
         if self.group is not None and not _is_group(self.group):
             raise ConfigError(
                 f"group = {self.group!r:.80} is not a text of 1 to {MAX_GROUP} printable characters"

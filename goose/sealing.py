@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeAlias
 
+from goose._holes import Hole, encode_with_holes
 from goose.calls import Call, encode_arguments, name_of
 from goose.errors import ArgumentError, CallError, ConfigError, Stored
-from goose.features.asking import Prepare, asked
+from goose.features.asking import Prepare, asked, depending
 from goose.jobs import JSON, Envelope, Home, Job, R_co, check_queue, job_of, new_id, seal
 from goose.options import Options, options_of
 from goose.plugins import load
@@ -113,7 +114,13 @@ class Sealer:
             CallError: The function or an argument cannot be stored.
         """
         plan = self._plan(fn)
-        values, named = encode_arguments(fn, args, kwargs)
+        holes: tuple[Hole, ...] = ()
+        try:
+            values, named = encode_arguments(fn, args, kwargs)
+        except ArgumentError:
+            values, named, holes = encode_with_holes(fn, args, kwargs)
+            if not holes:
+                raise
         job = job_of(
             {
                 "id": new_id(),
@@ -133,6 +140,8 @@ class Sealer:
         )
         if self._home is not None:
             job.__dict__["_home"] = self._home
+        if holes:
+            job = depending(job, (), holes)
         for feature in plan.features:
             job = feature(job, Call(fn, args, kwargs))
         if self._chain:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from goose._edges import After
+from goose._holes import Hole
 from goose.brokers.base import Broker
 from goose.calls import Call
 from goose.errors import BrokerError, Stored
@@ -37,9 +39,13 @@ PREPARED: dict[str, str] = {
     "result": "goose.features.results.trait:asked",
     "unique": "goose.features.uniques.keys:prepare",
     "limit": "goose.features.limits.values:prepare",
+    "depends_on": "goose.features.flows.asking:asked",
 }
 """By option, what takes the `Options` and returns a `Prepare`, or None if it asks for nothing."""
-CLAIMED: dict[str, str] = {"unique": "goose.features.uniques.claims:Claim"}
+CLAIMED: dict[str, str] = {
+    "unique": "goose.features.uniques.claims:Claim",
+    "flow": "goose.features.flows.claim:Claim",
+}
 """By trait, what takes broker and store and returns a `Claim`; in the order in which they are made."""
 
 
@@ -58,8 +64,8 @@ class Claim(Protocol):
         """
         ...
 
-    def undo(self, jobs: Sequence[Job[Any]]) -> None:
-        """Give up the claims of *jobs*, which are not stored."""
+    def undo(self, jobs: Sequence[Job[Any]]) -> Sequence[Job[Any]]:
+        """Give up the claims of *jobs*, which are not stored; return all that are lost with them."""
         ...
 
 
@@ -86,27 +92,33 @@ class Claimed:
         return self.answers.get(job.id, job)
 
     def sent(self) -> None:
-        """Tell the claims that their jobs are stored.
+        """Tell the claims that their jobs are stored, or kept by a feature.
 
         Jobs are stored whatever comes of this: a claim that cannot be confirmed is for the worker
         to judge that takes the job.
         """
+        kept = [job for id_, job in self.answers.items() if job.id == id_]
+        jobs = [*kept, *(job for job, _ in self.sealed)]
         for name, claim in self.claims:
             if isinstance(claim, Confirming):
                 try:
-                    self.answers.update(
-                        claim.sent([job for job, _ in self.sealed if name in job.traits])
-                    )
+                    self.answers.update(claim.sent([job for job in jobs if name in job.traits]))
                 except BrokerError as error:
                     logger.warning("%s: jobs are stored, but not noted as such: %s", name, error)
 
-    def undo(self, jobs: Mapping[Job[Any], Stored]) -> None:
-        """Give up the claims of those that are certainly not stored."""
-        lost = [job for job, known in jobs.items() if known == "not_stored"]
+    def undo(self, jobs: Mapping[Job[Any], Stored]) -> dict[Job[Any], Stored]:
+        """Give up the claims of those that are certainly not stored.
+
+        Returns:
+            What is known of *jobs*, and of those that a feature had kept and that are lost with them.
+        """
+        found = dict(jobs)
         for name, claim in reversed(self.claims):
+            lost = [job for job, known in found.items() if known == "not_stored"]
             concerned = [job for job in lost if name in job.traits]
             if concerned:
-                claim.undo(concerned)
+                found.update(dict.fromkeys(claim.undo(concerned), "not_stored"))
+        return found
 
 
 def asked(chosen: Options) -> tuple[Prepare, ...]:
@@ -117,6 +129,13 @@ def asked(chosen: Options) -> tuple[Prepare, ...]:
         if getattr(chosen, option) is not None
     ]
     return tuple(prepare for prepare in found if prepare is not None)
+
+
+def depending(job: Job[Any], parents: tuple[After, ...], holes: tuple[Hole, ...]) -> Job[Any]:
+    """Return *job* as a part of a flow, after *parents* and those that fill its *holes*."""
+    from goose.features.flows.asking import depending as made  # not every program's
+
+    return made(job, parents, holes)
 
 
 def claimed(sealed: Sequence[Sealed], broker: Broker, store: Store) -> Claimed:

@@ -36,6 +36,8 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 from goose.brokers.base import Broker
 from goose.errors import BrokerError, BrokerUnavailable, GooseError, UnknownFunction
 from goose.jobs import JSON, Failure, Job
+from goose.metrics.base import Metrics
+from goose.metrics.fanout import Fanout
 from goose.plugins import load
 from goose.stores import OnDemand
 from goose.stores.base import Store
@@ -100,6 +102,8 @@ class Tools:
     """Tells all traits of jobs that end without having been lent; raises `BrokerError`."""
     resolve: Callable[[str], Callable[..., Any]]
     """Returns the function of a job that ran here, by its ``module:name``."""
+    metrics: Metrics
+    """Counts, never raises, and may be called from any thread."""
 
 
 class Trait(Protocol):
@@ -145,6 +149,7 @@ class Holding(Protocol):
 
 KNOWN: dict[str, str] = {
     "once": "goose.features.once:Once",
+    "flow": "goose.features.flows.trait:Flow",
     "result": "goose.features.results.trait:Results",
     "unique": "goose.features.uniques.holders:Unique",
     "limit": "goose.features.limits.trait:Limits",
@@ -172,16 +177,23 @@ class Traits:
         store: Returns where traits remember, or raises `Unsupported`; the broker's own store if
             left out.
         resolve: See `Tools`; needed where jobs run.
+        metrics: See `Tools`; nothing is counted without.
     """
 
     def __init__(
         self,
         broker: Broker,
         store: Callable[[], Store] | None = None,
+        *,
         resolve: Callable[[str], Callable[..., Any]] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._tools = Tools(
-            broker, store or OnDemand(broker).open, self._tell_all, resolve or _nowhere
+            broker,
+            store or OnDemand(broker).open,
+            self._tell_all,
+            resolve or _nowhere,
+            metrics or Fanout(),
         )
         self._made: dict[str, Trait] = {}
         self.holds = False

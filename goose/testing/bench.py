@@ -93,7 +93,7 @@ class Bench:
         self._gate: Gate | None = None
         self._progress: ProgressLog | None = None
         if features is not None:
-            traits = Traits(*features, lambda name: offer.resolve(name).fn)
+            traits = Traits(*features, resolve=lambda name: offer.resolve(name).fn)
             self._gate = Gate(traits, self._preparer)
         self._executor = Executor(
             offer,

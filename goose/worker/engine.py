@@ -135,9 +135,13 @@ class Engine:
             random=random,
             inside=Inside(self.progress, self.checkpoints),
         )
-        self.gate = gate = Gate(
-            Traits(broker, store, lambda name: offer.resolve(name).fn), preparer
+        traits = Traits(
+            broker,
+            store,
+            resolve=lambda name: offer.resolve(name).fn,
+            metrics=self.report.metrics,
         )
+        self.gate = gate = Gate(traits, preparer)
         self.settler = Settler(broker, self._on_settled, gate.ended)
         self.heartbeat = self._heartbeat(broker)
         self.fetcher = self._fetcher(broker, preparer, gate, clock, wait)

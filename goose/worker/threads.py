@@ -96,6 +96,7 @@ class Threads:
             "watch": self._watch.step,
             "orphans": self._engine.checker.step,
             "promote": self._engine.promoter.step,
+            "progress": self._engine.progress.step,
         }
 
     def _loop(self, name: str, step: Step) -> Loop:

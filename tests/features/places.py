@@ -32,8 +32,11 @@ from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine, NoNotes
 from goose.worker.recovery import Verdict, settle_orphans
 
-EVERYWHERE = ("memory", "sqlite", "redis")
+EVERYWHERE = ("memory", "sqlite", "redis", "postgres")
 PLACES = (*EVERYWHERE, *filter(None, os.environ.get("PLACES", "").split(",")))
+ALL = os.environ.get("CRASHES") == "all"
+SOME = 7
+"""One call of so many is a place to crash at, where calls take long."""
 PATIENCE = 20.0
 """Seconds until a process that should have come to rest is given up."""
 
@@ -239,6 +242,8 @@ def crash_points(
 ) -> Iterator[tuple[Place, str]]:
     """Yield, for each call of a process and both sides of it, the place after a crash there.
 
+    All of them in memory, and some of them elsewhere; with ``CRASHES=all`` all of them everywhere.
+
     Args:
         place: Returns a fresh place.
         scene: Sets the stage there; the process then works until it dies, and is buried.
@@ -261,7 +266,7 @@ def crash_points(
                 here.close()
                 break
             here.close()
-            at += 1
+            at += 1 if here.name == "memory" or ALL else SOME
 
 
 class configured:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from goose._json import JSON, dump, parse
 from goose.errors import StoreError, Undecodable
-from goose.features.traits import Ending
 from goose.jobs import Failure
-from goose.stores.base import MAX_VALUE
+from goose.stores.base import MAX_VALUE, part
 
+KEPT = 366 * 86_400.0
+"""Seconds for which a result is kept while another job depends on it."""
+Final = Literal["done", "skipped", "dead", "cancelled", "deleted"]
 _ENDINGS = ("done", "skipped", "dead", "cancelled", "deleted")
 
 
@@ -19,7 +21,7 @@ _ENDINGS = ("done", "skipped", "dead", "cancelled", "deleted")
 class Record:
     """How a job ended."""
 
-    ending: Ending
+    ending: Final
     ended_at: float
     """Epoch seconds by the store's clock."""
     value: JSON = None
@@ -38,7 +40,7 @@ class Record:
 
 def key_of(job_id: str) -> str:
     """Return where the end of that job is kept."""
-    return f"result:{{{job_id}}}"
+    return f"result:{{{part(job_id)}}}"
 
 
 def failure_fields(failure: Failure | None) -> dict[str, str] | None:
@@ -83,7 +85,7 @@ def read(body: bytes) -> Record:
         raise StoreError("a kept result is of a later Goose")
     failure = fields.get("failure")
     return Record(
-        cast("Ending", ending),
+        cast("Final", ending),
         float(fields.get("ended_at", 0.0)),
         fields.get("value"),
         str(fields.get("lost", "")),

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from goose.brokers import sees_all
 from goose.brokers.base import Broker, Inspector, State
-from goose.errors import Unsupported
 from goose.features.uniques.records import (
     CLAIM,
     Record,
@@ -78,7 +78,7 @@ class Claim:
                         late[job.id] = parse(holder).job()
         return late
 
-    def undo(self, jobs: Sequence[Job[Any]]) -> None:
+    def undo(self, jobs: Sequence[Job[Any]]) -> Sequence[Job[Any]]:
         """Give the keys of *jobs* back, which are certainly not stored."""
         for job in jobs:
             if job.id in self._claimed:
@@ -90,6 +90,7 @@ class Claim:
                         Record(record.before, record.at, stored=True, superseded=others, fn=job.fn)
                     )
                 self._swap(trait, value, back, ttl)
+        return ()
 
     # --- one key -------------------------------------------------------------------------
 
@@ -128,7 +129,8 @@ class Claim:
         """Return ``held``, ``replace``, or ``wait`` if it is not known yet."""
         if trait.until == "time" and holder.stored:
             return "held"  # for its time, done or not
-        there = self._there(holder.id)
+        # One that waits for others is in the store, where nobody looks for it.
+        there = None if "flow" in holder.job().traits else self._there(holder.id)
         if there is None:
             if holder.stored:
                 return "held"
@@ -147,11 +149,7 @@ class Claim:
         if not isinstance(broker, Inspector):
             return None
         if self._shows is None:
-            try:
-                broker.count(State.RUNNING, "default")
-                self._shows = True
-            except Unsupported:
-                self._shows = False
+            self._shows = sees_all(broker)
         if not self._shows:
             return None
         stored = broker.find(id_)
