@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from goose._edges import After, after
 from goose.calls import Call, call, register_type
+from goose.circuits import Circuit
 from goose.clients import Client, default
 from goose.errors import (
     ArgumentError,
@@ -102,6 +103,7 @@ __all__ = [
     "Bury",
     "Call",
     "CallError",
+    "Circuit",
     "Client",
     "ConfigError",
     "Control",

@@ -129,6 +129,9 @@ MEASURES = {
         Measure(
             base.OUTBOX_REFUSED, "counter", _QUEUE, "Times the broker refused a job of an outbox"
         ),
+        Measure(
+            base.CIRCUIT_OPENED, "counter", _QUEUE, "Times a process stopped taking from a queue"
+        ),
         Measure(base.EXECUTION_TIME, "timing", _JOB, "Duration of an execution", "seconds"),
         Measure(
             base.LATENCY,
@@ -149,6 +152,9 @@ MEASURES = {
         ),
         Measure(
             base.OUTBOX_OLDEST, "gauge", _QUEUE, "Wait of the oldest job in an outbox", "seconds"
+        ),
+        Measure(
+            base.CIRCUIT_OPEN, "gauge", _QUEUE, "Processes that leave a queue alone after failures"
         ),
         Measure(base.BROKER_UP, "gauge", (), "Whether the broker answered last time: 1 or 0"),
         Measure(base.PROCESSES, "gauge", (), "Worker processes at work"),

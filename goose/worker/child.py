@@ -221,6 +221,7 @@ def _build(
             firing=crons.firing(broker, offer, chosen, store),
             store=store,
             follower=follower(store, supervisor=bootstrap.supervisor, logger_name=""),
+            circuits=chosen.circuit,
             # One process of a worker does it for all of them.
             relay=None if bootstrap.index else relay_of(broker, chosen, bootstrap.broker),
             session=Session(bootstrap.session, bootstrap.epoch),

@@ -29,6 +29,7 @@ from goose.middleware.base import Execution, Middleware
 from goose.stores import OnDemand
 from goose.stores.base import Store
 from goose.worker.buffer import Buffer
+from goose.worker.circuits import Circuits
 from goose.worker.clock import Clock
 from goose.worker.config import WorkerConfig
 from goose.worker.execution import Executor
@@ -41,7 +42,7 @@ from goose.worker.report import Report
 from goose.worker.schedule import Gauge, Promoter
 from goose.worker.sessions import Heartbeat, OrphanChecker
 from goose.worker.settle import Settler
-from goose.worker.stops import Stops
+from goose.worker.stops import Stops, given_back
 from goose.worker.traits import Gate
 from goose.worker.work import Work
 
@@ -98,6 +99,7 @@ class Engine:
         session: Opened by the caller, where the broker knows sessions.
         wait: Seconds a fetch blocks in the broker; 0 under a simulator.
         store: Returns what features remember in; the broker's own if left out.
+        circuits: Say which queues are left alone for a while.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class Engine:
         random: random.Random,
         wait: float = 1.0,
         store: Callable[[], Store] | None = None,
+        circuits: Circuits | None = None,
     ) -> None:
         self.config = config
         self.session = session
@@ -143,6 +146,9 @@ class Engine:
         )
         self.gate = gate = Gate(traits, preparer)
         self.settler = Settler(broker, self._on_settled, gate.ended)
+        self.circuits = circuits
+        if circuits is not None:
+            circuits.on_open = self._on_open
         self.heartbeat = self._heartbeat(broker)
         self.fetcher = self._fetcher(broker, preparer, gate, clock, wait)
         self.promoter = Promoter(broker)
@@ -181,6 +187,7 @@ class Engine:
             clock=clock,
             wait=wait,
             stops=self.stops,
+            circuits=self.circuits,
         )
 
     # --- a job in a slot ------------------------------------------------------------------
@@ -226,6 +233,8 @@ class Engine:
         self.running.discard(work)
         now = self._clock.mono()
         self.buffer.ended(work, now - work.started_mono if work.started_mono else 0.0, now)
+        if self.circuits is not None:
+            self.circuits.ended(outcome)
         self.settler.add(outcome)
         self.kicks.settle()
 
@@ -249,8 +258,18 @@ class Engine:
         """Hand outcomes of jobs that never had a slot to the settler."""
         self.buffer.settling(len(outcomes))
         for outcome in outcomes:
+            if self.circuits is not None:
+                self.circuits.ended(outcome)
             self.settler.add(outcome)
         self.kicks.settle()
+
+    def _on_open(self, queue: str) -> None:
+        """Give back what is held of a queue that is left alone from now on."""
+        assert self.circuits is not None
+        held_up = self.circuits.holds_up
+        back = self.buffer.take_back(lambda work: held_up(work.delivery))
+        if back:
+            self.settle([given_back(work) for work in back])
 
     def _on_settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
         self.fetcher.forget([outcome.delivery for outcome in batch])
@@ -283,6 +302,8 @@ class Engine:
         dropped = self.buffer.clear()
         self.fetcher.forget([work.delivery for work in dropped])
         self.gate.dropped(dropped)
+        if self.circuits is not None:
+            self.circuits.forget_probes()
         self.ask_to_stop()
         self.report.session_lost()
 

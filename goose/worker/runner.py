@@ -19,6 +19,7 @@ orders      `Follower.step`, if there is a store for orders
 progress    `ProgressLog.step`: how far jobs say they are
 traits      `Gate.step`: what traits hold is kept alive
 cursors     `Checkpoints.step`: cursors of jobs that are done go
+circuits    `Circuits.step`, if a queue has one
 outbox      `Relay.step`, if this process moves jobs from an outbox
 slot N      sync jobs, one at a time
 async       the event loop of async jobs
@@ -34,18 +35,21 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
+from goose.circuits import Circuit
 from goose.errors import BrokerError, SessionLost, Unsupported
 from goose.features.crons.firing import Firing
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
+from goose.metrics.fanout import Fanout
 from goose.middleware import Middleware, refuse_async
 from goose.stores import OnDemand
 from goose.worker import standing
+from goose.worker.circuits import Circuits
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine, NoNotes, Notes
@@ -85,6 +89,7 @@ class Runner:
         notes: Where running jobs are noted for a supervisor, if there is one.
         firing: Fires cron entries.
         follower: Follows the orders of operators.
+        circuits: When to leave a queue alone, by its name.
         relay: Makes what moves jobs from an outbox, given what it counts into; closed by `stop`.
         store: What features remember in, the broker's own if left out; closed by `stop`.
         beats: Whether this process opens the session and sends its own heartbeats; False
@@ -113,6 +118,7 @@ class Runner:
         notes: Notes | None = None,
         firing: Firing | None = None,
         follower: Follower | None = None,
+        circuits: Mapping[str, Circuit] = {},
         relay: Callable[[Metrics], Relay] | None = None,
         store: OnDemand | None = None,
         beats: bool = True,
@@ -136,6 +142,7 @@ class Runner:
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
         self._detached = [detached(backend) for backend in metrics]
+        self._circuits = self._made(circuits) if circuits else None
         self._engine = Engine(
             broker,
             offer,
@@ -148,6 +155,7 @@ class Runner:
             clock=clock,
             random=chance,
             store=self._store.open,
+            circuits=self._circuits,
         )
         self._relay = None if relay is None else relay(self._engine.report.metrics)
         self._threads = Threads(
@@ -161,6 +169,15 @@ class Runner:
         )
         if follower is not None:
             follower.follow(self._threads)
+
+    def _made(self, circuits: Mapping[str, Circuit]) -> Circuits:
+        return Circuits(
+            circuits,
+            store=self._store.open,
+            metrics=Fanout(self._detached),
+            clock=self._clock,
+            on_change=lambda: self._threads.kick("circuits"),
+        )
 
     def _steps(self) -> dict[str, Step]:
         engine = self._engine
@@ -176,6 +193,8 @@ class Runner:
             steps["cron"] = self._firing.step
         if self._follower is not None:
             steps["orders"] = self._follower.step
+        if self._circuits is not None:
+            steps["circuits"] = self._circuits.step
         if self._relay is not None:
             steps["outbox"] = self._relay.step
         return steps
