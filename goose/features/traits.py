@@ -147,8 +147,18 @@ class Holding(Protocol):
         ...
 
 
+@runtime_checkable
+class Retried(Protocol):
+    """A trait that wants to know of failures, too."""
+
+    def retried(self, jobs: Sequence[Job[Any]]) -> None:
+        """Note that these jobs failed and will run again; what it raises is logged, no more."""
+        ...
+
+
 KNOWN: dict[str, str] = {
     "once": "goose.features.once:Once",
+    "batch": "goose.features.batches.trait:BatchTrait",
     "flow": "goose.features.flows.trait:Flow",
     "result": "goose.features.results.trait:Results",
     "unique": "goose.features.uniques.holders:Unique",
@@ -188,7 +198,7 @@ class Traits:
         resolve: Callable[[str], Callable[..., Any]] | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self._tools = Tools(
+        self.tools = Tools(
             broker,
             store or OnDemand(broker).open,
             self._tell_all,
@@ -205,7 +215,7 @@ class Traits:
         trait = self._made.get(name)
         if trait is None:
             with self._lock:
-                made: Trait = self._made.get(name) or load(KNOWN[name], kind="trait")(self._tools)
+                made: Trait = self._made.get(name) or load(KNOWN[name], kind="trait")(self.tools)
                 trait = made
                 self._made[name] = trait
                 self.holds = self.holds or isinstance(trait, Holding)
@@ -217,7 +227,7 @@ class Traits:
         """Return what is to become of *jobs*, by id; what is left out goes on. Never raises."""
         answers: dict[str, Admission] = {}
         try:
-            self._tools.store()
+            self.tools.store()
         except GooseError as error:
             logger.error("%d jobs are left for a worker that has a store: %s", len(jobs), error)
             return {job.id: Defer(60 * AGAIN, "no store here") for job in jobs}
@@ -292,6 +302,17 @@ class Traits:
         for trait in list(self._made.values()):
             if isinstance(trait, Holding):
                 trait.tick()
+
+    def retried(self, jobs: Sequence[Job[Any]]) -> None:
+        """Tell those that want to know of *jobs*, which failed and will run again. Never raises."""
+        for name in KNOWN:
+            concerned = [job for job in jobs if name in job.traits]
+            try:
+                trait = self.of(name) if concerned else None
+                if isinstance(trait, Retried):
+                    trait.retried(concerned)
+            except Exception as error:  # noqa: BLE001 - a number that is late is no reason to wait
+                logger.warning("%s: %d retries are not noted: %s", name, len(concerned), error)
 
     def _tell_all(self, endings: Sequence[Ended]) -> None:
         for error in self.ended(endings).values():

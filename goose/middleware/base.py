@@ -41,6 +41,8 @@ from goose.jobs import JSON, Job
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from goose.batching import Batch
+
 
 class Inside(Protocol):
     """What features do for a running function; a worker's. Any thread may call it; nothing blocks."""
@@ -55,6 +57,10 @@ class Inside(Protocol):
 
     def cursor(self, job: Job[Any]) -> Future[JSON]:
         """Return what the last run of *job* kept, once the future ends."""
+        ...
+
+    def batch(self, job: Job[Any]) -> Batch:
+        """Return the batch of *job*, or raise `LookupError`."""
         ...
 
 
@@ -147,6 +153,17 @@ class Execution:
         if self.inside is not None:
             await _awaited(self.inside.checkpoint(self.job, cursor))
         self.kept, self.knows_cursor = cursor, True
+
+    @property
+    def batch(self) -> Batch:
+        """The batch that this job is a member or a callback of; members can be added to it.
+
+        Raises:
+            LookupError: It is of none.
+        """
+        if self.inside is None:
+            raise LookupError(f"job {self.job.id} runs without a worker, so it is of no batch")
+        return self.inside.batch(self.job)
 
     @property
     def attempt(self) -> int:

@@ -101,12 +101,12 @@ class Bench:
             resources=resources or {},
             clock=clock,
             random=chance,
-            inside=None if features is None else self._inside(features[1]),
+            inside=self._inside(*features) if features else None,
         )
 
-    def _inside(self, store: Callable[[], Store]) -> Inside:
+    def _inside(self, broker: Broker, store: Callable[[], Store]) -> Inside:
         self._progress = ProgressLog(store)
-        return Inside(self._progress, Checkpoints(store))
+        return Inside(self._progress, Checkpoints(store), broker, store)
 
     def run(self, delivery: Delivery) -> tuple[Run, Outcome]:
         """Run *delivery*; return what happened and how to settle it.

@@ -136,16 +136,16 @@ class Engine:
             resources=resources,
             clock=clock,
             random=random,
-            inside=Inside(self.progress, self.checkpoints),
+            inside=Inside(self.progress, self.checkpoints, broker, store),
         )
-        traits = Traits(
+        self.traits = Traits(
             broker,
             store,
             resolve=lambda name: offer.resolve(name).fn,
             metrics=self.report.metrics,
         )
-        self.gate = gate = Gate(traits, preparer)
-        self.settler = Settler(broker, self._on_settled, gate.ended)
+        self.gate = gate = Gate(self.traits, preparer)
+        self.settler = Settler(broker, self._on_settled, gate.ended, gate.retried)
         self.circuits = circuits
         if circuits is not None:
             circuits.on_open = self._on_open

@@ -106,6 +106,13 @@ class Follower:
         self._followed = followed
         self._base = followed.config
 
+    def begin(self, now: float) -> None:
+        """Have the orders done that hold already, before the first job is taken."""
+        try:
+            self.step(now)
+        except BrokerError as error:
+            logger.warning("no orders can be read yet: %s", error)
+
     def step(self, now: float) -> float:
         """Read the orders and have them done; return the seconds until the next look.
 

@@ -19,6 +19,7 @@ orders      `Follower.step`, if there is a store for orders
 progress    `ProgressLog.step`: how far jobs say they are
 traits      `Gate.step`: what traits hold is kept alive
 cursors     `Checkpoints.step`: cursors of jobs that are done go
+batches     `Sweeper.step`, likewise
 circuits    `Circuits.step`, if a queue has one
 outbox      `Relay.step`, if this process moves jobs from an outbox
 slot N      sync jobs, one at a time
@@ -42,6 +43,7 @@ from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
 from goose.circuits import Circuit
 from goose.errors import BrokerError, SessionLost, Unsupported
+from goose.features.batches.trait import Sweeper
 from goose.features.crons.firing import Firing
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
@@ -190,7 +192,10 @@ class Runner:
         if self._beats and self._engine.heartbeat is not None:
             steps["heartbeat"] = self._engine.heartbeat.step
         if self._firing is not None:
+            self._firing.metrics = self._engine.report.metrics
             steps["cron"] = self._firing.step
+            # There is a store.
+            steps["batches"] = Sweeper(self._engine.traits.tools).step
         if self._follower is not None:
             steps["orders"] = self._follower.step
         if self._circuits is not None:
@@ -231,16 +236,9 @@ class Runner:
             raise
         self._resources = resources
         self._engine.executor.resources = resources.values
-        self._hear_orders()
-        self._threads.start()
-
-    def _hear_orders(self) -> None:
-        """Have the orders done that hold already, before the first job is taken."""
         if self._follower is not None:
-            try:
-                self._follower.step(self._clock.mono())
-            except BrokerError as error:
-                logger.warning("no orders can be read yet: %s", error)
+            self._follower.begin(self._clock.mono())
+        self._threads.start()
 
     def stop(self, grace: float) -> bool:
         """Take nothing more, give back what was not started, wait for the rest, then end.
@@ -287,8 +285,8 @@ class Runner:
         done = self._engine.buffer.running == 0
         self._threads.stop_all()
         self._threads.let_slots_go()
-        for name in ("cron", "orders", "settle", "traits"):
-            # Not under their feet; if the store hangs, their calls fail as they would anyway.
+        # Not under their feet; if the store hangs, their calls fail as they would anyway.
+        for name in ("settle", "cron", "batches", "orders", "traits"):
             self._threads.join(name, 0.2)
         # On threads of their own: a resource or a broker that hangs must not hold up the end.
         last = [

@@ -107,6 +107,10 @@ class Gate:
         self._traits.tick()
         return TICK
 
+    def retried(self, outcomes: Sequence[Outcome]) -> None:
+        """Tell the traits of what failed and will run again. Never raises."""
+        self._traits.retried([each.job for each in outcomes if each.job is not None])
+
 
 def _later(work: Work, seconds: float, reason: str) -> Outcome:
     envelope = stored(work.job, seconds)
