@@ -128,17 +128,25 @@ class Bench:
             raise outcome.error
         return _told(outcome, prepared), outcome
 
-    def settle(self, broker: Broker, outcome: Outcome) -> None:
-        """Carry out *outcome* on *broker*, telling traits first.
+    def tell(self, outcome: Outcome) -> None:
+        """Tell the traits of what ended for good.
 
         Raises:
-            BrokerError: A trait could not be told, or the broker failed.
+            BrokerError: One could not be told.
         """
         if self._progress is not None:
             self._progress.step(0.0)
         if self._gate is not None and outcome.job is not None and outcome.job.traits:
             for error in self._gate.ended([outcome]).values():
                 raise error
+
+    def settle(self, broker: Broker, outcome: Outcome) -> None:
+        """Carry out *outcome* on *broker*, telling traits first.
+
+        Raises:
+            BrokerError: A trait could not be told, or the broker failed.
+        """
+        self.tell(outcome)
         settler = Settler(broker, lambda batch, lost: None)
         settler.add(outcome)
         settler.step(0.0)
