@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import goose
+import goose.testing
 from goose.batching import Batch
 from goose.brokers.base import State
 from goose.brokers.memory import MemoryBroker
@@ -460,6 +461,19 @@ def test_waiting_ends(place: Place, app: Any) -> None:
     batch = place.client.enqueue_batch(app.work, [("a",)])
     with pytest.raises(TimeoutError, match=batch.id):
         batch.wait(0.05)
+
+
+def test_a_test_runs_a_batch_inline(own_folder: Path, app: Any) -> None:
+    """Members run as they are enqueued, callbacks where the block ends, and nothing is stored."""
+    goose.configure(broker="sqlite:///inline.db")
+    with goose.testing.inline(), goose.batch(on_success=app.success) as batch:
+        batch.enqueue(app.work, "a")
+        batch.enqueue_many(app.work, [("b",), ("c",)])
+        assert ["a", "b", "c"] == app.runs
+
+    assert ["a", "b", "c", "success"] == app.runs
+    assert ("success", 3) == (batch.progress().status, batch.progress().done)
+    assert not (own_folder / "inline.db").exists()
 
 
 def test_the_verbs_of_the_door(own_folder: Path, app: Any) -> None:

@@ -20,7 +20,7 @@ from goose.calls import Call
 from goose.errors import BrokerError
 from goose.features.asking import Sealed
 from goose.features.batches.book import Batches
-from goose.features.batches.members import SHARD, UNKNOWN, WAITING
+from goose.features.batches.members import DONE, SHARD, UNKNOWN, WAITING
 from goose.features.batches.records import ADDED, NAME
 from goose.jobs import JSON, Job, seal
 
@@ -120,6 +120,15 @@ class Membership:
             if late or len(self._unnoted) >= NOTED:
                 with suppress(BrokerError):
                     self.note()
+
+    def ran(self, jobs: Iterable[Job[Any]]) -> None:
+        """Note that *jobs* are done: in a test that runs them at once.
+
+        Raises:
+            BrokerError: The store failed.
+        """
+        numbers = [number for job in jobs if (number := self._number(job)) is not None]
+        self._batches.report(self.id, dict.fromkeys(numbers, DONE))
 
     def note(self) -> None:
         """Note all that wait and are not noted.
