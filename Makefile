@@ -44,7 +44,7 @@ bench: ## measure beside other libraries (BROKER=sqlite|redis|postgres, ARGS="--
 	$(BIN)/python benchmarks/$(if $(filter redis postgres,$(BROKER)),$(BROKER)_run,run).py $(ARGS)
 
 .PHONY: chaos
-chaos: setup ## real processes killed, stopped, crashed (BROKER=sqlite|redis|sentinel|rabbitmq|postgres|transactions|flows)
+chaos: setup ## real processes killed, stopped, crashed (BROKER=sqlite|redis|sentinel|rabbitmq|postgres|transactions|completions|flows)
 	$(BIN)/python -m tests.chaos.run $(BROKER) $(ARGS)
 
 .PHONY: features

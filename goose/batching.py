@@ -42,7 +42,9 @@ from goose.values import seconds
 
 if TYPE_CHECKING:
     from goose.aio_batching import Batch as AsyncBatch
+    from goose.cancelling import Cancelled
     from goose.features.results import Progress as JobProgress
+    from goose.inspecting import StoredJob
 
 CHUNK = 500
 """Jobs made and stored at a time."""
@@ -280,19 +282,24 @@ class Batch(Client):
             time.sleep(delay)
         raise TimeoutError(f"batch {self._record.label} has not ended")
 
-    def cancel(self) -> None:
+    def cancel(self, *jobs: Job[Any] | StoredJob | str) -> dict[str, Cancelled]:
         """Have members end as cancelled instead of starting, from a second from now on.
 
         Those that wait are removed where the broker can list them; that reads all its queues.
-        Those that run are left alone.
+        Those that run are left alone. With *jobs*, only these are, as by `goose.Client.cancel`.
+
+        Returns:
+            What became of each of *jobs*.
 
         Raises:
             BatchError: As `progress`.
             BrokerError: Store or broker failed; call it again.
         """
+        if jobs:
+            return super().cancel(*jobs)
         self._existing(self.batches.cancel(self.id))
         if not isinstance(self.broker, Inspector):
-            return
+            return {}
         inspector = self.inspector
         for state in (State.SCHEDULED, State.READY):
             with suppress(Unsupported):
@@ -301,6 +308,7 @@ class Batch(Client):
                 jobs = [each.job for each in waiting if each.id in gone and each.job]
                 numbers = [member[1] for job in jobs if (member := membership_of(job))]
                 self.batches.report(self.id, dict.fromkeys(numbers, CANCELLED))
+        return {}
 
     def delete(self) -> bool:
         """Forget it; say whether it was there. Its members run on, and no callback comes."""

@@ -34,6 +34,7 @@ from goose.worker.outcomes import Ending, Outcome
 from goose.worker.prepare import Preparer
 from goose.worker.settle import Settler
 from goose.worker.traits import Gate
+from goose.worker.transactions import Transactions
 from goose.worker.work import Work
 
 
@@ -73,7 +74,8 @@ class Bench:
         allow: Modules whose functions may run; None for all that are imported already.
         middleware: Around each run; None for the configured ones.
         resources: What functions find in ``goose.current().resources``, by type.
-        features: The broker and what opens its store; None runs jobs as if they bore no traits.
+        features: The broker and what opens its store; None runs jobs as if they bore no traits, and no
+            transactional ones.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Bench:
             resources=resources or {},
             clock=clock,
             random=chance,
+            transactions=Transactions(features[0] if features else None, chance),
             inside=self._inside(*features) if features else None,
         )
 

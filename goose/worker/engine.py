@@ -44,6 +44,7 @@ from goose.worker.sessions import Heartbeat, OrphanChecker
 from goose.worker.settle import Settler
 from goose.worker.stops import Stops, given_back
 from goose.worker.traits import Gate
+from goose.worker.transactions import Transactions
 from goose.worker.work import Work
 
 
@@ -136,6 +137,7 @@ class Engine:
             resources=resources,
             clock=clock,
             random=random,
+            transactions=Transactions(broker, random),
             inside=Inside(self.progress, self.checkpoints, broker, store),
         )
         self.traits = Traits(
