@@ -72,7 +72,15 @@ class Batch(Client):
             self._join(opener=False)
 
     def using(self, **given: Unpack[Using]) -> Batch:
-        """Return the same batch with these options for its jobs, as `Client.using`."""
+        """Return the same batch with these options for its jobs, as `Client.using`.
+
+        Raises:
+            Unsupported: With another broker, whose workers would not know the batch.
+        """
+        if given.get("broker") is not None:
+            raise Unsupported(
+                "all members of a batch are on one broker: give broker= before batch()"
+            )
         other = super().using(**given)
         assert isinstance(other, Batch)
         return other
