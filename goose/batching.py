@@ -42,9 +42,7 @@ from goose.values import seconds
 
 if TYPE_CHECKING:
     from goose.aio_batching import Batch as AsyncBatch
-    from goose.cancelling import Cancelled
     from goose.features.results import Progress as JobProgress
-    from goose.inspecting import StoredJob
 
 CHUNK = 500
 """Jobs made and stored at a time."""
@@ -290,14 +288,11 @@ class Batch(Client):
             time.sleep(delay)
         raise TimeoutError(f"batch {self._record.label} has not ended")
 
-    def cancel(self, *jobs: Job[Any] | StoredJob | str) -> dict[str, Cancelled]:
+    def cancel(self, *jobs: Any) -> dict[str, Any]:
         """Have members end as cancelled instead of starting, from a second from now on.
 
         Those that wait are removed where the broker can list them; that reads all its queues.
-        Those that run are left alone. With *jobs*, only these are, as by `goose.Client.cancel`.
-
-        Returns:
-            What became of each of *jobs*.
+        Those that run are left alone. With *jobs* it does for these what `goose.Client.cancel` does.
 
         Raises:
             BatchError: As `progress`.
@@ -306,15 +301,12 @@ class Batch(Client):
         if jobs:
             return super().cancel(*jobs)
         self._existing(self.batches.cancel(self.id))
-        if not isinstance(self.broker, Inspector):
-            return {}
-        inspector = self.inspector
-        for state in (State.SCHEDULED, State.READY):
+        for state in (State.SCHEDULED, State.READY) if isinstance(self.broker, Inspector) else ():
             with suppress(Unsupported):
-                waiting = list(inspector.find(state, where=self._has))
-                gone = {*inspector.delete(waiting, state=state)}
-                jobs = [each.job for each in waiting if each.id in gone and each.job]
-                numbers = [member[1] for job in jobs if (member := membership_of(job))]
+                waiting = list(self.inspector.find(state, where=self._has))
+                gone = {*self.inspector.delete(waiting, state=state)}
+                ended = [each.job for each in waiting if each.id in gone and each.job]
+                numbers = [member[1] for job in ended if (member := membership_of(job))]
                 self.batches.report(self.id, dict.fromkeys(numbers, CANCELLED))
         return {}
 
