@@ -24,6 +24,8 @@ from goose.features.batches.members import DONE, SHARD, UNKNOWN, WAITING
 from goose.features.batches.records import ADDED, NAME
 from goose.jobs import JSON, Job, seal
 
+TRAIT = 500
+"""Bytes by which a job may grow when it becomes a member."""
 NOTED = 500
 """Members that the opener notes at a time."""
 NOTED_SECONDS = 1.0
@@ -79,7 +81,6 @@ class Membership:
 
         Raises:
             BatchError: The batch does not exist any more.
-            PayloadTooLarge: A job is over a limit, being a member.
             BrokerError: The store failed.
         """
         if self.opener:
@@ -93,7 +94,9 @@ class Membership:
         for job, envelope in sealed:
             if self._number(job) is None:
                 member = self._member(job, next(numbers))
-                due = seal(member, delay=envelope.delay, due_at=envelope.due_at)
+                # It was within its limit, and a few bytes more are ours.
+                room = len(envelope.body) + TRAIT
+                due = seal(member, delay=envelope.delay, due_at=envelope.due_at, max_bytes=room)
                 made.append((member, due))
             else:
                 made.append((job, envelope))
