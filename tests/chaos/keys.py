@@ -113,8 +113,11 @@ def campaign(
 
     crowd = [client() for _ in range(clients)]
     workers = [worker(), worker()]
-    until = time.monotonic() + seconds
     try:
+        begun = time.monotonic() + 120
+        while not _lines(folder) and time.monotonic() < begun:
+            time.sleep(0.1)  # so many processes take their time to start
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
             time.sleep(chance.uniform(0.1, 0.6))
             verdict.kills += 1
@@ -178,7 +181,8 @@ def _last(url: str, folder: Path) -> list[str]:
 
 
 def _lines(folder: Path) -> list[str]:
-    return (folder / "marks").read_text().splitlines()
+    marks = folder / "marks"
+    return marks.read_text().splitlines() if marks.exists() else []
 
 
 def _judge(folder: Path, deaths: dict[str, float], verdict: Verdict) -> None:

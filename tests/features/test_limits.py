@@ -187,7 +187,8 @@ def test_a_crash_anywhere_holds_up_nobody_for_good(
         process = place.process()
         process.run(until=lambda: {"a", "b"} == {tenant for _, tenant in app.ran})
         assert len(app.ran) <= 3, where
-    assert points >= 8
+    # Elsewhere a look right after the enqueue may find nothing, and ends the enumeration.
+    assert points >= (8 if place.name == "memory" else 2)
 
 
 def test_a_lease_ends_with_its_process_and_not_before() -> None:
