@@ -60,7 +60,7 @@ class Batch(Client):
     """
 
     def __init__(self, client: Client, record: Record, plan: Plan | None = None) -> None:
-        self.__dict__.update(client.__dict__)
+        vars(self).update(vars(client))
         self._client = client
         self._record = record
         self._plan = plan or {}

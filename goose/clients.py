@@ -24,6 +24,7 @@ from typing import (
     ParamSpec,
     TypeVar,
     Unpack,
+    cast,
     overload,
 )
 
@@ -99,13 +100,13 @@ class Client(Access, Flowing, Controlling):
         """
         said: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        vars(other).update(vars(self))
         to = Destination(*(said.pop(name, None) for name in ("broker", "connection", "outbox")))
         other._to = to.over(self._to)
         other._timezone = said.pop("timezone", self._timezone)
         other._catch_up = said.pop("catch_up", self._catch_up)
         plan: Any = {name: said.pop(name) for name in Plan.__annotations__ if name in said}
-        other._plan = {**self._plan, **plan}
+        other._plan = cast("Plan", {**self._plan, **plan})
         other.sealer = self.sealer.using(options(**said), other)
         if other._to.transacts:
             other.door(later=False)

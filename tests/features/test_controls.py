@@ -280,9 +280,9 @@ def test_queues_and_log_level_change(client: Client, app: Any, wait_until: WaitU
             name = client.controls.workers()[0].name
             client.controls.set(name, queues="mail=3,default=1", log_level="debug")
             wait_until(lambda: app.ran == ["mail"])
+            wait_until(lambda: client.controls.workers()[0].log_level == "debug")
             assert logging.DEBUG == logging.getLogger("goose").level
-            [record] = client.controls.workers()
-            assert ({"mail": 3, "default": 1}, "debug") == (record.queues, record.log_level)
+            assert {"mail": 3, "default": 1} == client.controls.workers()[0].queues
             with pytest.raises(ConfigError, match="there is no worker 'nobody:1'"):
                 client.controls.set("nobody:1", concurrency=1)
             with pytest.raises(ConfigError, match="nothing is set"):
