@@ -12,7 +12,7 @@ import pytest
 from goose.brokers.memory import MemoryBroker
 from goose.errors import BrokerError, BrokerUnavailable
 from goose.features.outbox import Outbox, Relay
-from goose.features.outbox.relay import BATCH, BYTES, FIRST, SUSPECTS
+from goose.features.outbox.relay import BATCH, FIRST, SUSPECTS
 from goose.jobs import Envelope, Job, seal
 from goose.metrics.fanout import Fanout
 from tests.features.outbox.conftest import Place, ready
@@ -96,10 +96,11 @@ def test_rows_are_moved_in_the_order_of_insertion(
 
 
 def test_large_rows_are_moved_few_at_a_time(
-    sqlite: Place, broker: MemoryBroker, relaying: Callable[..., Relay]
+    sqlite: Place, relaying: Callable[..., Relay], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a relay holds in memory is bounded by the size of the rows before."""
-    put(sqlite, *(f"j{n:03}" for n in range(FIRST + 20)), body=b"x" * (BYTES // 8))
+    monkeypatch.setattr("goose.features.outbox.relay.BYTES", 8000)
+    put(sqlite, *(f"j{n:03}" for n in range(FIRST + 20)), body=b"x" * 1000)
     relay = relaying(sqlite)
 
     assert [FIRST, 8, 8, 4, 0] == [relay.move() for _ in range(5)]
