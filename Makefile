@@ -39,9 +39,9 @@ fix: setup ## format the code and mend what ruff can mend
 	$(BIN)/ruff format
 
 .PHONY: bench
-bench: ## measure beside other libraries (BROKER=sqlite|redis|postgres, ARGS="--only latency")
+bench: ## measure beside other libraries (BROKER=sqlite|redis|rabbitmq|postgres, ARGS="--only latency")
 	@tools/setup bench
-	$(BIN)/python benchmarks/$(if $(filter redis postgres,$(BROKER)),$(BROKER)_run,run).py $(ARGS)
+	$(BIN)/python benchmarks/$(if $(filter redis postgres rabbitmq,$(BROKER)),$(BROKER)_run,run).py $(ARGS)
 
 .PHONY: chaos
 chaos: setup ## real processes killed, stopped, crashed (BROKER=sqlite|redis|sentinel|rabbitmq|postgres|transactions)

@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
 
-from goose.brokers.base import Broker, Inspector, Session, Sessions
+from goose.brokers.base import Broker, Inspector, Session, Sessions, Witnessed
 from goose.errors import SessionLost
 from goose.metrics.base import PROCESS_DEATHS
 from goose.worker.aftermath import Aftermath, Cause, testimony
@@ -248,6 +248,8 @@ class Charge:
         broker = self._tools.broker
         if isinstance(broker, Sessions):
             broker.open(session, ttl=self._plan.ttl)
+        elif isinstance(broker, Witnessed):
+            broker.testify({})  # what is said of a child's death must not wait for a connection
         elif isinstance(broker, Inspector):
             broker.queues()
 

@@ -9,9 +9,10 @@ from pika import BasicProperties
 from pika.frame import decode_frame
 
 from goose.brokers.rabbitmq import RabbitMQBroker, ladder
+from goose.brokers.rabbitmq.confirms import Parcel, marshal
 from goose.brokers.rabbitmq.ladder import climb, milliseconds
+from goose.brokers.rabbitmq.loans import Ended
 from goose.brokers.rabbitmq.options import read
-from goose.brokers.rabbitmq.publishing import Parcel, marshal
 from goose.brokers.rabbitmq.words import Hearsay, spoken
 from goose.errors import ConfigError
 
@@ -93,6 +94,15 @@ def test_a_word_is_heeded_once() -> None:
     assert "suspect" == again.verdict
 
 
+def test_an_ended_job_is_known_once_and_by_its_body() -> None:
+    """A job that ended under a lost loan is recognised when it returns; one stored anew is not."""
+    ended = Ended()
+    ended.note("job", b"first")
+    assert not ended.knows("job", b"second")
+    assert ended.knows("job", b"first")
+    assert not ended.knows("job", b"first")
+
+
 def test_a_return_is_excused_once() -> None:
     """That a job was given back unstarted explains its next loan, and none after that."""
     hearsay = Hearsay()
@@ -147,8 +157,9 @@ def test_urls_say_where_and_how() -> None:
     [
         ("amqp://host/a/b", "after the vhost"),
         ("amqp://host?hearbeat=3", "did you mean 'heartbeat'"),
-        ("amqp://host?heartbeat=1", "use 2 s"),
+        ("amqp://host?heartbeat=0.5", "use 1 s"),
         ("amqp://host?queue_type=stream", "quorum or classic"),
+        ("amqp://host?channels=500", "use 1 to 100"),
         ("amqp://host?timeout=forever", "use seconds"),
         ("amqp://user:secret@host:port", "is no RabbitMQ URL"),
     ],
