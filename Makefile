@@ -44,8 +44,12 @@ bench: ## measure beside other libraries (BROKER=sqlite|redis|rabbitmq|postgres,
 	$(BIN)/python benchmarks/$(if $(filter redis postgres rabbitmq,$(BROKER)),$(BROKER)_run,run).py $(ARGS)
 
 .PHONY: chaos
-chaos: setup ## real processes killed, stopped, crashed (BROKER=sqlite|redis|sentinel|rabbitmq|postgres|transactions)
+chaos: setup ## real processes killed, stopped, crashed (BROKER=sqlite|redis|sentinel|rabbitmq|nodes|postgres|transactions)
 	$(BIN)/python -m tests.chaos.run $(BROKER) $(ARGS)
+
+.PHONY: cluster
+cluster: setup ## the conformance suite on a cluster of three RabbitMQ nodes
+	$(BIN)/python -m pytest tests/brokers/rabbitmq/cluster_conformance.py $(ARGS)
 
 .PHONY: simulate
 simulate: setup ## the engine under a virtual clock with faults (SEEDS=100000)

@@ -53,8 +53,11 @@ class _Incomplete(Exception):
 Take = Callable[[list[Pushed]], None]
 
 
-class Connection(SelectConnection):
+class Connection(SelectConnection):  # type: ignore[misc] - to mypy the driver has no types
     """The driver's connection. For the wire's thread only."""
+
+    _frame_buffer: bytes
+    """What came and is not a whole frame yet."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         self._takers: dict[int, Take] = {}
