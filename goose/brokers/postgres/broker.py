@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from goose.brokers.base import Capability, Delivery, Session, Share, order
 from goose.brokers.postgres.arrays import numbers, texts
@@ -34,6 +34,9 @@ from goose.brokers.postgres.upkeep import Upkept
 from goose.brokers.postgres.waiting import Sleeper
 from goose.brokers.postgres.within import Transacting
 from goose.jobs import Envelope
+
+if TYPE_CHECKING:
+    from goose.stores.base import Store
 
 POLL = 0.5
 """Seconds between an idle worker's own looks at most."""
@@ -62,12 +65,19 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
 
     def __init__(self, place: str | None = None, **given: Any) -> None:
         super().__init__(place, **given)
+        self._place, self._given = place, given
         query = statement("store_one", self.options.schema).decode()
         for number, name in enumerate(("id", "queue", "group", "body"), 1):
             query = query.replace(f"%({name})s", f"${number}").replace(f"%({name})b", f"${number}")
         self._store_one_query = query.encode()
         self._idle = False
         """Whether the last dequeue found nothing, so that looking first saves a write."""
+
+    def open_store(self) -> Store:
+        """See `Keeper.open_store`: in the same schema, over connections of its own."""
+        from goose.stores.postgres import PostgresStore
+
+        return PostgresStore(self._place, **self._given)
 
     def __repr__(self) -> str:
         return f"PostgresBroker({self.options.where!r})"
