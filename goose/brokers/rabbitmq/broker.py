@@ -45,7 +45,7 @@ class RabbitMQBroker(Inspecting):
         ConfigError: The URL or an option is unknown or nonsense.
     """
 
-    capabilities = frozenset({Capability.DURABLE, Capability.SHARED})
+    capabilities = frozenset({Capability.DURABLE, Capability.SHARED, Capability.CONCURRENT})
 
     def __init__(
         self,

@@ -37,7 +37,6 @@ class Batch:
     Args:
         parcels: At least one.
         deadline: Monotonic instant after which nobody waits any more.
-        on_done: Called on the wire's thread once all is decided.
     """
 
     __slots__ = (
@@ -45,27 +44,25 @@ class Batch:
         "deadline",
         "done",
         "errors",
+        "gate",
         "left",
-        "on_done",
         "outlet",
         "parcels",
         "stored",
     )
 
-    def __init__(
-        self,
-        parcels: Sequence[Parcel],
-        deadline: float,
-        on_done: Callable[[Batch], None] | None = None,
-    ) -> None:
+    def __init__(self, parcels: Sequence[Parcel], deadline: float) -> None:
         self.parcels = parcels
         self.deadline = deadline
         self.began = time.monotonic()
         self.left = len(parcels)
         self.stored = 0
         self.errors: list[BrokerError] = []
-        self.done = threading.Event()
-        self.on_done = on_done
+        self.done = False
+        """Whether all is decided."""
+        # One lock is what an event has three of, and callers make one for each enqueue.
+        self.gate = threading.Lock()
+        self.gate.acquire()
         self.outlet: Outlet | None = None
         """Over which its parcels go; for the wire's thread."""
 
@@ -76,10 +73,9 @@ class Batch:
         else:
             self.errors.append(error)
         self.left -= 1
-        if self.left <= 0 and not self.done.is_set():
-            self.done.set()
-            if self.on_done is not None:
-                self.on_done(self)
+        if self.left <= 0 and not self.done:
+            self.done = True
+            self.gate.release()
 
     def fail(self, error: BrokerError) -> None:
         """Give up whatever is left of it."""
@@ -98,7 +94,7 @@ class Batch:
 
 
 class Publisher:
-    """The freight of a connection that publishes. `send`, `post` and `whisper` are thread-safe.
+    """The freight of a connection that publishes. `send` and `whisper` are thread-safe.
 
     Args:
         options: Deadlines and the window.
@@ -153,7 +149,7 @@ class Publisher:
         deadline = deadline or time.monotonic() + self._options.timeout
         batch = Batch(parcels, deadline)
         self.wire.call(lambda: self._accept(batch))
-        if not batch.done.wait(max(0.0, deadline - time.monotonic())):
+        if not batch.gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
             batch.deadline = 0.0  # nobody waits any more
             raise BrokerUnavailable(
                 f"RabbitMQ at {self._options.where} did not confirm {len(parcels)} jobs within "
@@ -165,11 +161,6 @@ class Publisher:
         if self.wire.blocked:
             return ": it is short of memory or disk space, and takes nothing for now"
         return f" ({self.wire.error})" if self.wire.error is not None else ""
-
-    def post(self, parcels: Sequence[Parcel], on_done: Callable[[Batch], None]) -> None:
-        """Publish *parcels* and have *on_done* called on the wire's thread once that is decided."""
-        batch = Batch(parcels, time.monotonic() + self._options.timeout, on_done)
-        self.wire.call(lambda: self._accept(batch))
 
     def whisper(self, parcel: Parcel) -> None:
         """Publish *parcel* to whoever listens, if there is a connection; nobody waits for it."""
@@ -235,7 +226,7 @@ class Publisher:
         """Put what was not confirmed at the head of the line again, in its order."""
         back = outlet.take_back()
         for batch, parcel in back:
-            if not batch.done.is_set():
+            if not batch.done:
                 # One copy too many, should the server have had it; the log is the only witness.
                 logger.info(
                     "job %s was on its way and is published again",
@@ -259,7 +250,7 @@ class Publisher:
         now = time.monotonic()
         while queue and room > 0:
             batch, _ = item = queue.popleft()
-            if batch.done.is_set():
+            if batch.done:
                 continue
             if batch.deadline < now:
                 batch.fail(BrokerUnavailable("nothing was confirmed before the deadline"))
