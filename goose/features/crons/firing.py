@@ -33,7 +33,7 @@ class Firing:
 
     Args:
         broker: Where the jobs go.
-        store: Where the entries are; closed by `close`.
+        store: Where the entries are.
         prepare: Called once, before the first look: registers what is configured.
         mono: Monotonic seconds.
         max_bytes: Size limit of an encoded job.
@@ -72,10 +72,6 @@ class Firing:
         now = self._store.now()
         wanted = [self._look(key, value, now) for key, value in entries]
         return min(max(min(wanted) - now, 0.0), LOOK)
-
-    def close(self) -> None:
-        """Close the store."""
-        self._store.close()
 
     def _look(self, key: str, value: bytes, now: float) -> float:
         """Fire the entry in *value* if it is due; return when it wants to be looked at again."""
