@@ -58,6 +58,7 @@ class Connection(SelectConnection):  # type: ignore[misc] - to mypy the driver h
 
     _frame_buffer: bytes
     """What came and is not a whole frame yet."""
+    _transport: Any
 
     def __init__(self, *args: Any, **more: Any) -> None:
         self._takers: dict[int, Take] = {}
@@ -79,7 +80,7 @@ class Connection(SelectConnection):  # type: ignore[misc] - to mypy the driver h
             with contextlib.suppress(OSError):
                 data = data[transport._sock.send(data) :]  # noqa: SLF001 - there is no public way
         if data:
-            super()._adapter_emit_data(data)
+            super()._adapter_emit_data(data)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _on_data_available(self, data_in: bytes) -> None:
         self.bytes_received += len(data_in)
@@ -106,7 +107,7 @@ class Connection(SelectConnection):  # type: ignore[misc] - to mypy the driver h
             frame = decode_frame(data[at:stop])[1]
             at = stop
             if frame is not None:
-                self._process_frame(frame)
+                self._process_frame(frame)  # pyright: ignore[reportAttributeAccessIssue]
         self._hand_over(channel, row)
         self._frame_buffer = data[at:]
 
@@ -159,7 +160,7 @@ def _read(data: bytes, at: int, stop: int, row: list[Pushed]) -> int:
         name = data[start + 1 : start + 1 + data[start]].decode("utf-8", "replace")
         row.append(Pushed(tag, bool(again & 1), name, None, body))
     else:
-        properties = BasicProperties()
+        properties: Any = BasicProperties()
         properties.decode(data[start + _CONTENT.size - 2 : stop - 1])
         row.append(
             Pushed(tag, bool(again & 1), properties.message_id or "", properties.headers, body)

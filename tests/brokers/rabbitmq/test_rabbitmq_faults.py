@@ -19,7 +19,7 @@ from goose.jobs import Envelope
 from goose.testing.proxy import Proxy
 from tests.servers.rabbitmq import RabbitServer
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 SESSION = Session("worker")
 MAIL = [Share("mail")]

@@ -20,7 +20,7 @@ from tests.servers.rabbitmq import RabbitServer
 from tests.worker import process_jobs as jobs
 from tests.worker.test_processes import Shop
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 
 
 class RabbitShop(Shop):

@@ -16,7 +16,7 @@ from goose.jobs import Envelope
 from tests.servers.certificates import Authority, Pair
 from tests.servers.rabbitmq import RabbitServer, free_port
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 
 class TlsServer(RabbitServer):
