@@ -218,7 +218,7 @@ class Intake:
                 tags.setdefault(lane, []).append(loan.tag)
                 generations[lane] = lane.generation
                 if back:
-                    lane.doubt()
+                    lane.clear = False  # it may come here again
                     self.hearsay.given_back([loan.id])
         if tags:
             hearing = Hearing(len(tags))

@@ -126,10 +126,6 @@ class Lane:
         prefetch = min(prefetch, 0xFFFF)
         self._intake.wire.call(lambda: self._adjust(prefetch))
 
-    def doubt(self) -> None:
-        """Note that something was given back, which may come here again."""
-        self.clear = False
-
     # --- the wire's own ------------------------------------------------------------------
 
     def _adjust(self, prefetch: int) -> None:
@@ -333,8 +329,7 @@ class Lane:
 
     def nack(self, tags: list[int]) -> None:
         """Give these back, in their order."""
-        channel = self._channel
-        self._tags.settle(tags, lambda tag, below: channel.basic_nack(tag, below, requeue=True))
+        self._tags.settle(tags, self._channel.basic_nack)
 
     def ask(self, hearing: Hearing) -> None:
         """Have *hearing* told once the server has heard all that was said here."""
