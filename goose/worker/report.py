@@ -56,20 +56,19 @@ class Report:
 
     def settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
         """Count a settled batch; what was *lost* was not done by us."""
-        refused = {delivery.envelope.id for delivery in lost}
         counts: Counter[tuple[str, str, str, str]] = Counter()
         times: dict[tuple[str, str, str, str], list[float]] = {}
-        for outcome in batch:
-            if refused and outcome.delivery.envelope.id in refused:
-                self.lost += 1
-                counts[names.LOST_SETTLES, outcome.delivery.envelope.queue, "", ""] += 1
-                continue
-            self.endings[outcome.ending] += 1
-            if outcome.ending is Ending.RECOVERED:
-                self.orphans += 1
-            if outcome.seconds is not None:
-                self.processed += 1
-            if self.metrics:
+        if lost:
+            self.lost += len(lost)
+            counts.update((names.LOST_SETTLES, each.envelope.queue, "", "") for each in lost)
+            refused = {delivery.envelope.id for delivery in lost}
+            batch = [each for each in batch if each.delivery.envelope.id not in refused]
+        endings = Counter([outcome.ending for outcome in batch])
+        self.endings.update(endings)
+        self.orphans += endings[Ending.RECOVERED]
+        self.processed += len([outcome for outcome in batch if outcome.seconds is not None])
+        if self.metrics:
+            for outcome in batch:
                 self._count(outcome, counts, times)
         # A batch of one function costs each backend a few calls, however many jobs are in it.
         for (name, queue, function, reason), count in counts.items():
@@ -98,10 +97,9 @@ class Report:
             )
             if outcome.failed:
                 counts[names.FAILED, queue, function, ""] += 1
-        if outcome.latency is not None and job is not None:
-            times.setdefault((names.LATENCY, queue, function, origin_of(job)), []).append(
-                outcome.latency
-            )
+        latency = outcome.latency
+        if latency is not None and job is not None:
+            times.setdefault((names.LATENCY, queue, function, origin_of(job)), []).append(latency)
 
     def recovered(
         self, orphans: Sequence[Delivery], recovered: Recovered, *, by_audit: bool
