@@ -15,13 +15,8 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-<<<<<<< HEAD
     for path in BENCHMARKS.glob("*.py"):
         sys.modules.pop(path.stem, None)
-=======
-    for name in ("environments", "redis_plot", "redis_targets", "run", "sides", "work"):
-        sys.modules.pop(name, None)
->>>>>>> main
 
 
 def verdicts(medians, growth=None):
