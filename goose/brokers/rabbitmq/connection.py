@@ -53,7 +53,7 @@ class _Incomplete(Exception):
 Take = Callable[[list[Pushed]], None]
 
 
-class Connection(SelectConnection):  # type: ignore[misc] - to mypy the driver has no types
+class Connection(SelectConnection):  # type: ignore[misc]  # to mypy the driver has no types
     """The driver's connection. For the wire's thread only."""
 
     _frame_buffer: bytes
