@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from goose._edges import After, after
 from goose.calls import Call, call, register_type
+from goose.circuits import Circuit
 from goose.clients import Client, default
 from goose.errors import (
     ArgumentError,
@@ -25,6 +27,7 @@ from goose.errors import (
     ConfigError,
     Control,
     EnqueueError,
+    FlowError,
     FunctionError,
     GooseError,
     JobFailed,
@@ -33,6 +36,8 @@ from goose.errors import (
     NewerVersion,
     PayloadTooLarge,
     Postpone,
+    ResultTimeout,
+    ResultUnavailable,
     SessionLost,
     SignatureMismatch,
     Skip,
@@ -51,11 +56,13 @@ if TYPE_CHECKING:
     from goose.middleware.base import Execution, current
     from goose.worker.embedded import Worker
 
+chain = default.chain
 cron = default.cron
 enqueue = default.enqueue
 enqueue_in = default.enqueue_in
 enqueue_at = default.enqueue_at
 enqueue_many = default.enqueue_many
+flow = default.flow
 submit = default.submit
 using = default.using
 
@@ -87,18 +94,21 @@ if not TYPE_CHECKING:  # to a type checker it would make every misspelt name an 
 
 
 __all__ = [
+    "After",
     "ArgumentError",
     "BrokerError",
     "BrokerUnavailable",
     "Bury",
     "Call",
     "CallError",
+    "Circuit",
     "Client",
     "ConfigError",
     "Control",
     "EnqueueError",
     "Execution",
     "Exponential",
+    "FlowError",
     "FunctionError",
     "GooseError",
     "Job",
@@ -108,6 +118,8 @@ __all__ = [
     "NewerVersion",
     "PayloadTooLarge",
     "Postpone",
+    "ResultTimeout",
+    "ResultUnavailable",
     "Retry",
     "SessionLost",
     "Settings",
@@ -119,8 +131,10 @@ __all__ = [
     "Unsupported",
     "Worker",
     "__version__",
+    "after",
     "aio",
     "call",
+    "chain",
     "configure",
     "cron",
     "current",
@@ -128,6 +142,7 @@ __all__ = [
     "enqueue_at",
     "enqueue_in",
     "enqueue_many",
+    "flow",
     "job",
     "register_type",
     "submit",

@@ -104,6 +104,11 @@ MEASURES = {
             (*_JOB, "outcome"),
             "Jobs the broker did not confirm to a client",
         ),
+        Measure(base.RESULTS_LOST, "counter", _JOB, "Results that could not be kept"),
+        Measure(base.FLOW_SENT, "counter", _JOB, "Jobs set free by the end of those before them"),
+        Measure(
+            base.FLOW_CANCELLED, "counter", _JOB, "Jobs cancelled because one before them failed"
+        ),
         Measure(base.SESSIONS_LOST, "counter", (), "Times a worker found itself declared dead"),
         Measure(
             base.PROCESS_DEATHS, "counter", ("cause",), "Worker processes that died or were killed"
@@ -117,6 +122,9 @@ MEASURES = {
         Measure(base.OUTBOX_MOVED, "counter", _QUEUE, "Jobs moved from an outbox to the broker"),
         Measure(
             base.OUTBOX_REFUSED, "counter", _QUEUE, "Times the broker refused a job of an outbox"
+        ),
+        Measure(
+            base.CIRCUIT_OPENED, "counter", _QUEUE, "Times a process stopped taking from a queue"
         ),
         Measure(base.EXECUTION_TIME, "timing", _JOB, "Duration of an execution", "seconds"),
         Measure(
@@ -138,6 +146,9 @@ MEASURES = {
         ),
         Measure(
             base.OUTBOX_OLDEST, "gauge", _QUEUE, "Wait of the oldest job in an outbox", "seconds"
+        ),
+        Measure(
+            base.CIRCUIT_OPEN, "gauge", _QUEUE, "Processes that leave a queue alone after failures"
         ),
         Measure(base.BROKER_UP, "gauge", (), "Whether the broker answered last time: 1 or 0"),
         Measure(base.PROCESSES, "gauge", (), "Worker processes at work"),

@@ -21,14 +21,19 @@ from typing import Any, Protocol
 
 from goose.brokers.base import Broker, Delivery, Session, Sessions
 from goose.calls import Offer
+from goose.features.results.progress import ProgressLog
 from goose.features.traits import Traits
 from goose.metrics.base import Metrics
 from goose.middleware.base import Execution, Middleware
+from goose.stores import OnDemand
+from goose.stores.base import Store
 from goose.worker.buffer import Buffer
+from goose.worker.circuits import Circuits
 from goose.worker.clock import Clock
 from goose.worker.config import WorkerConfig
 from goose.worker.execution import Executor
-from goose.worker.fetch import Fetcher
+from goose.worker.fetch import Fetcher, given_back
+from goose.worker.inside import Inside
 from goose.worker.outcomes import Outcome
 from goose.worker.prepare import Preparer
 from goose.worker.recovery import Recovered
@@ -73,6 +78,7 @@ class Kicks:
     fetch: Callable[[], None] = _nothing
     settle: Callable[[], None] = _nothing
     slots: Callable[[], None] = _nothing
+    progress: Callable[[], None] = _nothing
 
 
 class Engine:
@@ -81,7 +87,8 @@ class Engine:
     Args:
         session: Opened by the caller, where the broker knows sessions.
         wait: Seconds a fetch blocks in the broker; 0 under a simulator.
-        traits: What features do with jobs; those of the broker's own store if left out.
+        store: Returns what features remember in; the broker's own if left out.
+        circuits: Say which queues are left alone for a while.
     """
 
     def __init__(
@@ -98,7 +105,8 @@ class Engine:
         clock: Clock,
         random: random.Random,
         wait: float = 1.0,
-        traits: Traits | None = None,
+        store: Callable[[], Store] | None = None,
+        circuits: Circuits | None = None,
     ) -> None:
         self.config = config
         self.session = session
@@ -107,9 +115,27 @@ class Engine:
         self.report = Report(metrics)
         self.buffer = Buffer(config.concurrency, config.async_slots, on_room=self._on_room)
         preparer = Preparer(offer, config, middleware, clock, random)
-        self.executor = Executor(offer, preparer, resources=resources, clock=clock, random=random)
-        gate = Gate(traits or Traits(broker), preparer)
+        store = store or OnDemand(broker).open
+        self.progress = ProgressLog(store, self._on_progress)
+        self.executor = Executor(
+            offer,
+            preparer,
+            resources=resources,
+            clock=clock,
+            random=random,
+            inside=Inside(self.progress),
+        )
+        traits = Traits(
+            broker,
+            store,
+            resolve=lambda name: offer.resolve(name).fn,
+            metrics=self.report.metrics,
+        )
+        gate = Gate(traits, preparer)
         self.settler = Settler(broker, self._on_settled, gate.ended)
+        self.circuits = circuits
+        if circuits is not None:
+            circuits.on_open = self._on_open
         self.heartbeat = self._heartbeat(broker)
         self.fetcher = self._fetcher(broker, preparer, gate, clock, wait)
         self.promoter = Promoter(broker)
@@ -146,6 +172,7 @@ class Engine:
             admit=gate.admit,
             clock=clock,
             wait=wait,
+            circuits=self.circuits,
         )
 
     # --- a job in a slot ------------------------------------------------------------------
@@ -191,6 +218,8 @@ class Engine:
         self.running.discard(work)
         now = self._clock.mono()
         self.buffer.ended(work, now - work.started_mono if work.started_mono else 0.0, now)
+        if self.circuits is not None:
+            self.circuits.ended(outcome)
         self.settler.add(outcome)
         self.kicks.settle()
 
@@ -202,14 +231,27 @@ class Engine:
     def _on_work(self) -> None:
         self.kicks.slots()
 
+    def _on_progress(self) -> None:
+        self.kicks.progress()
+
     # --- around it ------------------------------------------------------------------------
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Hand outcomes of jobs that never had a slot to the settler."""
         self.buffer.settling(len(outcomes))
         for outcome in outcomes:
+            if self.circuits is not None:
+                self.circuits.ended(outcome)
             self.settler.add(outcome)
         self.kicks.settle()
+
+    def _on_open(self, queue: str) -> None:
+        """Give back what is held of a queue that is left alone from now on."""
+        assert self.circuits is not None
+        held_up = self.circuits.holds_up
+        back = self.buffer.take_back(lambda work: held_up(work.delivery))
+        if back:
+            self.settle([given_back(work) for work in back])
 
     def _on_settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
         self.fetcher.forget([outcome.delivery for outcome in batch])
@@ -231,6 +273,8 @@ class Engine:
         """
         self.session = session
         self.fetcher.forget([work.delivery for work in self.buffer.clear()])
+        if self.circuits is not None:
+            self.circuits.forget_probes()
         self.ask_to_stop()
         self.report.session_lost()
 
