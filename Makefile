@@ -44,7 +44,7 @@ bench: ## measure beside other libraries (BROKER=sqlite|redis|rabbitmq|postgres,
 	$(BIN)/python benchmarks/$(if $(filter redis postgres rabbitmq,$(BROKER)),$(BROKER)_run,run).py $(ARGS)
 
 .PHONY: chaos
-chaos: setup ## real processes killed, stopped, crashed (BROKER=sqlite|redis|sentinel|rabbitmq|nodes|postgres|transactions)
+chaos: setup ## real processes killed, stopped, crashed (BROKER=sqlite|redis|sentinel|rabbitmq|postgres|transactions)
 	$(BIN)/python -m tests.chaos.run $(BROKER) $(ARGS)
 
 .PHONY: cluster

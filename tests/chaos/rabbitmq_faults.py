@@ -93,7 +93,11 @@ SERVER: Mapping[str, Act] = {
 }
 
 
-NETWORK: Mapping[str, Act] = redis_faults.NETWORK
+# Clients that are cut again and again wait for up to two seconds between their attempts.
+NETWORK: Mapping[str, Act] = {
+    **redis_faults.NETWORK,
+    **redis_faults.cuts(times=3, patience=20.0),
+}
 """Cuts are by the byte, and before and behind a certain frame of a client's."""
 
 

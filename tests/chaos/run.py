@@ -14,7 +14,6 @@ from pathlib import Path
 from tests.chaos import (
     postgres_campaign,
     rabbitmq_campaign,
-    rabbitmq_nodes,
     redis_campaign,
     redis_failover,
     transactions,
@@ -27,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "broker",
-        choices=["sqlite", "redis", "sentinel", "postgres", "rabbitmq", "nodes", "transactions"],
+        choices=["sqlite", "redis", "sentinel", "postgres", "rabbitmq", "transactions"],
     )
     parser.add_argument("--jobs", type=int, help="jobs in all")
     parser.add_argument("--kills", type=int, default=20, help="sqlite: kills of workers")
@@ -46,7 +45,6 @@ def main() -> int:
             "redis": _on_a_server,
             "postgres": _on_a_server,
             "rabbitmq": _on_a_server,
-            "nodes": _nodes,
             "sentinel": _sentinel,
             "transactions": _transactions,
         }
@@ -79,14 +77,6 @@ def _on_a_server(chosen: argparse.Namespace, folder: Path) -> int:
     result = campaign.run(folder, plan, say=lambda text: print(text, flush=True))
     print("\n".join(result.lines()))
     return 0 if result.ok else 1
-
-
-def _nodes(chosen: argparse.Namespace, folder: Path) -> int:
-    problems = rabbitmq_nodes.run(
-        folder, chosen.rounds or 1, lambda text: print(text, flush=True), seed=chosen.seed
-    )
-    print("\n".join(problems))
-    return 1 if problems else 0
 
 
 def _transactions(chosen: argparse.Namespace, folder: Path) -> int:

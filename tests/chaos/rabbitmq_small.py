@@ -1,4 +1,7 @@
-"""The RabbitMQ campaign in its small form; ``make chaos BROKER=rabbitmq`` is the full one."""
+"""The RabbitMQ campaign in its small form: ``pytest tests/chaos/rabbitmq_small.py``.
+
+Not collected with the others: it restarts a node, which takes longer than all the rest.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import rabbitmq_campaign
-
-pytestmark = pytest.mark.long
 
 
 @pytest.mark.processes
