@@ -20,6 +20,7 @@ from goose.circuits import Circuit
 from goose.clients import Client, default
 from goose.errors import (
     ArgumentError,
+    BatchError,
     BrokerError,
     BrokerUnavailable,
     Bury,
@@ -56,11 +57,13 @@ if TYPE_CHECKING:
     from goose.middleware.base import Execution, current
     from goose.worker.embedded import Worker
 
+batch = default.batch
 chain = default.chain
 cron = default.cron
 enqueue = default.enqueue
 enqueue_in = default.enqueue_in
 enqueue_at = default.enqueue_at
+enqueue_batch = default.enqueue_batch
 enqueue_many = default.enqueue_many
 flow = default.flow
 submit = default.submit
@@ -96,6 +99,7 @@ if not TYPE_CHECKING:  # to a type checker it would make every misspelt name an 
 __all__ = [
     "After",
     "ArgumentError",
+    "BatchError",
     "BrokerError",
     "BrokerUnavailable",
     "Bury",
@@ -133,6 +137,7 @@ __all__ = [
     "__version__",
     "after",
     "aio",
+    "batch",
     "call",
     "chain",
     "configure",
@@ -140,6 +145,7 @@ __all__ = [
     "current",
     "enqueue",
     "enqueue_at",
+    "enqueue_batch",
     "enqueue_in",
     "enqueue_many",
     "flow",

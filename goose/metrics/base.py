@@ -82,12 +82,25 @@ OUTBOX_REFUSED = "outbox.refused"
 CIRCUIT_OPENED = "circuit.opened"
 """Times a worker began to leave a queue alone, or went on after a probe; tagged with queue only."""
 
+CRON_FIRED = "cron.fired"
+"""Instants whose job is enqueued; tagged with the entry."""
+CRON_MISSED = "cron.missed"
+"""Instants that passed unfired and are left out, by the entry's policy; tagged with the entry."""
+BATCH_STATUS = "batch.status"
+"""Batches whose members have all ended, or ended otherwise after a replay; tagged with the status."""
+BATCH_MEMBERS = "batch.members"
+"""Members of batches that have ended; tagged with their ending."""
+
 # Timings, in seconds, tagged with queue and function.
 EXECUTION_TIME = "job.execution_time"
 LATENCY = "job.latency"
 """From the moment a job was due to its start; also tagged with the origin."""
 ENQUEUE_TIME = "job.enqueue_time"
 """How long a client waited for the broker's confirmation, once for each call."""
+CRON_LATENESS = "cron.lateness"
+"""From an instant to the enqueue of its job; tagged with the entry only."""
+BATCH_COMPLETION_TIME = "batch.completion_time"
+"""From the opening of a batch to the end of its last member; tagged with the status only."""
 
 # Gauges.
 QUEUE_SIZE = "queue.size"

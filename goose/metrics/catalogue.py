@@ -38,6 +38,8 @@ BUCKETS = (
 
 _JOB = ("queue", "function")
 _QUEUE = ("queue",)
+_CRON = ("cron",)
+_STATUS = ("status",)
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]")
 
 
@@ -123,6 +125,14 @@ MEASURES = {
         Measure(
             base.OUTBOX_REFUSED, "counter", _QUEUE, "Times the broker refused a job of an outbox"
         ),
+        Measure(base.CRON_FIRED, "counter", _CRON, "Instants of cron whose job is enqueued"),
+        Measure(
+            base.CRON_MISSED, "counter", _CRON, "Instants of cron that passed and are left out"
+        ),
+        Measure(
+            base.BATCH_STATUS, "counter", _STATUS, "Batches that ended, by how their members did"
+        ),
+        Measure(base.BATCH_MEMBERS, "counter", ("ending",), "Members of batches that ended"),
         Measure(
             base.CIRCUIT_OPENED, "counter", _QUEUE, "Times a process stopped taking from a queue"
         ),
@@ -136,6 +146,16 @@ MEASURES = {
         ),
         Measure(
             base.ENQUEUE_TIME, "timing", _JOB, "A client's wait for the confirmation", "seconds"
+        ),
+        Measure(
+            base.CRON_LATENESS, "timing", _CRON, "From an instant to its job's enqueue", "seconds"
+        ),
+        Measure(
+            base.BATCH_COMPLETION_TIME,
+            "timing",
+            _STATUS,
+            "From a batch's opening to its last member's end",
+            "seconds",
         ),
         Measure(base.QUEUE_SIZE, "gauge", ("queue", "state"), "Jobs in a queue, by state"),
         Measure(

@@ -123,16 +123,16 @@ class Engine:
             resources=resources,
             clock=clock,
             random=random,
-            inside=Inside(self.progress),
+            inside=Inside(self.progress, broker, store),
         )
-        traits = Traits(
+        self.traits = Traits(
             broker,
             store,
             resolve=lambda name: offer.resolve(name).fn,
             metrics=self.report.metrics,
         )
-        gate = Gate(traits, preparer)
-        self.settler = Settler(broker, self._on_settled, gate.ended)
+        gate = Gate(self.traits, preparer)
+        self.settler = Settler(broker, self._on_settled, gate.ended, gate.retried)
         self.circuits = circuits
         if circuits is not None:
             circuits.on_open = self._on_open

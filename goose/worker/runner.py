@@ -16,6 +16,7 @@ gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
 cron        `Firing.step`, if there is a store for cron entries
+batches     `Sweeper.step`, likewise
 circuits    `Circuits.step`, if a queue has one
 outbox      `Relay.step`, if this process moves jobs from an outbox
 slot N      sync jobs, one at a time
@@ -39,6 +40,7 @@ from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
 from goose.circuits import Circuit
 from goose.errors import BrokerError, SessionLost, Unsupported
+from goose.features.batches.trait import Sweeper
 from goose.features.crons.firing import Firing
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
@@ -176,7 +178,10 @@ class Runner:
         if self._beats and self._engine.heartbeat is not None:
             steps["heartbeat"] = self._engine.heartbeat.step
         if self._firing is not None:
+            self._firing.metrics = self._engine.report.metrics
             steps["cron"] = self._firing.step
+            # There is a store.
+            steps["batches"] = Sweeper(self._engine.traits.tools).step
         if self._circuits is not None:
             steps["circuits"] = self._circuits.step
         if self._relay is not None:
@@ -262,8 +267,8 @@ class Runner:
         done = self._engine.buffer.running == 0
         self._threads.stop_all()
         self._threads.let_slots_go()
-        for name in ("cron", "settle"):
-            # Not under their feet; if the store hangs, their calls fail as they would anyway.
+        # Not under their feet; if the store hangs, their calls fail as they would anyway.
+        for name in ("settle", "cron", "batches"):
             self._threads.join(name, 0.2)
         self._store.close()
         # On threads of their own: a resource or a broker that hangs must not hold up the end.

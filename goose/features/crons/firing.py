@@ -18,8 +18,11 @@ from goose.errors import ConfigError
 from goose.features.crons.book import stored
 from goose.features.crons.entries import CLAIM, LATE, Cron, dump, parse
 from goose.jobs import MAX_BYTES, seal
+from goose.metrics.base import CRON_FIRED, CRON_LATENESS, CRON_MISSED
+from goose.metrics.fanout import Fanout
 from goose.stores.base import Get, Store, Swap
 
+_NO_METRICS = Fanout()
 logger = logging.getLogger("goose.worker.cron")
 
 LOOK = 2.0
@@ -37,6 +40,7 @@ class Firing:
         prepare: Called once, before the first look: registers what is configured.
         mono: Monotonic seconds.
         max_bytes: Size limit of an encoded job.
+        metrics: Counts what is fired and what is left out.
     """
 
     def __init__(
@@ -47,7 +51,9 @@ class Firing:
         prepare: Callable[[Store], object] = lambda _: None,
         mono: Callable[[], float] = time.monotonic,
         max_bytes: int = MAX_BYTES,
+        metrics: Fanout = _NO_METRICS,
     ) -> None:
+        self.metrics = metrics
         self._broker = broker
         self._store = store
         self._prepare: Callable[[Store], object] | None = prepare
@@ -90,6 +96,8 @@ class Firing:
         begun_mono = self._mono()
         if not self._swap(key, value, changed):
             return now + LOOK  # another worker's, or it was just changed
+        if self.metrics and (missed := cron.left_out(changed, instants)):
+            self.metrics.increment(CRON_MISSED, missed, {"cron": cron.name})
         if instants:
             if self._mono() - begun_mono > CLAIM / 2:
                 # The answer took so long that the claim may be somebody else's by now.
@@ -105,6 +113,11 @@ class Firing:
         ]
         self._broker.schedule(envelopes)
         late = now - instants[0]
+        if self.metrics:
+            tags = {"cron": cron.name}
+            self.metrics.increment(CRON_FIRED, len(instants), tags)
+            for due_at in instants:
+                self.metrics.timing(CRON_LATENESS, max(0.0, now - due_at), tags)
         level = logging.INFO if late > LATE or len(instants) > 1 else logging.DEBUG
         logger.log(
             level, "cron %s: %d fired, the first %.1f s late", cron.name, len(instants), late
