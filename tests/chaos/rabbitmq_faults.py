@@ -1,7 +1,7 @@
 """What can be done to a RabbitMQ node while workers use it.
 
 Each fault is a function of an `Arena`. It returns when the fault is over: the node accepts
-connections again. Faults of the network are those of Redis's campaign.
+connections again. Faults of the network are Redis's campaign's, but for the cuts.
 """
 
 from __future__ import annotations
@@ -93,19 +93,6 @@ SERVER: Mapping[str, Act] = {
 }
 
 
-# Clients that are cut again and again wait for up to two seconds between their attempts.
 NETWORK: Mapping[str, Act] = {
-    **redis_faults.NETWORK,
-    **redis_faults.cuts(times=3, patience=20.0),
+    name: act for name, act in redis_faults.NETWORK.items() if not name.startswith("cut")
 }
-"""Cuts are by the byte, and before and behind a certain frame of a client's."""
-
-
-def frame_length(data: bytes) -> int:
-    """Return the bytes of the frame that *data* begins with; 0 if it is not all there."""
-    if data.startswith(b"AMQP"):
-        return 8 if len(data) >= 8 else 0
-    if len(data) < 7:
-        return 0
-    length = int.from_bytes(data[3:7], "big") + 8
-    return length if len(data) >= length else 0

@@ -83,8 +83,6 @@ class Plan:
     threads: int = 8
     long_blackhole: bool = True
     seed: int = 1
-    kinds: frozenset[str] | None = None
-    """Faults of the broker that happen; all there are if None."""
 
 
 SMALL = Plan(
@@ -151,16 +149,12 @@ class Campaign:
     server_faults: Mapping[str, Callable[[Any], None]] = SERVER
     network_faults: Mapping[str, Callable[[Any], None]] = NETWORK
     resume = RESUME
-    crew_type = Crew
 
     def __init__(
         self, folder: Path, plan: Plan, server: Any, proxy: Proxy, say: Callable[[str], object]
     ) -> None:
         self.folder = folder
         self.plan = plan
-        if plan.kinds is not None:
-            self.server_faults = _only(self.server_faults, plan.kinds)
-            self.network_faults = _only(self.network_faults, plan.kinds)
         self.say = say
         self.chance = random.Random(plan.seed)
         self.arena = self.make_arena(server, proxy)
@@ -169,9 +163,7 @@ class Campaign:
         self.clients = [goose.Client(server.url), goose.Client(through)]
         self.direct = goose.Client(server.url)
         urls = [server.url] * plan.near + [through] * plan.far
-        self.crew = self.crew_type(
-            folder, urls, self.direct, plan.ttl, random.Random(plan.seed + 1)
-        )
+        self.crew = Crew(folder, urls, self.direct, plan.ttl, random.Random(plan.seed + 1))
         self.producers = Producers(
             self.clients,
             plan.jobs,
@@ -424,12 +416,6 @@ class Campaign:
             hit = met + len(calls) > 0 if incident.kind in self.server_faults else incident.hits > 0
             row.update(times=1, met=hit, runs=met, calls=len(calls), failed=failed)
         return found
-
-
-def _only(
-    acts: Mapping[str, Callable[[Any], None]], kinds: frozenset[str]
-) -> Mapping[str, Callable[[Any], None]]:
-    return {name: act for name, act in acts.items() if name in kinds}
 
 
 def _ends_by_poison(runs: list[Run], poison: Iterable[str]) -> list[Fault]:

@@ -233,33 +233,16 @@ def strand(arena: Arena) -> None:
     wait_until(lambda: arena.proxy.strand() > 0, 5, "it meets a request under way")
 
 
-def _cutting(arm: Callable[[Arena], None], times: int, patience: float) -> Act:
+def _cutting(arm: Callable[[Arena], None], times: int = 5) -> Act:
     def act(arena: Arena) -> None:
         for _ in range(times):
             arm(arena)
             try:
-                wait_until(lambda: not arena.proxy.armed, patience, "the cut is made")
+                wait_until(lambda: not arena.proxy.armed, 2, "the cut is made")
             finally:
                 arena.proxy.heal()
 
     return act
-
-
-_CUTS: Mapping[str, Callable[[Arena], None]] = {
-    "cut before a request": lambda arena: arena.proxy.cut_before_request(
-        arena.chance.randint(1, 20)
-    ),
-    "cut before a reply": lambda arena: arena.proxy.cut_before_reply(arena.chance.randint(1, 20)),
-    "cut inside a request": lambda arena: arena.proxy.cut_after(arena.chance.randint(1, 3_000)),
-    "cut inside a reply": lambda arena: arena.proxy.cut_after(
-        arena.chance.randint(1, 1_000), direction="down"
-    ),
-}
-
-
-def cuts(times: int, patience: float) -> Mapping[str, Act]:
-    """Return cuts of connections, each made so many *times*, within *patience* seconds a time."""
-    return {name: _cutting(arm, times, patience) for name, arm in _CUTS.items()}
 
 
 NETWORK: Mapping[str, Act] = {
@@ -270,5 +253,16 @@ NETWORK: Mapping[str, Act] = {
     "strand": strand,
     "delay 100 ms": _lasting(lambda proxy: proxy.delay(0.1)),
     "throttle 20 kB/s": _lasting(lambda proxy: proxy.throttle(20_000)),
-    **cuts(times=5, patience=2.0),
+    "cut before a request": _cutting(
+        lambda arena: arena.proxy.cut_before_request(arena.chance.randint(1, 20))
+    ),
+    "cut before a reply": _cutting(
+        lambda arena: arena.proxy.cut_before_reply(arena.chance.randint(1, 20))
+    ),
+    "cut inside a request": _cutting(
+        lambda arena: arena.proxy.cut_after(arena.chance.randint(1, 3_000))
+    ),
+    "cut inside a reply": _cutting(
+        lambda arena: arena.proxy.cut_after(arena.chance.randint(1, 1_000), direction="down")
+    ),
 }

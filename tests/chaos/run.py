@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.chaos import (
+    flows,
     postgres_campaign,
     rabbitmq_campaign,
     redis_campaign,
@@ -19,6 +20,7 @@ from tests.chaos import (
     transactions,
     workers,
 )
+from tests.servers.redis import DURABLE, RedisServer
 
 
 def main() -> int:
@@ -26,7 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "broker",
-        choices=["sqlite", "redis", "sentinel", "postgres", "rabbitmq", "transactions"],
+        choices=["sqlite", "redis", "sentinel", "postgres", "rabbitmq", "transactions", "flows"],
     )
     parser.add_argument("--jobs", type=int, help="jobs in all")
     parser.add_argument("--kills", type=int, default=20, help="sqlite: kills of workers")
@@ -47,6 +49,7 @@ def main() -> int:
             "rabbitmq": _on_a_server,
             "sentinel": _sentinel,
             "transactions": _transactions,
+            "flows": _flows,
         }
         return campaigns[chosen.broker](chosen, folder)
 
@@ -93,6 +96,19 @@ def _transactions(chosen: argparse.Namespace, folder: Path) -> int:
         )
         print("\n".join([f"jobs on {to}", *outcome.lines()]), flush=True)
         ok &= outcome.ok
+    return 0 if ok else 1
+
+
+def _flows(chosen: argparse.Namespace, folder: Path) -> int:
+    plan = flows.Plan(kills=chosen.kills, seed=chosen.seed)
+    ok = True
+    with RedisServer(folder / "server", config=DURABLE) as server:
+        for name, url in (("sqlite", f"sqlite:///{folder}/flows.db"), ("redis", server.url)):
+            place = folder / name
+            place.mkdir(exist_ok=True)
+            result = flows.run(url, place, plan, say=lambda text: print(text, flush=True))
+            print("\n".join([f"on {name}", *result.lines()]), flush=True)
+            ok &= result.ok
     return 0 if ok else 1
 
 
