@@ -54,6 +54,7 @@ from goose.settings import Settings, configure
 
 if TYPE_CHECKING:
     from goose import aio
+    from goose.features.limits.values import Limit
     from goose.middleware.base import Execution, current
     from goose.worker.embedded import Worker
 
@@ -74,6 +75,7 @@ __version__ = "0.1.0"
 # Where to find what only some programs need; see `__getattr__`.
 _LATER = {
     "Execution": "goose.middleware.base",
+    "Limit": "goose.features.limits.values",
     "Worker": "goose.worker.embedded",
     "aio": "goose.aio",
     "current": "goose.middleware.base",
@@ -118,6 +120,7 @@ __all__ = [
     "Job",
     "JobFailed",
     "JobTimeout",
+    "Limit",
     "MissingDriver",
     "NewerVersion",
     "PayloadTooLarge",

@@ -129,6 +129,9 @@ class Access:
                 "what a job waits for or shares with others is no part of a transaction; leave out "
                 "connection= or outbox= for jobs that depend on others or are unique"
             )
+        meter = self._root.meter() if found.answers else None
+        if meter is not None:
+            meter.existing([job for id_, job in found.answers.items() if job.id != id_])
         return found
 
     def door(self, later: bool) -> Door:

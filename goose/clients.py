@@ -30,6 +30,7 @@ from typing import (
 from goose.access import Access
 from goose.brokers.base import Broker
 from goose.calls import Call
+from goose.controlling import Controlling
 from goose.errors import EnqueueError, Unsupported
 from goose.errors import Stored as Known
 from goose.flowing import Flowing
@@ -50,7 +51,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client(Access, Flowing):
+class Client(Access, Flowing, Controlling):
     """Puts jobs on one broker, by one set of options. Immutable; any thread may use it.
 
     Args:
@@ -376,6 +377,8 @@ class Client(Access, Flowing):
         except EnqueueError as error:
             error.jobs = claimed.undo(error.jobs)
             raise
+        if claimed.claims:
+            claimed.sent()
         return [claimed.answer(job) for job, _ in sealed]
 
 
