@@ -19,13 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from goose.brokers.base import Capability, Delivery, Session, Share
+from goose.brokers.rabbitmq.confirms import Parcel
 from goose.brokers.rabbitmq.faults import Refused
 from goose.brokers.rabbitmq.inspector import Inspecting
 from goose.brokers.rabbitmq.ladder import climb
 from goose.brokers.rabbitmq.options import Options, read
 from goose.brokers.rabbitmq.parcels import aloft, delay_of, parcel
 from goose.brokers.rabbitmq.parts import Parts
-from goose.brokers.rabbitmq.publishing import Parcel
 from goose.jobs import Envelope
 
 
@@ -45,7 +45,7 @@ class RabbitMQBroker(Inspecting):
         ConfigError: The URL or an option is unknown or nonsense.
     """
 
-    capabilities = frozenset({Capability.DURABLE, Capability.SHARED})
+    capabilities = frozenset({Capability.DURABLE, Capability.SHARED, Capability.CONCURRENT})
 
     def __init__(
         self,
@@ -167,7 +167,10 @@ class RabbitMQBroker(Inspecting):
     # --- the dead ------------------------------------------------------------------------
 
     def testify(self, verdicts: Mapping[str, str]) -> None:
-        """See `Witnessed.testify`; repeated for two minutes, for workers that begin later."""
+        """See `Witnessed.testify`; repeated for two minutes, for workers that begin later.
+
+        Whoever has called it keeps a connection from then on.
+        """
         parts = self._parts
         parts.topology.words()
         parts.testify(verdicts)
