@@ -6,84 +6,104 @@
 
     goose.enqueue(send_email, "ada@example.com", subject="Hi")
 
-Every public name is here. Importing this connects to nothing and loads no broker, no
-pydantic and no asyncio; those come with their first use.
+Every public name is here. Importing this imports nothing else: each name is fetched from its
+module at its first use, and is an ordinary attribute from then on. So a program pays for what
+it uses, and a probe that asks for little (``goose health``) is quick.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from goose.calls import Call, call, register_type
-from goose.clients import Client, default
-from goose.errors import (
-    ArgumentError,
-    BrokerError,
-    BrokerUnavailable,
-    Bury,
-    CallError,
-    ConfigError,
-    Control,
-    EnqueueError,
-    FunctionError,
-    GooseError,
-    JobFailed,
-    JobTimeout,
-    MissingDriver,
-    NewerVersion,
-    PayloadTooLarge,
-    Postpone,
-    SessionLost,
-    SignatureMismatch,
-    Skip,
-    StoreError,
-    Undecodable,
-    UnknownFunction,
-    Unsupported,
-)
-from goose.jobs import Job
-from goose.options import job
-from goose.retries import Exponential, Retry
-from goose.settings import Settings, configure
-
-if TYPE_CHECKING:
-    from goose import aio
-    from goose.middleware.base import Execution, current
-    from goose.worker.embedded import Worker
-
-cron = default.cron
-enqueue = default.enqueue
-enqueue_in = default.enqueue_in
-enqueue_at = default.enqueue_at
-enqueue_many = default.enqueue_many
-submit = default.submit
-using = default.using
-
 __version__ = "0.1.0"
 
-# Where to find what only some programs need; see `__getattr__`.
-_LATER = {
-    "Execution": "goose.middleware.base",
-    "Worker": "goose.worker.embedded",
-    "aio": "goose.aio",
-    "current": "goose.middleware.base",
-}
+TYPE_CHECKING = False  # as that of `typing`, whose import would be most of what this costs
+if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same to Python
+    from goose import aio
+    from goose.calls import Call, call, register_type
+    from goose.clients import Client, default
+    from goose.errors import (
+        ArgumentError,
+        BrokerError,
+        BrokerUnavailable,
+        Bury,
+        CallError,
+        ConfigError,
+        Control,
+        EnqueueError,
+        FunctionError,
+        GooseError,
+        JobFailed,
+        JobTimeout,
+        MissingDriver,
+        NewerVersion,
+        PayloadTooLarge,
+        Postpone,
+        SessionLost,
+        SignatureMismatch,
+        Skip,
+        StoreError,
+        Undecodable,
+        UnknownFunction,
+        Unsupported,
+    )
+    from goose.jobs import Job
+    from goose.middleware.base import Execution, current
+    from goose.options import job
+    from goose.retries import Exponential, Retry
+    from goose.settings import Settings, configure
+    from goose.worker.embedded import Worker
 
+    cron = default.cron
+    enqueue = default.enqueue
+    enqueue_in = default.enqueue_in
+    enqueue_at = default.enqueue_at
+    enqueue_many = default.enqueue_many
+    submit = default.submit
+    using = default.using
+else:  # to a type checker `__getattr__` would make every misspelt name an object
+    _HOMES = {
+        "calls": "Call call register_type",
+        "clients": "Client",
+        "errors": "ArgumentError BrokerError BrokerUnavailable Bury CallError ConfigError Control "
+        "EnqueueError FunctionError GooseError JobFailed JobTimeout MissingDriver NewerVersion "
+        "PayloadTooLarge Postpone SessionLost SignatureMismatch Skip StoreError Undecodable "
+        "UnknownFunction Unsupported",
+        "jobs": "Job",
+        "middleware.base": "Execution current",
+        "options": "job",
+        "retries": "Exponential Retry",
+        "settings": "Settings configure",
+        "worker.embedded": "Worker",
+    }
+    _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
+    _VERBS = {"cron", "enqueue", "enqueue_at", "enqueue_in", "enqueue_many", "submit", "using"}
+    _MODULES = {
+        "aio",
+        "brokers",
+        "calls",
+        "clients",
+        "errors",
+        "jobs",
+        "options",
+        "retries",
+        "settings",
+    }
 
-if not TYPE_CHECKING:  # to a type checker it would make every misspelt name an object
-
-    def __getattr__(name: str) -> Any:
-        if name not in _LATER:
-            raise AttributeError(f"module 'goose' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
         from importlib import import_module
 
-        module = import_module(_LATER[name])
-        found = module if name == "aio" else getattr(module, name)
-        globals()[name] = found
-        return found
+        if name in _VERBS:
+            found = getattr(import_module("goose.clients").default, name)
+        elif name in _MODULES:
+            found = import_module(f"goose.{name}")
+        elif name in _HOME:
+            found = getattr(import_module(f"goose.{_HOME[name]}"), name)
+        else:
+            raise AttributeError(f"module 'goose' has no attribute {name!r}")
+        # The next look finds it here. Two threads may both come this way: they find the same.
+        return globals().setdefault(name, found)
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_LATER})
+        return sorted({*globals(), *_HOME, *_VERBS, *_MODULES})
 
 
 __all__ = [

@@ -396,5 +396,5 @@ class Client:
         return self._root.link(self._broker).door(self._connection, later=later)
 
 
-default = Client()
+default: Client = Client()
 """The client behind ``goose.enqueue`` and its relatives: wholly by this process's settings."""

@@ -72,11 +72,6 @@ class Outcome(NamedTuple):
     latency: float | None = None
     """Seconds from ready to started."""
 
-    @property
-    def failed(self) -> bool:
-        """Whether an execution ended in an error."""
-        return self.error is not None and self.seconds is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:

@@ -34,6 +34,33 @@ _COUNTERS = {
 _ORIGINS = ("scheduled", "cron")
 
 
+class _Group:
+    """The outcomes of a batch that are counted alike."""
+
+    __slots__ = ("count", "failed", "seconds", "waits")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.failed = 0
+        self.seconds: list[float] = []
+        self.waits: dict[str, list[float]] = {}
+        """From due to started, by what they had waited for."""
+
+    def add(self, outcome: Outcome) -> None:
+        """Take *outcome* in; called for every job."""
+        self.count += 1
+        if outcome.seconds is not None:
+            self.seconds.append(outcome.seconds)
+            if outcome.error is not None:
+                self.failed += 1
+        if outcome.latency is not None and outcome.job is not None:
+            origin = origin_of(outcome.job)
+            waits = self.waits.get(origin)
+            if waits is None:
+                waits = self.waits[origin] = []
+            waits.append(outcome.latency)
+
+
 class Report:
     """Counts. Thread-safe as its backends are; its own numbers are for one settling thread.
 
@@ -56,51 +83,53 @@ class Report:
     def settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
         """Count a settled batch; what was *lost* was not done by us."""
         refused = {delivery.envelope.id for delivery in lost}
-        counts: Counter[tuple[str, str, str, str]] = Counter()
-        times: dict[tuple[str, str, str, str], list[float]] = {}
+        groups: dict[tuple[Ending, str, str, str], _Group] = {}
+        before = self.processed
         for outcome in batch:
             if refused and outcome.delivery.envelope.id in refused:
                 self.lost += 1
-                counts[names.LOST_SETTLES, outcome.delivery.envelope.queue, "", ""] += 1
+                if self.metrics:
+                    queue = outcome.delivery.envelope.queue
+                    self.metrics.increment(names.LOST_SETTLES, 1, self._tags_of(queue, ""))
                 continue
-            self.endings[outcome.ending] += 1
-            if outcome.ending is Ending.RECOVERED:
-                self.orphans += 1
-            if outcome.seconds is not None:
-                self.processed += 1
-            if self.metrics:
-                self._count(outcome, counts, times)
+            job, why = outcome.job, outcome.reason and _reason_of(outcome)
+            if job is None:
+                key = (outcome.ending, outcome.delivery.envelope.queue, "", why)
+            else:
+                key = (outcome.ending, job.queue, job.fn, why)
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = _Group()
+            group.add(outcome)
         # A batch of one function costs each backend a few calls, however many jobs are in it.
-        for (name, queue, function, reason), count in counts.items():
-            self.metrics.increment(name, count, self._tags_of(queue, function, "reason", reason))
-        for (name, queue, function, origin), seconds in times.items():
-            self.metrics.timings(name, seconds, self._tags_of(queue, function, "origin", origin))
+        for (ending, queue, function, reason), group in groups.items():
+            self.endings[ending] += group.count
+            self.processed += len(group.seconds)
+            if ending is Ending.RECOVERED:
+                self.orphans += group.count
+            if self.metrics:
+                self._tell(ending, queue, function, reason, group)
+        if self.metrics:
+            self.metrics.counted(self.processed - before)
 
-    def _count(
-        self,
-        outcome: Outcome,
-        counts: Counter[tuple[str, str, str, str]],
-        times: dict[tuple[str, str, str, str], list[float]],
-    ) -> None:
-        job = outcome.job
-        queue, function = (job.queue, job.fn) if job else (outcome.delivery.envelope.queue, "")
-        counter = _COUNTERS.get(outcome.ending)
+    def _tell(self, ending: Ending, queue: str, function: str, reason: str, group: _Group) -> None:
+        metrics, tags = self.metrics, self._tags_of(queue, function)
+        counter = _COUNTERS.get(ending)
         if counter is not None:
-            dead = outcome.ending is Ending.DEAD
-            counts[counter, queue, function, outcome.reason.partition(":")[0] if dead else ""] += 1
-        if outcome.reason == BLAMED:
-            counts[names.CRASHED, outcome.delivery.envelope.queue, "", ""] += 1
-        if outcome.seconds is not None:
-            counts[names.PROCESSED, queue, function, ""] += 1
-            times.setdefault((names.EXECUTION_TIME, queue, function, ""), []).append(
-                outcome.seconds
-            )
-            if outcome.failed:
-                counts[names.FAILED, queue, function, ""] += 1
-        if outcome.latency is not None and job is not None:
-            times.setdefault((names.LATENCY, queue, function, origin_of(job)), []).append(
-                outcome.latency
-            )
+            told = tags
+            if ending is Ending.DEAD and reason:
+                told = self._tags_of(queue, function, "reason", reason)
+            metrics.increment(counter, group.count, told)
+        if reason == BLAMED:
+            metrics.increment(names.CRASHED, group.count, self._tags_of(queue, ""))
+        if group.seconds:
+            metrics.increment(names.PROCESSED, len(group.seconds), tags)
+            metrics.timings(names.EXECUTION_TIME, group.seconds, tags)
+        if group.failed:
+            metrics.increment(names.FAILED, group.failed, tags)
+        for origin, waits in group.waits.items():
+            told = self._tags_of(queue, function, "origin", origin)
+            metrics.timings(names.LATENCY, waits, told)
 
     def recovered(
         self, orphans: Sequence[Delivery], recovered: Recovered, *, by_audit: bool
@@ -142,6 +171,13 @@ class Report:
                 tags[more] = value
             tags = self._tags.setdefault(key, tags)
         return tags
+
+
+def _reason_of(outcome: Outcome) -> str:
+    """Return what tells outcomes apart that ended alike: words of ours, never somebody's text."""
+    if outcome.ending is Ending.DEAD:
+        return outcome.reason.partition(":")[0]
+    return BLAMED if outcome.reason == BLAMED else ""
 
 
 def origin_of(job: Job[Any]) -> str:

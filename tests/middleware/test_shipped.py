@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import os
 import pstats
 import queue
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -61,6 +59,11 @@ def follow() -> None:
 def double(number: int) -> int:
     said.put(number)
     return 2 * number
+
+
+def spin() -> None:
+    while True:
+        pass
 
 
 def skip() -> None:
@@ -222,28 +225,8 @@ def test_an_execution_that_is_repeated_enqueues_no_second_copy() -> None:
 # --- profiling -------------------------------------------------------------------------------
 
 
-def in_a_process_of_its_own(request: pytest.FixtureRequest) -> bool:
-    """Say whether the test runs in one; if not, run it in one.
-
-    Python has one profiler for a process, and this one has been used by every test before.
-    """
-    if os.environ.get("TEST_ALONE"):
-        return True
-    alone = ["-q", "-n", "0", "-p", "no:cacheprovider", f"{__file__}::{request.node.name}"]
-    subprocess.run(
-        [sys.executable, "-m", "pytest", *alone],
-        cwd=Path(__file__).parent.parent.parent,
-        env={**os.environ, "TEST_ALONE": "1"},
-        timeout=50,
-        check=True,
-    )
-    return False
-
-
-def test_jobs_are_profiled_on_demand(own_folder: Path, request: pytest.FixtureRequest) -> None:
+def test_jobs_are_profiled_on_demand(own_folder: Path) -> None:
     """Those enqueued inside `profiled` leave a file; a hostile id stays in the folder."""
-    if not in_a_process_of_its_own(request):
-        return
     bench = Bench(note)
     bench.client.enqueue(double, 1)
     with profiled():
@@ -262,11 +245,9 @@ def test_jobs_are_profiled_on_demand(own_folder: Path, request: pytest.FixtureRe
 
 
 def test_a_profile_that_cannot_be_written_costs_a_log_line(
-    own_folder: Path, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+    own_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The job is done all the same."""
-    if not in_a_process_of_its_own(request):
-        return
     (own_folder / "file").write_text("")
     bench = Bench()
     bench.client.enqueue(double, 1)
@@ -276,6 +257,18 @@ def test_a_profile_that_cannot_be_written_costs_a_log_line(
 
     assert "cannot be written" in caplog.text
     assert [] == list(bench.client.inspector.find())
+
+
+def test_a_job_can_be_profiled_after_another_was_interrupted(own_folder: Path) -> None:
+    """In the process in which a timeout was raised; what it leaves behind stops no profiler."""
+    bench = Bench(note)
+    with bench.working(Profiling(own_folder / "profiles")):
+        bench.client.using(timeout=0.05).enqueue(spin)
+        with profiled():
+            bench.client.enqueue(double, 4)
+        assert [4] == heard()
+
+    assert 1 == len(list((own_folder / "profiles").iterdir()))
 
 
 # --- databases -------------------------------------------------------------------------------
