@@ -61,7 +61,7 @@ class Authority:
 
 
 def _openssl(*arguments: str) -> None:
-    command = [programs.find("openssl", package="openssl"), *arguments]
+    command = [programs.find("openssl"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr}")

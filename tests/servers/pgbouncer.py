@@ -35,7 +35,7 @@ class Pgbouncer:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres?notify=off"
 
     def __enter__(self) -> Self:
-        program = programs.find("pgbouncer", package="pgbouncer")
+        program = programs.find("pgbouncer")
         (self._home / "users.txt").write_text('"postgres" ""\n')
         config = self._home / "pgbouncer.ini"
         config.write_text(

@@ -33,7 +33,6 @@ from tests.servers.redis import free_port
 
 PATIENCE = 30.0
 """Seconds a server may take to start or to stop."""
-PACKAGE = "postgresql-15"
 USUAL: Mapping[str, str] = {"shared_buffers": "64MB", "max_connections": "200"}
 QUICK: Mapping[str, str] = {"fsync": "off", "full_page_writes": "off"}
 """Settings of a server that is quick, and need not survive a power cut."""
@@ -48,7 +47,7 @@ def program(name: str) -> str:
     found = shutil.which(name)
     if found:
         return found
-    programs.find("pg_ctlcluster", package=PACKAGE)
+    programs.find("pg_ctlcluster")
     return str(Path("/usr/lib/postgresql/15/bin") / name)
 
 

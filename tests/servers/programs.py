@@ -11,17 +11,29 @@ import os
 import shutil
 import subprocess
 
-PACKAGES = {"redis-server": "redis-server", "strace": "strace", "openssl": "openssl"}
-"""Debian's package of each program."""
+PACKAGES = {
+    "redis-server": "redis-server",
+    "redis-sentinel": "redis-sentinel",
+    "rabbitmqctl": "rabbitmq-server",
+    "epmd": "erlang-base",
+    "pg_ctlcluster": "postgresql-15",
+    "pgbouncer": "pgbouncer",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "strace": "strace",
+    "openssl": "openssl",
+}
+"""Debian's package of each program that tests start."""
 _PLACES = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
 
 
-def find(program: str, *, package: str) -> str:
-    """Return the path of *program*; as root on Debian, *package* is installed if it is missing.
+def find(program: str) -> str:
+    """Return the path of *program*, one of `PACKAGES`; as root on Debian, install what is missing.
 
     Raises:
         RuntimeError: It is missing and cannot be installed; the message names what to install.
     """
+    package = PACKAGES[program]
     found = _which(program)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
         _install(package)
@@ -39,10 +51,10 @@ def install_missing() -> None:
 
     Where that is not possible, or fails, the tests that need a program say so themselves.
     """
-    missing = [package for program, package in PACKAGES.items() if _which(program) is None]
+    missing = {package for program, package in PACKAGES.items() if _which(program) is None}
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
         with contextlib.suppress(RuntimeError):
-            _install(*missing)
+            _install(*sorted(missing))
 
 
 def _which(program: str) -> str | None:
@@ -52,7 +64,8 @@ def _which(program: str) -> str | None:
 def _install(*packages: str) -> None:
     # Debian starts what it installs; a server of the machine is none of the tests' business.
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages]
+    patient = ("-o", "DPkg::Lock::Timeout=300")  # while another installs
+    install = ["apt-get", *patient, "install", "-qq", "-y", "--no-install-recommends", *packages]
     for command in (install, ["apt-get", "update", "-qq"], install):
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if command is install and done.returncode == 0:

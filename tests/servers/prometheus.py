@@ -21,7 +21,7 @@ PATIENCE = 30.0
 
 def promtool(*arguments: str | Path, at: Path) -> str:
     """Run promtool; return what it said, or raise with it."""
-    program = programs.find("promtool", package="prometheus")
+    program = programs.find("promtool")
     done = subprocess.run(
         [program, *map(str, arguments)], cwd=at, capture_output=True, text=True, check=False
     )
@@ -53,7 +53,7 @@ class Prometheus:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        program = programs.find("prometheus", package="prometheus")
+        program = programs.find("prometheus")
         log = (self._folder / "log").open("wb")
         self._process = subprocess.Popen(
             [

@@ -42,9 +42,9 @@ def free_port() -> int:
 
 
 def _script(name: str) -> str:
-    programs.find("rabbitmqctl", package="rabbitmq-server")
+    beside = Path(programs.find("rabbitmqctl"))
     path = Path(_SCRIPTS, name)
-    return str(path) if path.exists() else programs.find(name, package="rabbitmq-server")
+    return str(path if path.exists() else beside.with_name(name))
 
 
 class NameServer:
@@ -69,7 +69,7 @@ class NameServer:
 
 def _epmd() -> str:
     _script("rabbitmq-server")
-    return programs.find("epmd", package="erlang-base")
+    return programs.find("epmd")
 
 
 class RabbitServer:

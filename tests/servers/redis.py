@@ -38,7 +38,7 @@ DURABLE: Mapping[str, str] = {"save": "", "appendonly": "yes", "appendfsync": "e
 
 def redis_server() -> str:
     """Return the path of redis-server."""
-    return programs.find("redis-server", package="redis-server")
+    return programs.find("redis-server")
 
 
 def valkey_server() -> str:

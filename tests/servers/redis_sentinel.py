@@ -48,7 +48,7 @@ class RedisSentinel:
             RedisServer(folder / name, config={**quick, "replica-read-only": "yes"})
             for name in ("one", "two")
         ]
-        program = programs.find("redis-sentinel", package="redis-sentinel")
+        program = programs.find("redis-sentinel")
         self.sentinels = [
             _Sentinel(folder / f"sentinel{number}", program, self.servers[0].port, sentinels)
             for number in range(sentinels)

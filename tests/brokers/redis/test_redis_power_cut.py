@@ -103,7 +103,7 @@ def test_a_power_cut_loses_no_more_than_was_said(
     """Every acknowledged job is there, or with ``everysec`` alone every one older than two seconds."""
     log = own_folder / "strace.log"
     trace = ("-D", "-f", "-y", "-ttt", "-T", "-s", "0", "-e", "trace=write,fdatasync,fsync")
-    watched = (programs.find("strace", package="strace"), *trace, "-o", str(log))
+    watched = (programs.find("strace"), *trace, "-o", str(log))
     config = {**DURABLE, "appendfsync": fsync}
     folder = own_folder / "server"
     with RedisServer(folder, config=config, under=watched) as server:
