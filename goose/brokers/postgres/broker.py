@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from goose.brokers.base import Capability, Delivery, Session, Share, order
+from goose.brokers.postgres import checks
 from goose.brokers.postgres.arrays import numbers, texts
 from goose.brokers.postgres.connections import Connection
 from goose.brokers.postgres.inspector import Inspecting
@@ -34,6 +35,9 @@ from goose.brokers.postgres.upkeep import Upkept
 from goose.brokers.postgres.waiting import Sleeper
 from goose.brokers.postgres.within import Transacting
 from goose.jobs import Envelope
+
+if TYPE_CHECKING:
+    from goose.brokers.examining import Examination
 
 POLL = 0.5
 """Seconds between an idle worker's own looks at most."""
@@ -68,6 +72,18 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
         self._store_one_query = query.encode()
         self._idle = False
         """Whether the last dequeue found nothing, so that looking first saves a write."""
+
+    def examine(self) -> Examination:
+        """See `Examined.examine`."""
+        from goose.brokers.postgres import examination  # not every program's
+
+        wanted = [list(examination.SETTINGS)]
+        settings = dict(self._call(lambda c: c.execute(checks.LOOK, wanted).fetchall(), again=True))
+        before = time.time()
+        [row] = self._rows("examine", {}, again=True)
+        seen = examination.Seen(*row)
+        ahead = seen.clock - (before + time.time()) / 2
+        return examination.examine(seen, settings, ahead)
 
     def __repr__(self) -> str:
         return f"PostgresBroker({self.options.where!r})"

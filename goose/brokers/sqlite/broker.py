@@ -42,6 +42,7 @@ from goose.brokers.sqlite.within import store_within
 from goose.jobs import Envelope
 
 if TYPE_CHECKING:
+    from goose.brokers.examining import Examination
     from goose.stores.base import Store
 
 _WATCH_FIRST = 0.001
@@ -89,6 +90,12 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting):
         self._wake_next = False
         self._pause = _WATCH_FIRST
         self._lone = -1
+
+    def examine(self) -> Examination:
+        """See `Examined.examine`: the file, and the disk it is on."""
+        from goose.brokers.sqlite.examination import examine  # not every program's
+
+        return examine(self.options)
 
     def __repr__(self) -> str:
         return f"SQLiteBroker({self.options.path!r})"
