@@ -18,8 +18,9 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
+from goose import _fields
 from goose._ids import new_id
 from goose._json import JSON, MAX_BYTES, MAX_DEPTH, dump, is_too_deep, parse
 from goose.errors import ConfigError, NewerVersion, PayloadTooLarge, Undecodable
@@ -252,9 +253,11 @@ def decode(envelope: Envelope, *, max_bytes: int = MAX_BYTES) -> Job[Any]:
     fields = parse(envelope.body, max_bytes=max_bytes)
     version = fields.pop("v", None)
     if type(version) is not int or version < 1:
-        raise Undecodable(f"field 'v' is {_short(version)}, not a version")
+        raise Undecodable(f"field 'v' is {_fields.short(version)}, not a version")
     if version > VERSION:
-        raise NewerVersion(f"envelope version {_short(version)}; this Goose reads up to {VERSION}")
+        raise NewerVersion(
+            f"envelope version {_fields.short(version)}; this Goose reads up to {VERSION}"
+        )
     try:
         args, kwargs = fields["args"], fields["kwargs"]
         identity, fn, queue = fields["id"], fields["fn"], fields["queue"]
@@ -262,23 +265,25 @@ def decode(envelope: Envelope, *, max_bytes: int = MAX_BYTES) -> Job[Any]:
     except KeyError as missing:
         raise Undecodable(f"field {missing} is missing") from None
     if identity != envelope.id:
-        raise Undecodable(f"field 'id' is {_short(identity)}, not the envelope's {envelope.id!r}")
+        raise Undecodable(
+            f"field 'id' is {_fields.short(identity)}, not the envelope's {envelope.id!r}"
+        )
     if type(fn) is not str or ":" not in fn:
-        raise _wrong("fn", fn, "module:name")
+        raise _fields.wrong("fn", fn, "module:name")
     if type(args) is not list:
-        raise _wrong("args", args, "an array")
+        raise _fields.wrong("args", args, "an array")
     if type(kwargs) is not dict:
-        raise _wrong("kwargs", kwargs, "an object")
+        raise _fields.wrong("kwargs", kwargs, "an object")
     # The envelope's queue is one that somebody takes jobs from, so it needs no look.
     if queue != envelope.queue and not (type(queue) is str and _QUEUE.fullmatch(queue)):
-        raise _wrong("queue", queue, "a queue's name")
+        raise _fields.wrong("queue", queue, "a queue's name")
     found = {
         "id": identity,
         "fn": fn,
         "args": tuple(args),
         "kwargs": kwargs,
         "queue": queue,
-        "enqueued_at": _instant("enqueued_at", enqueued_at),
+        "enqueued_at": _fields.instant("enqueued_at", enqueued_at),
         "meta": {},
         "extra": {},
     }
@@ -289,53 +294,10 @@ def decode(envelope: Envelope, *, max_bytes: int = MAX_BYTES) -> Job[Any]:
 
 _REQUIRED = ("id", "fn", "args", "kwargs", "queue", "enqueued_at")
 """Fields every body has, besides its version."""
-_LATEST = 253_402_300_800.0
-"""The end of the year 9999 in epoch seconds, beyond which `datetime` does not go."""
-_LONGEST = 1e9
-"""Seconds; some 30 years, which every clock and timer can add up."""
-
-
-def _wrong(name: str, value: object, wanted: str) -> Undecodable:
-    return Undecodable(f"field {name!r} is {_short(value)}, not {wanted}")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _text(name: str, value: object) -> str:
-    if type(value) is str:
-        return value
-    raise _wrong(name, value, "text")
-
-
-def _object(name: str, value: object) -> dict[str, JSON]:
-    if type(value) is dict:
-        return value
-    raise _wrong(name, value, "an object")
-
-
-def _count(name: str, value: object) -> int:
-    if type(value) is int and 0 <= value < 1 << 31:
-        return value
-    raise _wrong(name, value, "a count")
-
-
-def _instant(name: str, value: object) -> float:
-    if type(value) in (float, int) and 0 <= cast("float", value) < _LATEST:
-        return cast("float", value)
-    raise _wrong(name, value, "an instant in epoch seconds")
-
-
-def _duration(name: str, value: object) -> float:
-    if type(value) in (float, int) and 0 < cast("float", value) <= _LONGEST:
-        return cast("float", value)
-    raise _wrong(name, value, f"a number of seconds above 0 and up to {_LONGEST:,.0f}")
 
 
 def _failure(name: str, value: object) -> Failure:
-    fields = _object(name, value)
+    fields = _fields.mapping(name, value)
     found: dict[str, Any] = {}
     for key, check in _FAILURE.items():
         inner = fields.pop(key, None)
@@ -347,27 +309,27 @@ def _failure(name: str, value: object) -> Failure:
 
 
 _FAILURE: dict[str, Callable[[str, object], object]] = {
-    "type": _text,
-    "message": _text,
-    "first_at": _instant,
-    "last_at": _instant,
-    "traceback": _text,
-    "died_at": _instant,
-    "reason": _text,
+    "type": _fields.text,
+    "message": _fields.text,
+    "first_at": _fields.instant,
+    "last_at": _fields.instant,
+    "traceback": _fields.text,
+    "died_at": _fields.instant,
+    "reason": _fields.text,
 }
 _FAILURE_REQUIRED = ("type", "message", "first_at", "last_at")
 
 _OPTIONAL: dict[str, Callable[[str, object], object]] = {
-    "group": _text,
-    "attempt": _count,
-    "crashes": _count,
-    "suspicions": _count,
-    "retry": _object,
-    "timeout": _duration,
+    "group": _fields.text,
+    "attempt": _fields.count,
+    "crashes": _fields.count,
+    "suspicions": _fields.count,
+    "retry": _fields.mapping,
+    "timeout": _fields.duration,
     "failure": _failure,
-    "meta": _object,
-    "deferred_since": _instant,
-    "origin": _text,
+    "meta": _fields.mapping,
+    "deferred_since": _fields.instant,
+    "origin": _fields.text,
 }
 
 

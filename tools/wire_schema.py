@@ -15,14 +15,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from goose import jobs
+from goose import _fields, jobs
 from goose.retries import TEN_YEARS
 
 TARGET = Path(__file__).parent.parent / "docs" / "wire" / "schema.json"
 
 TEXT = {"type": "string"}
 COUNT = {"type": "integer", "minimum": 0, "maximum": (1 << 31) - 1}
-INSTANT = {"type": "number", "minimum": 0, "exclusiveMaximum": jobs._LATEST}
+INSTANT = {"type": "number", "minimum": 0, "exclusiveMaximum": _fields.LATEST}
 OBJECT = {"type": "object"}
 SECONDS = {"type": "number", "minimum": 0, "maximum": TEN_YEARS}
 CALLBACK = {"type": ["string", "null"], "pattern": "^[^:]+:[^:]+$"}
@@ -43,7 +43,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "timeout": {
         "type": "number",
         "exclusiveMinimum": 0,
-        "maximum": jobs._LONGEST,
+        "maximum": _fields.LONGEST,
         "description": "Seconds a single run may take; no limit without it.",
     },
     "failure": {"$ref": "#/$defs/failure", "description": "What is remembered of its errors."},

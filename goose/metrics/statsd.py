@@ -35,14 +35,13 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from goose.errors import ConfigError
 from goose.metrics.base import Tags
 from goose.metrics.catalogue import MEASURES
-from goose.plugins import nearest
+from goose.metrics.statsd_url import Place, read, read_rate, read_tags
 
 logger = logging.getLogger("goose.metrics")
 
@@ -62,7 +61,6 @@ _VALUE = 200
 """Characters of the longest tag value."""
 
 _DIALECTS = ("plain", "datadog", "influx")
-_OPTIONS = ("prefix", "tags", "dialect", "rate")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.\-]")
 _NOT_IN_PLAIN = re.compile(r"[^A-Za-z0-9_\-]")
 _NOT_IN_DATADOG = re.compile(r"[^A-Za-z0-9_.\-:/]")
@@ -109,11 +107,11 @@ class StatsD:
         dialect: str = "plain",
         rate: float = 1.0,
     ) -> None:
-        self._address, options = _read(url)
-        self._rate = _read_rate(options.get("rate", rate))
+        self._address, options = read(url)
+        self._rate = read_rate(options.get("rate", rate))
         self._marked = "" if self._rate == 1 else f"|@{_decimal(self._rate, 6)}"
         self._prefix = _NOT_IN_NAMES.sub("_", options.get("prefix", prefix)).strip(".")
-        self._tags = _read_tags(options["tags"]) if "tags" in options else dict(tags or {})
+        self._tags = read_tags(options["tags"]) if "tags" in options else dict(tags or {})
         self._dialect = options.get("dialect", dialect)
         if self._dialect not in _DIALECTS:
             raise ConfigError(
@@ -320,7 +318,7 @@ class StatsD:
             return
 
 
-def _connect(place: str | tuple[str, int]) -> socket.socket:
+def _connect(place: Place) -> socket.socket:
     if isinstance(place, str):
         return _connected(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), place)
     host, port = place
@@ -351,56 +349,6 @@ def _clean(value: str) -> str:
 
 def _value(value: str) -> str:
     return _NOT_IN_DATADOG.sub("_", value[:_VALUE]) or "none"
-
-
-# --- configuration -------------------------------------------------------------------------
-
-
-def _read(url: str) -> tuple[str | tuple[str, int], dict[str, str]]:
-    parts = urlsplit(url)
-    if parts.scheme != "statsd":
-        raise ConfigError(f"{url!r} is not a StatsD URL: write statsd://host:port")
-    try:
-        port = 8125 if parts.port is None else parts.port
-    except ValueError as error:
-        raise ConfigError(f"StatsD URL {url!r}: {error}") from None
-    path = unquote(parts.path) if parts.path.strip("/") else ""
-    if port == 0 or (path and parts.netloc):
-        raise ConfigError(
-            f"StatsD URL {url!r}: write statsd://host:port, without a path, or statsd:///path of a "
-            "unix socket"
-        )
-    options: dict[str, str] = {}
-    for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        if key not in _OPTIONS:
-            raise ConfigError(
-                f"StatsD URL {url!r} has an unknown option {key!r}{nearest(key, _OPTIONS)}; "
-                f"there are: {', '.join(_OPTIONS)}"
-            )
-        again = key == "tags" and key in options
-        options[key] = f"{options[key]},{value}" if again else value
-    return path or (parts.hostname or "127.0.0.1", port), options
-
-
-def _read_rate(given: str | float) -> float:
-    try:
-        rate = float(given)
-    except ValueError:
-        rate = math.nan
-    if not 0 < rate <= 1:
-        raise ConfigError(f"StatsD rate {given!r} is not a number above 0 and at most 1")
-    return rate
-
-
-def _read_tags(text: str) -> dict[str, str]:
-    def pairs() -> Iterator[tuple[str, str]]:
-        for part in filter(None, text.split(",")):
-            key, colon, value = part.partition(":")
-            if not (key and colon and value):
-                raise ConfigError(f"StatsD tag {part!r} is not name:value, for example env:prod")
-            yield key, value
-
-    return dict(pairs())
 
 
 _alive: weakref.WeakSet[StatsD] = weakref.WeakSet()

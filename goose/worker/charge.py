@@ -14,20 +14,17 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import signal
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from enum import Enum
 
-from goose.brokers.base import Broker, Inspector, Session, Sessions
+from goose.brokers.base import Inspector, Session, Sessions
 from goose.errors import SessionLost
 from goose.metrics.base import PROCESS_DEATHS
 from goose.worker.aftermath import Aftermath, Cause, testimony
-from goose.worker.clock import Clock
 from goose.worker.control import (
     Count,
     Dump,
@@ -43,50 +40,21 @@ from goose.worker.control import (
     Stop,
     Stopped,
 )
-from goose.worker.errands import Submit
 from goose.worker.notes import Running
-from goose.worker.process import Process, Spawn
+from goose.worker.plan import Plan, Tools
+from goose.worker.process import Process
 from goose.worker.pulse import Pulse, Sign
-from goose.worker.witness import NoWitness, Witness
 
 logger = logging.getLogger("goose.worker.charge")
 
 OPEN_RETRY = 1.0
 """Seconds between two tries to open a session."""
-RESTART_LIMIT = 30.0
-"""Default of `Plan.restart_limit`, in seconds."""
 STOP_SLACK = 2.5
 """Seconds a child has beyond its grace, to interrupt what runs and to settle it."""
 START_PATIENCE = 1.0
 """Seconds a starting child has to obey a stop; what it imports does not matter any more."""
 LAST_WORDS = 2.0
 """Seconds a child has from its `Stopped` to the end of its process."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a supervisor is told. Durations are seconds."""
-
-    processes: int = 1
-    grace: float = 30.0
-    ttl: float = 30.0
-    stall_limit: float = 900.0
-    wait_broker: float = 30.0
-    """How long the broker may be out of reach at the start."""
-    restart_limit: float = RESTART_LIMIT
-    """The longest wait before a dead child is replaced."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What the supervisor's steps work with."""
-
-    broker: Broker
-    spawn: Spawn
-    submit: Submit
-    clock: Clock
-    random: random.Random
-    witness: Witness = field(default_factory=NoWitness)
 
 
 class Phase(Enum):
@@ -425,6 +393,3 @@ def _describe(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
-
-
-__all__ = ["Charge", "Phase", "Plan", "Tools"]

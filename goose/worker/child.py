@@ -1,9 +1,7 @@
 """One worker process of a supervisor: ``python -m goose.worker.child FD``.
 
 It reads its `Bootstrap` from the control line, builds broker, offer and `Runner`, and says
-`Ready`. From then on the main thread only listens: to the supervisor, to ``SIGTERM``, and to
-its own reasons to leave (enough jobs, too much memory, changed source, nothing left to do).
-Jobs run on other threads, so nothing they do or receive gets in its way.
+`Ready`. From then on the main thread only listens and does its `Duty`; jobs run on others.
 
 ``SIGINT`` is ignored: a terminal sends it to supervisor and children alike, and the
 supervisor decides. When the control line ends, the supervisor is gone and nobody sends
@@ -23,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from goose import brokers, metrics, middleware, settings
 from goose.brokers.base import Broker, Session, Share
@@ -39,13 +37,8 @@ from goose.worker.config import WorkerConfig
 from goose.worker.control import (
     Bootstrap,
     Channel,
-    Count,
-    Dump,
-    Empty,
     Fatal,
-    Leaving,
     Message,
-    NewSession,
     Numbers,
     Ready,
     Refused,
@@ -54,17 +47,16 @@ from goose.worker.control import (
     Stopped,
     die_with,
 )
+from goose.worker.duty import Duty
 from goose.worker.embedded import connect_resource
 from goose.worker.notes import Notes
 from goose.worker.reload import SourceWatch
-from goose.worker.runner import Runner, RunnerStatistics
+from goose.worker.runner import Runner
 
 logger = logging.getLogger("goose.worker.child")
 
 LISTEN_SECONDS = 0.1
 """Longest wait for a message before other reasons to act are looked at."""
-LOOK_SECONDS = 1.0
-"""Between two looks at memory and source files."""
 LAST_NUMBERS = 0.6
 """Seconds that metrics backends have at the end."""
 REGISTRY_SECONDS = 2.0
@@ -73,179 +65,22 @@ SETTINGS, MODULES, BROKER, OTHER = 2, 3, 4, 1
 """Exit codes of what can go wrong at the start."""
 
 
-class Work(Protocol):
-    """What `Duty` needs of a `Runner`."""
-
-    def stop(self, grace: float) -> bool:
-        """Stop within *grace* seconds and a little; say whether nothing runs any more."""
-        ...
-
-    def new_session(self, session: Session) -> None:
-        """Go on under another session."""
-        ...
-
-    def statistics(self) -> RunnerStatistics:
-        """Return its numbers."""
-        ...
-
-    def is_empty(self) -> bool:
-        """Say whether nothing is left to do."""
-        ...
-
-    def dump(self) -> None:
-        """Log every running job with its stack."""
-        ...
-
-
-class Duty:
-    """What a child's main thread does between `Ready` and its end; `step` it until it returns.
-
-    Args:
-        bootstrap: What the child was told.
-        work: Its runner, started.
-        send: Sends a message to the supervisor.
-        make_way: Frees what a successor needs at once: ports that metrics listen on.
-        metrics: Counts what the supervisor did or measured.
-        hand_over: Hands this process's numbers to the supervisor; told whether it is the end.
-        rss: Returns the resident memory, in bytes.
-        changed: Returns a changed source file, if any; None does not look.
-    """
-
-    def __init__(
-        self,
-        bootstrap: Bootstrap,
-        work: Work,
-        *,
-        send: Callable[[Message], bool],
-        make_way: Callable[[], None] = lambda: None,
-        metrics: metrics.Metrics | None = None,
-        hand_over: Callable[[float, bool], None] = lambda now, last: None,
-        rss: Callable[[], int] = lambda: 0,
-        changed: Callable[[], str | None] | None = None,
-    ) -> None:
-        self._bootstrap = bootstrap
-        self._work = work
-        self._send = send
-        self._make_way = make_way
-        self._metrics = metrics or Fanout()
-        self._hand_over = hand_over
-        self._rss = rss
-        self._changed = changed
-        self._grace = float(bootstrap.config["grace"])
-        self._stopping: threading.Thread | None = None
-        self._give_up_at = math.inf
-        self._clean = False
-        self._empty = False
-        self._next_look = -math.inf
-
-    def step(self, now: float, messages: list[Message], *, terminated: bool) -> bool | None:
-        """Do what there is to do at *now* (monotonic).
-
-        Returns:
-            None while there is work; then whether it ended with nothing running.
-        """
-        for message in messages:
-            self._hear(message, now)
-        if terminated:
-            self._stop(now, self._grace)
-        self._hand_over(now, False)
-        if self._stopping is None:
-            self._look_around(now)
-        elif not self._stopping.is_alive() or now >= self._give_up_at:
-            clean = self._clean and not self._stopping.is_alive()
-            self._hand_over(now, True)
-            if clean and self._empty:
-                self._send(Empty())
-            self._send(Stopped(clean))
-            return clean
-        return None
-
-    def _hear(self, message: Message, now: float) -> None:
-        match message:
-            case Stop():
-                self._stop(now, message.grace)
-            case Count():
-                for name, value, tags in message.increments:
-                    self._metrics.increment(name, value, tags)
-                for name, number, tags in message.gauges:
-                    self._metrics.gauge(name, number, tags)
-            case Dump():
-                self._work.dump()
-            case NewSession():
-                self._work.new_session(Session(message.id, message.epoch))
-            case _:
-                logger.warning("the supervisor sent %s; ignored", type(message).__name__)
-
-    def _look_around(self, now: float) -> None:
-        bootstrap = self._bootstrap
-        processed = self._work.statistics().processed
-        if bootstrap.max_jobs is not None and processed >= bootstrap.max_jobs:
-            self._leave(now, f"it has run {processed} jobs (max-jobs {bootstrap.max_jobs})")
-        elif bootstrap.until_empty and self._nothing_left():
-            self._empty = True
-            self._stop(now, self._grace)
-        elif now >= self._next_look:
-            self._next_look = now + LOOK_SECONDS
-            # One that is too large from the start must not be replaced for ever.
-            if bootstrap.max_rss is not None and processed and self._rss() > bootstrap.max_rss:
-                self._leave(now, f"it uses more than {bootstrap.max_rss:,} bytes (max-rss)")
-            elif self._changed is not None and (path := self._changed()):
-                self._leave(now, f"{path} has changed", self._grace)
-
-    def _nothing_left(self) -> bool:
-        try:
-            return self._work.is_empty()
-        except BrokerError as error:
-            logger.debug("cannot tell whether anything is left: %s", error)
-            return False
-
-    def _leave(self, now: float, reason: str, grace: float = math.inf) -> None:
-        """Make way for a successor; what runs is not hurried unless *grace* says so."""
-        self._make_way()
-        self._send(Leaving(reason))
-        self._stop(now, grace)
-
-    def _stop(self, now: float, grace: float) -> None:
-        if self._stopping is None:
-            self._stopping = threading.Thread(target=self._run_stop, args=(grace,), daemon=True)
-            self._stopping.start()
-        elif now + grace < self._give_up_at:
-            # It drains without haste already; the process then ends under what still runs,
-            # and the supervisor gives that back.
-            self._give_up_at = now + grace
-
-    def _run_stop(self, grace: float) -> None:
-        self._clean = self._work.stop(grace)
-
-
 def main(fd: int) -> int:
     """Be a child on the control line *fd*; return the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    terminated = threading.Event()
-    signal.signal(signal.SIGTERM, lambda _number, _frame: terminated.set())
-    asked = threading.Event()
-    signal.signal(signal.SIGUSR1, lambda _number, _frame: asked.set())
+    signals = _Signals()
     channel = Channel(socket.socket(fileno=fd))
     early: list[Message] = []
     bootstrap = _first(channel, early)
-    die_with(bootstrap.supervisor)
-    outlet.unblock()
-    logs.set_up(bootstrap.log_level, bootstrap.log_format, f"worker-{bootstrap.index + 1}")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    _settle_in(bootstrap)
     try:
         numbers = _Numbers(bootstrap, channel)
         broker, runner, backends = _build(bootstrap, channel, numbers)
         early += channel.receive()
-        if terminated.is_set() or any(isinstance(message, Stop) for message in early):
+        if signals.terminated.is_set() or any(isinstance(message, Stop) for message in early):
             channel.send(Stopped(clean=True))
             return 0
         # Before the first job: what is written from then on is a change.
         changed = SourceWatch().changed if bootstrap.reload else None
-        # Whatever is there now stays for good: the collector need not look at it, again and again,
-        # while jobs run. Source: a tenth of the CPU of a no-op job, in turns with and without.
-        gc.collect()
-        gc.freeze()
         _start(runner)
     except _CannotBegin as problem:
         logger.error("%s", problem.text)
@@ -262,22 +97,54 @@ def main(fd: int) -> int:
         rss=_rss,
         changed=changed,
     )
-    clean = None
-    messages = early
-    while clean is None:
-        messages += channel.receive(LISTEN_SECONDS)
-        if channel.closed:
-            os._exit(1)
-        if asked.is_set():
-            asked.clear()
-            runner.dump()
-        clean = duty.step(time.monotonic(), messages, terminated=terminated.is_set())
-        messages = []
+    clean = _listen(channel, duty, signals, runner.dump, early)
     _close(backends)
     if not clean:
         _end_hard(0)
     broker.close()
     return 0
+
+
+class _Signals:
+    """What arrived so far; handlers only note it. To be made on the main thread."""
+
+    def __init__(self) -> None:
+        self.terminated = threading.Event()
+        self.asked = threading.Event()
+        """Somebody wants to know what runs."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: self.terminated.set())
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: self.asked.set())
+
+
+def _settle_in(bootstrap: Bootstrap) -> None:
+    """Make this process what the supervisor wants it to be, before anything is imported."""
+    die_with(bootstrap.supervisor)
+    outlet.unblock()
+    logs.set_up(bootstrap.log_level, bootstrap.log_format, f"worker-{bootstrap.index + 1}")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+
+
+def _listen(
+    channel: Channel,
+    duty: Duty,
+    signals: _Signals,
+    dump: Callable[[], None],
+    messages: list[Message],
+) -> bool:
+    """Do the duty until it is over, *messages* first; say whether nothing runs any more."""
+    while True:
+        messages += channel.receive(LISTEN_SECONDS)
+        if channel.closed:
+            os._exit(1)
+        if signals.asked.is_set():
+            signals.asked.clear()
+            dump()
+        clean = duty.step(time.monotonic(), messages, terminated=signals.terminated.is_set())
+        if clean is not None:
+            return clean
+        messages = []
 
 
 def _first(channel: Channel, early: list[Message]) -> Bootstrap:
@@ -366,6 +233,10 @@ def _build(
 
 
 def _start(runner: Runner) -> None:
+    # Whatever is there now stays for good: the collector need not look at it, again and again,
+    # while jobs run. Source: a tenth of the CPU of a no-op job, in turns with and without.
+    gc.collect()
+    gc.freeze()
     try:
         runner.start()
     except Exception as error:

@@ -25,7 +25,8 @@ from goose.settings import Settings
 from goose.worker import crons
 from goose.worker.config import WorkerConfig
 from goose.worker.resources import Resource
-from goose.worker.runner import Runner, RunnerStatistics
+from goose.worker.runner import Runner
+from goose.worker.standing import RunnerStatistics
 
 logger = logging.getLogger("goose.worker")
 

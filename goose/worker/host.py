@@ -25,13 +25,13 @@ from goose.brokers.base import Broker, Capability, Session
 from goose.errors import ConfigError, Unsupported
 from goose.metrics.served import address, is_served
 from goose.settings import Settings
-from goose.worker.charge import RESTART_LIMIT, Plan, Tools
 from goose.worker.clock import SystemClock
 from goose.worker.control import Bootstrap
 from goose.worker.embedded import config_of
 from goose.worker.errands import ThreadErrands
 from goose.worker.heartbeat import HeartbeatFile
 from goose.worker.observer import Observer
+from goose.worker.plan import RESTART_LIMIT, Plan, Tools
 from goose.worker.process import CHILD, ChildProcess, Process
 from goose.worker.serving import Server
 from goose.worker.supervisor import Supervisor

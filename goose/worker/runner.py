@@ -30,27 +30,25 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from goose.brokers.base import Broker, Inspector, Session, Sessions, State
+from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
 from goose.errors import BrokerError, SessionLost, Unsupported
 from goose.features.crons.firing import Firing
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
 from goose.middleware import Middleware, refuse_async
+from goose.worker import standing
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine, NoNotes, Notes
-from goose.worker.execution import Interrupted
 from goose.worker.fetch import given_back
 from goose.worker.gauges import WorkerGauges
-from goose.worker.loops import Loop, Step
-from goose.worker.outcomes import Ending
+from goose.worker.loops import Step
 from goose.worker.resources import OpenResources, Resource
 from goose.worker.schedule import MEASURE_EVERY
-from goose.worker.slots import AsyncSlots, Parking, Slot
-from goose.worker.watch import Watch
+from goose.worker.standing import RunnerStatistics
+from goose.worker.threads import Threads
 
 logger = logging.getLogger("goose.worker")
 
@@ -60,27 +58,6 @@ FLUSH_SECONDS = 2.0
 """Seconds the last outcomes get to be settled, should the broker not answer."""
 FAREWELL_SECONDS = 1.0
 """Seconds that the end of the session, of the resources and of the event loop may take."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerStatistics:
-    """One process's numbers at one moment."""
-
-    running: int
-    """Jobs in slots."""
-    held: int
-    """Jobs taken from the broker and waiting for a slot."""
-    unsettled: int
-    """Jobs that ended and whose outcome the broker has not confirmed."""
-    processed: int
-    """Executions that ended and were settled."""
-    succeeded: int
-    retried: int
-    dead: int
-    recovered: int
-    """Orphans of others taken over."""
-    lost_settles: int
-    """Outcomes refused because the session had been given up."""
 
 
 class Runner:
@@ -128,20 +105,11 @@ class Runner:
         gauges: Metrics | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if config.hard_timeout is not None and notes is None:
-            raise Unsupported(
-                f"hard_timeout={config.hard_timeout:g} needs a supervisor that can kill the process: "
-                "use `goose worker`, or leave it out for an embedded Worker"
-            )
-        offered = offer.functions()
-        if not any(function.is_async for function in offered):
-            # Where both kinds are offered, a middleware may be meant for the async ones alone.
-            refuse_async(middleware, [function.fn for function in offered])
-        clock = clock or SystemClock()
-        chance = random.Random()
+        _refuse_impossible(offer, config, middleware, notes)
         self._broker = broker
         self._config = config
-        self._clock = clock
+        self._clock = clock = clock or SystemClock()
+        chance = random.Random()
         self._beats = beats and isinstance(broker, Sessions)
         self._on_session_lost = on_session_lost
         self._on_death = on_death
@@ -149,9 +117,8 @@ class Runner:
         self._firing = firing
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
-        self._parking = Parking()
         self._detached = [detached(backend) for backend in metrics]
-        self._engine = engine = Engine(
+        self._engine = Engine(
             broker,
             offer,
             config,
@@ -163,65 +130,33 @@ class Runner:
             clock=clock,
             random=chance,
         )
-        self._async = AsyncSlots(
-            take=engine.take_async,
-            run=engine.arun,
-            first=config.concurrency,
-            count=config.async_slots,
+        self._threads = Threads(
+            self._engine,
+            config,
+            self._steps() | self._measuring(gauges),
+            clock=clock,
+            random=chance,
+            on_tick=on_tick,
             on_death=self._died,
         )
-        self._slots = [
-            Slot(
-                number,
-                take=engine.take,
-                more=self._more,
-                run=engine.run,
-                parking=self._parking,
-                on_death=self._died,
-            )
-            for number in range(config.concurrency)
-        ]
-        self._watch = watch = Watch(
-            self._slots,
-            engine.buffer,
-            slow_after=config.slow_after,
-            settle=engine.settle,
-            tick=on_tick,
-            clock=clock,
-            async_slots=self._async,
-        )
-        steps: dict[str, Step] = {
-            "fetch": self._fetch,
-            "settle": engine.settler.step,
-            "watch": watch.step,
-            "orphans": engine.checker.step,
-            "promote": engine.promoter.step,
-        }
-        if self._beats and engine.heartbeat is not None:
-            steps["heartbeat"] = engine.heartbeat.step
-        if firing is not None:
-            steps["cron"] = firing.step
+
+    def _steps(self) -> dict[str, Step]:
+        steps: dict[str, Step] = {"fetch": self._fetch}
+        if self._beats and self._engine.heartbeat is not None:
+            steps["heartbeat"] = self._engine.heartbeat.step
+        if self._firing is not None:
+            steps["cron"] = self._firing.step
+        return steps
+
+    def _measuring(self, gauges: Metrics | None) -> dict[str, Step]:
+        """Return the steps that measure: for a supervisor, which looks at queues itself, or here."""
+        engine, own = self._engine, self._engine.report.metrics
         if gauges is not None:
-            steps["gauges"] = WorkerGauges(engine.buffer, config, gauges, every=1.0).step
-        elif engine.report.metrics:
-            own = WorkerGauges(engine.buffer, config, engine.report.metrics, every=MEASURE_EVERY)
-            steps["gauges"] = own.step
-            steps["queues"] = engine.gauge.step
-        self._loops = {
-            name: Loop(
-                name,
-                step,
-                clock=clock,
-                random=chance,
-                on_death=self._died,
-                on_failure=engine.report.broker_failed,
-                on_success=engine.report.broker_works_again,
-            )
-            for name, step in steps.items()
-        }
-        engine.kicks.fetch = self._loops["fetch"].kick
-        engine.kicks.settle = self._loops["settle"].kick
-        engine.kicks.slots = self._wake_slots
+            return {"gauges": WorkerGauges(engine.buffer, self._config, gauges, every=1.0).step}
+        if not own:
+            return {}
+        measures = WorkerGauges(engine.buffer, self._config, own, every=MEASURE_EVERY)
+        return {"gauges": measures.step, "queues": engine.gauge.step}
 
     # --- life -----------------------------------------------------------------------------
 
@@ -233,7 +168,7 @@ class Runner:
             ConfigError: A resource is not a context manager.
             Exception: What a resource raised when it was entered.
         """
-        loop = self._async.start()
+        loop = self._threads.start_async()
         resources = OpenResources(self._resource_specs, loop)
         try:
             resources.open()
@@ -241,14 +176,11 @@ class Runner:
                 self._engine.heartbeat.begin(self._clock.mono())
         except BaseException:
             resources.close()
-            self._async.close()
+            self._threads.close_async()
             raise
         self._resources = resources
         self._engine.executor.resources = resources.values
-        for slot in self._slots:
-            slot.thread.start()
-        for thread in self._loops.values():
-            thread.start()
+        self._threads.start()
 
     def stop(self, grace: float) -> bool:
         """Take nothing more, give back what was not started, wait for the rest, then end.
@@ -265,15 +197,15 @@ class Runner:
         engine = self._engine
         engine.settle([given_back(work) for work in engine.buffer.close()])
         engine.ask_to_stop()
-        self._loops["fetch"].stop()
+        self._threads.stop("fetch")
         self._broker.wake()
         self._wait(lambda: engine.buffer.running == 0, deadline)
         if engine.buffer.running:
             self._interrupt()
             self._wait(lambda: engine.buffer.running == 0, self._clock.mono() + INTERRUPT_SECONDS)
         flushed = self._clock.mono() + FLUSH_SECONDS
-        self._loops["fetch"].join(min(1.5, max(0.0, flushed - self._clock.mono())))
-        self._loops["settle"].kick()
+        self._threads.join("fetch", min(1.5, max(0.0, flushed - self._clock.mono())))
+        self._threads.kick("settle")
         # Counted with the end of a run in one step, so that no outcome is between two places now.
         self._wait(lambda: engine.buffer.unsettled == 0, flushed)
         return self._end()
@@ -289,20 +221,15 @@ class Runner:
         logger.warning("interrupting %d jobs that outlived the grace", engine.buffer.running)
         for work in list(engine.running):
             work.interrupted = True
-        for slot in self._slots:
-            work_now = slot.work
-            if work_now is not None:
-                slot.interrupt(work_now, Interrupted)
-        self._async.interrupt()
+        self._threads.interrupt()
 
     def _end(self) -> bool:
         done = self._engine.buffer.running == 0
-        for loop in self._loops.values():
-            loop.stop()
-        self._parking.close()
+        self._threads.stop_all()
+        self._threads.let_slots_go()
         if self._firing is not None:
             # Not under its feet; if the store hangs, its call fails as it would anyway.
-            self._loops["cron"].join(0.2)
+            self._threads.join("cron", 0.2)
             self._firing.close()
         # On threads of their own: a resource or a broker that hangs must not hold up the end.
         last = [threading.Thread(target=self._end_session, daemon=True)]
@@ -318,7 +245,7 @@ class Runner:
             thread.start()
         for thread in last:
             thread.join(max(0.0, deadline - self._clock.mono()))
-        self._async.close(max(0.1, deadline - self._clock.mono()))
+        self._threads.close_async(max(0.1, deadline - self._clock.mono()))
         return done
 
     def _end_session(self) -> None:
@@ -338,104 +265,59 @@ class Runner:
     def new_session(self, session: Session) -> None:
         """Go on as *session*, which a supervisor opened after the one before was given up."""
         self._engine.renew(session)
-        self._loops["fetch"].kick()
+        self._threads.kick("fetch")
 
     def _died(self, error: BaseException) -> None:
         """End this process's part in the fleet: what it holds will be recovered by others."""
         logger.critical("a thread of the engine died of %r; taking no more jobs", error)
         self._dead.set()
         self._engine.buffer.close()
-        for loop in self._loops.values():
-            loop.stop()
+        self._threads.stop_all()
         self._on_death(error)
-
-    # --- the wires ------------------------------------------------------------------------
 
     def _fetch(self, now: float) -> float:
         try:
             return self._engine.fetcher.step(now)
         except SessionLost:
-            if "heartbeat" in self._loops:
-                self._loops["heartbeat"].kick()
-            else:
+            if not self._threads.kick("heartbeat"):
                 self._on_session_lost()
             raise
 
-    def _wake_slots(self) -> None:
-        buffer = self._engine.buffer
-        if buffer.waiting(is_async=False):
-            self._parking.unpark()
-            # The slot needs the interpreter's lock, which this thread would keep while it asks the
-            # broker for more: half of what a job waits for after it has come to an idle worker.
-            time.sleep(0)
-        if buffer.waiting(is_async=True):
-            self._async.call()
-
-    def _more(self) -> bool:
-        return self._engine.buffer.waiting(is_async=False) > 0
+    # --- seen from outside ------------------------------------------------------------------
 
     def dump(self) -> None:
         """Log every running job with its stack; from any thread."""
-        self._watch.dump(self._clock.mono())
+        self._threads.dump()
 
     @property
     def contact_mono(self) -> float:
         """When the broker last answered the fetcher."""
         return self._engine.fetcher.contact_mono
 
-    # --- numbers --------------------------------------------------------------------------
-
     def statistics(self) -> RunnerStatistics:
         """Return this process's numbers; from any thread."""
-        report, buffer = self._engine.report, self._engine.buffer
-        return RunnerStatistics(
-            running=buffer.running,
-            held=buffer.held,
-            unsettled=buffer.unsettled,
-            processed=report.processed,
-            succeeded=report.endings[Ending.DONE],
-            retried=report.endings[Ending.RETRIED],
-            dead=report.endings[Ending.DEAD],
-            recovered=report.orphans,
-            lost_settles=report.lost,
-        )
-
-    def _sees_running(self, queue: str) -> bool:
-        assert isinstance(self._broker, Inspector)
-        try:
-            self._broker.count(State.RUNNING, queue)
-        except Unsupported:
-            return False
-        return True
+        return standing.statistics(self._engine)
 
     def is_empty(self) -> bool:
-        """Say whether nothing is ready or running in this worker's queues, here or elsewhere.
-
-        What is only scheduled does not count. Without an `Inspector`, or one that sees what
-        others run, it speaks for this process alone.
+        """Say whether nothing is ready or running in this worker's queues; see `standing`.
 
         Raises:
             BrokerError: The broker could not say.
         """
-        if not self._engine.buffer.idle:
-            return False
-        if not isinstance(self._broker, Inspector):
-            return self._engine.fetcher.found_nothing
-        # The broker's word alone decides: what a fetch has just been lent is running there.
-        # The counts are quick to say no; a job that moves from running to ready between them,
-        # for a retry at once, is only seen for certain in the listing of one moment.
         queues = [share.queue for share in self._config.queues]
-        states: tuple[State, ...] = (State.READY, State.RUNNING)
-        if not self._sees_running(queues[0]):
-            # Then this process answers for itself, and others for themselves.
-            if not self._engine.fetcher.found_nothing:
-                return False
-            states = (State.READY,)
-        if any(self._broker.count(state, queue) for state in states for queue in queues):
-            return False
-        return not any(
-            stats.counts[state]
-            for stats in self._broker.queues()
-            for state in states
-            if stats.queue in queues
+        return standing.is_empty(self._engine, self._broker, queues)
+
+
+def _refuse_impossible(
+    offer: Offer, config: WorkerConfig, middleware: Sequence[Middleware], notes: Notes | None
+) -> None:
+    """Raise for what cannot work, before anything is made."""
+    if config.hard_timeout is not None and notes is None:
+        raise Unsupported(
+            f"hard_timeout={config.hard_timeout:g} needs a supervisor that can kill the process: "
+            "use `goose worker`, or leave it out for an embedded Worker"
         )
+    offered = offer.functions()
+    if not any(function.is_async for function in offered):
+        # Where both kinds are offered, a middleware may be meant for the async ones alone.
+        refuse_async(middleware, [function.fn for function in offered])

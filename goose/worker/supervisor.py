@@ -28,8 +28,9 @@ from dataclasses import dataclass
 
 from goose.errors import BrokerError, BrokerUnavailable, ConfigError
 from goose.worker.aftermath import Cause
-from goose.worker.charge import Charge, Phase, Plan, Tools
+from goose.worker.charge import Charge, Phase
 from goose.worker.control import Count
+from goose.worker.plan import Plan, Tools
 
 logger = logging.getLogger("goose.worker.supervisor")
 

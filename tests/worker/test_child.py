@@ -15,7 +15,7 @@ import pytest
 
 from goose.brokers.base import Session
 from goose.errors import BrokerUnavailable
-from goose.worker.child import Duty, config_from
+from goose.worker.child import config_from
 from goose.worker.control import (
     Bootstrap,
     Count,
@@ -27,8 +27,9 @@ from goose.worker.control import (
     Stop,
     Stopped,
 )
+from goose.worker.duty import Duty
 from goose.worker.reload import SourceWatch
-from goose.worker.runner import RunnerStatistics
+from goose.worker.standing import RunnerStatistics
 
 
 class Work:

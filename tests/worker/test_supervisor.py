@@ -16,7 +16,7 @@ from goose.brokers.memory import MemoryBroker
 from goose.errors import BrokerError, BrokerUnavailable, SessionLost
 from goose.jobs import Job, decode, seal
 from goose.metrics.base import CRASHED, PROCESS_DEATHS, RECOVERED
-from goose.worker.charge import STOP_SLACK, Plan, Tools
+from goose.worker.charge import STOP_SLACK
 from goose.worker.control import (
     Count,
     Dump,
@@ -33,6 +33,7 @@ from goose.worker.control import (
 )
 from goose.worker.errands import run_into
 from goose.worker.notes import Running
+from goose.worker.plan import Plan, Tools
 from goose.worker.supervisor import SETTLED, Supervisor
 from goose.worker.witness import NoWitness
 
