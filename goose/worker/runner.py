@@ -201,6 +201,8 @@ class Runner:
             steps["heartbeat"] = engine.heartbeat.step
         if firing is not None:
             steps["cron"] = firing.step
+            firing.counts = engine.report.metrics
+            firing.gauges = gauges or engine.report.metrics
         if gauges is not None:
             steps["gauges"] = WorkerGauges(engine.buffer, config, gauges, every=1.0).step
         elif engine.report.metrics:
