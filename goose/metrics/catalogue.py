@@ -52,6 +52,8 @@ class Measure:
     """One sentence without a full stop."""
     unit: str = ""
     """``seconds``, or nothing for a plain count."""
+    shared: bool = False
+    """Whether it is about something all processes see: then the largest of what they say holds, not the sum."""
 
     @property
     def prometheus(self) -> str:
@@ -108,6 +110,7 @@ MEASURES = {
         Measure(
             base.BROKER_RECONNECTS, "counter", ("step",), "Times the broker worked again after that"
         ),
+        Measure(base.CRON_FIRED, "counter", ("entry",), "Jobs made by cron entries"),
         Measure(base.EXECUTION_TIME, "timing", _JOB, "Duration of an execution", "seconds"),
         Measure(
             base.LATENCY,
@@ -131,6 +134,14 @@ MEASURES = {
         Measure(base.HELD, "gauge", (), "Jobs fetched and not started"),
         Measure(base.IN_FLIGHT, "gauge", (), "Jobs lent to the worker and not settled yet"),
         Measure(base.WINDOW, "gauge", (), "Jobs the worker would hold ahead"),
+        Measure(
+            base.CRON_OVERDUE,
+            "gauge",
+            (),
+            "How long the latest cron entry has been due and not fired",
+            "seconds",
+            shared=True,
+        ),
     )
 }
 """Every measure of `goose.metrics.base`, by name."""

@@ -501,3 +501,40 @@ def test_a_stored_entry_reads_as_it_was_written(world: World) -> None:
         assert dump(again) == dump(each)
         assert isinstance(again, Cron)
         assert again.is_like(each)
+
+
+class Numbers:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.fired: list[tuple[int, str]] = []
+        self.overdue: list[float] = []
+
+    def increment(self, name: str, value: int, tags: Any) -> None:
+        assert "cron.fired" == name
+        self.fired.append((value, tags["entry"]))
+
+    def gauge(self, name: str, value: float, tags: Any) -> None:
+        assert "cron.overdue" == name
+        self.overdue.append(value)
+
+    def timing(self, name: str, seconds: float, tags: Any) -> None:
+        raise AssertionError(name)
+
+
+def test_what_is_fired_and_what_is_overdue_is_counted(world: World) -> None:
+    """An entry is overdue while it is due and not fired, by the store's clock; a paused one never."""
+    numbers, firing = Numbers(), world.firing()
+    firing.counts = firing.gauges = numbers
+    firing.step(0.0)
+    world.client.cron("noon", "0 12 * * *", report, "a")
+    firing.step(0.0)
+    world.time = NOON + 600
+    firing.step(0.0)
+    firing.step(0.0)
+    world.client.crons.pause("noon")
+    world.time = NOON + 3 * DAY
+    firing.step(0.0)
+
+    assert [0.0, 0.0, 600.0, 0.0, 0.0] == numbers.overdue
+    assert [(1, "noon")] == numbers.fired

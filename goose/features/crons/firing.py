@@ -18,6 +18,8 @@ from goose.errors import ConfigError
 from goose.features.crons.book import stored
 from goose.features.crons.entries import CLAIM, LATE, Cron, dump, parse
 from goose.jobs import MAX_BYTES, seal
+from goose.metrics.base import CRON_FIRED, CRON_OVERDUE, Metrics
+from goose.metrics.fanout import Fanout
 from goose.stores.base import Get, Store, Swap
 
 logger = logging.getLogger("goose.worker.cron")
@@ -54,6 +56,10 @@ class Firing:
         self._mono = mono
         self._max_bytes = max_bytes
         self._name = uuid.uuid4().hex
+        self.counts: Metrics = Fanout()
+        """Where fires are counted."""
+        self.gauges: Metrics = Fanout()
+        """Where it is shown how far behind the entries are."""
         self._told: set[bytes] = set()
         """Values that could not be read, each of which is logged once."""
 
@@ -68,8 +74,10 @@ class Firing:
             self._prepare = None
         entries = list(stored(self._store))
         if not entries:
+            self.gauges.gauge(CRON_OVERDUE, 0.0, {})
             return IDLE
         now = self._store.now()
+        self.gauges.gauge(CRON_OVERDUE, _overdue([value for _, value in entries], now), {})
         wanted = [self._look(key, value, now) for key, value in entries]
         return min(max(min(wanted) - now, 0.0), LOOK)
 
@@ -108,6 +116,7 @@ class Firing:
             for due_at in instants
         ]
         self._broker.schedule(envelopes)
+        self.counts.increment(CRON_FIRED, len(instants), {"entry": cron.name})
         late = now - instants[0]
         level = logging.INFO if late > LATE or len(instants) > 1 else logging.DEBUG
         logger.log(
@@ -125,3 +134,16 @@ class Firing:
     def _swap(self, key: str, value: bytes, changed: Cron) -> bool:
         [done] = self._store.apply([Swap(key, value, dump(changed))])
         return bool(done)
+
+
+def _overdue(values: Sequence[bytes], now: float) -> float:
+    """Return the seconds for which the entry that is most behind has been due and not fired."""
+    found = 0.0
+    for value in values:
+        try:
+            cron = parse(value)
+        except ConfigError:
+            continue  # a later version's, which knows what it means
+        if not cron.paused:
+            found = max(found, now - min([cron.next_at, *(p.due_at for p in cron.pending)]))
+    return found
