@@ -51,6 +51,10 @@ chaos: setup ## real processes killed, stopped, crashed (BROKER=sqlite|redis|sen
 simulate: setup ## the engine under a virtual clock with faults (SEEDS=100000)
 	$(BIN)/python -m goose.testing.simulate --seeds $(SEEDS) $(ARGS)
 
+.PHONY: cron
+cron: setup ## 50 cron expressions and brute force, around every turn of every clock (ARGS="1 4": a quarter)
+	$(BIN)/python -m tests.features.cron_reference $(ARGS)
+
 .PHONY: cost
 cost: setup ## CPU per job of each middleware and of metrics, and a Redis drain with both
 	$(BIN)/python benchmarks/observe.py $(ARGS)

@@ -133,60 +133,26 @@ class Runner:
         self._threads = Threads(
             self._engine,
             config,
-            self._steps() | self._measuring(gauges),
+            self._steps(gauges) | self._measuring(gauges),
             clock=clock,
             random=chance,
             on_tick=on_tick,
             on_death=self._died,
         )
-<<<<<<< HEAD
 
-    def _steps(self) -> dict[str, Step]:
+    def _steps(self, gauges: Metrics | None) -> dict[str, Step]:
         steps: dict[str, Step] = {"fetch": self._fetch}
         if self._beats and self._engine.heartbeat is not None:
             steps["heartbeat"] = self._engine.heartbeat.step
         if self._firing is not None:
             steps["cron"] = self._firing.step
+            self._firing.counts = self._engine.report.metrics
+            self._firing.gauges = gauges or self._engine.report.metrics
         return steps
 
     def _measuring(self, gauges: Metrics | None) -> dict[str, Step]:
         """Return the steps that measure: for a supervisor, which looks at queues itself, or here."""
         engine, own = self._engine, self._engine.report.metrics
-=======
-        self._slots = [
-            Slot(
-                number,
-                take=engine.take,
-                more=self._more,
-                run=engine.run,
-                parking=self._parking,
-                on_death=self._died,
-            )
-            for number in range(config.concurrency)
-        ]
-        self._watch = watch = Watch(
-            self._slots,
-            engine.buffer,
-            slow_after=config.slow_after,
-            settle=engine.settle,
-            tick=on_tick,
-            clock=clock,
-            async_slots=self._async,
-        )
-        steps: dict[str, Step] = {
-            "fetch": self._fetch,
-            "settle": engine.settler.step,
-            "watch": watch.step,
-            "orphans": engine.checker.step,
-            "promote": engine.promoter.step,
-        }
-        if self._beats and engine.heartbeat is not None:
-            steps["heartbeat"] = engine.heartbeat.step
-        if firing is not None:
-            steps["cron"] = firing.step
-            firing.counts = engine.report.metrics
-            firing.gauges = gauges or engine.report.metrics
->>>>>>> c15db6ef088749981bba4f25d10d5d5d1ff7dc55
         if gauges is not None:
             return {"gauges": WorkerGauges(engine.buffer, self._config, gauges, every=1.0).step}
         if not own:

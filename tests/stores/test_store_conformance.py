@@ -6,13 +6,19 @@ import itertools
 import uuid
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from goose.brokers.postgres import PostgresBroker
 from goose.stores.base import Add, Put, Store
 from goose.stores.memory import MemoryStore
+from goose.stores.postgres import PostgresStore
 from goose.stores.redis import RedisStore
 from goose.stores.sqlite import SQLiteStore
 from goose.testing import StoreSuite
+from tests.brokers.postgres.roles import grant, make_roles
+from tests.servers.pgbouncer import Pgbouncer
+from tests.servers.postgres import PostgresServer
 
 
 class TestMemoryStore(StoreSuite):
@@ -120,5 +126,79 @@ class TestOnCluster(TestRedisStore):
     def place(self, cluster_url: str) -> None:
         """The URL and the namespace of the test to come."""
         self.url, self.namespace = cluster_url, uuid.uuid4().hex
+
+    test_what_is_over_is_swept_away = None
+
+
+class TestPostgresStore(StoreSuite):
+    """On PostgreSQL, by its own clock, each test in a schema of its own."""
+
+    @pytest.fixture(autouse=True)
+    def place(self, postgres_server: PostgresServer) -> None:
+        """The URL and the namespace of the test to come."""
+        self.url, self.namespace = postgres_server.url, uuid.uuid4().hex
+
+    def make_store(self) -> PostgresStore:
+        return PostgresStore(self.url, namespace=self.namespace)
+
+    def reopen(self, store: Store) -> PostgresStore:
+        return PostgresStore(self.url, namespace=self.namespace)
+
+    def other_namespace(self, store: Store) -> PostgresStore:
+        return PostgresStore(self.url, namespace=f"not_{self.namespace}")
+
+    def test_what_is_over_is_swept_away(self) -> None:
+        """Rows that are over leave the tables with the writes that come after."""
+        store = self.make_store()
+        for number in range(30):
+            store.put(f"k{number}", b"", ttl=self.ttl)
+            store.add(f"s{number}", "member", ttl=self.ttl)
+        self.advance(store, self.ttl * 1.5)
+        for _ in range(4):
+            store.put("later", b"")
+
+        schema = store.options.schema
+        with psycopg.connect(self.url) as connection:
+            for table, left in (("store", 1), ("store_members", 0)):
+                query = f"SELECT count(*) FROM {schema}.{table}".encode()
+                assert (left,) == connection.execute(query).fetchone()
+        store.close()
+
+
+class TestPostgresStoreBehindPgbouncer(TestPostgresStore):
+    """Through a pooler that gives each transaction another connection."""
+
+    @pytest.fixture(autouse=True)
+    def place(self, pgbouncer: Pgbouncer) -> None:
+        """The URL, by way of the pooler, and the namespace of the test to come."""
+        self.url, self.namespace = pgbouncer.url, uuid.uuid4().hex
+
+    test_what_is_over_is_swept_away = None
+
+
+class TestPostgresStoreAsClient(TestPostgresStore):
+    """As the role that may do least, on tables that their owner made."""
+
+    @pytest.fixture(autouse=True)
+    def place(self, postgres_server: PostgresServer) -> None:
+        """The URL and the namespace of the test to come, with the roles."""
+        self.owner, self.namespace = postgres_server.url, uuid.uuid4().hex
+        self.url = postgres_server.url_of("goose_client")
+        make_roles(postgres_server)
+
+    def make_store(self) -> PostgresStore:
+        return self.as_client(self.namespace)
+
+    def other_namespace(self, store: Store) -> PostgresStore:
+        return self.as_client(f"not_{self.namespace}")
+
+    def as_client(self, namespace: str) -> PostgresStore:
+        """Return the store of that namespace, whose tables are there."""
+        owner = PostgresBroker(self.owner, namespace=namespace)
+        owner.migrate()
+        with psycopg.connect(self.owner, autocommit=True) as connection:
+            grant(connection, owner.options.schema)
+        owner.close()
+        return PostgresStore(self.url, namespace=namespace, migrate="off")
 
     test_what_is_over_is_swept_away = None

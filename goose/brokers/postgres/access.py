@@ -36,6 +36,9 @@ _PAUSE = 0.05
 class Access:
     """Connects at the first use; the parts of the broker derive from it."""
 
+    needs = 1
+    """The version of the tables without which it cannot work; what needs more says so."""
+
     def __init__(self, place: str | None = None, **given: Any) -> None:
         self.options = read(place or DEFAULT_URL, given)
         self._connections = Connections(self.options)
@@ -94,13 +97,14 @@ class Access:
         with self._starting:
             if self._started:
                 return
-            present = self._try(self._look_at_server, again=True)
-            if not present and self.options.migrate == "off":
+            found = self._try(self._look_at_server, again=True)
+            if found < self.needs and self.options.migrate == "off":
+                has = f"tables of version {found}, not {self.needs}," if found else "no tables"
                 raise BrokerError(
-                    f"PostgreSQL at {self.options.where} has no tables in the schema "
+                    f"PostgreSQL at {self.options.where} has {has} in the schema "
                     f"{self.options.schema}, and migrate=off: run `goose migrate`, as their owner"
                 )
-            if not present:
+            if found < self.needs:
                 self.migrate()
             self._started = True
 
@@ -110,11 +114,12 @@ class Access:
             [(self._home,)] = self._rows("home", {}, again=True)
         return self._home
 
-    def _look_at_server(self, connection: Connection) -> bool:
+    def _look_at_server(self, connection: Connection) -> int:
+        """Return the version of the tables there."""
         rows = connection.execute(checks.LOOK, [list(checks.SETTINGS)]).fetchall()
         version = connection.info.server_version
         checks.check(self.options.where, version, dict(rows), strict=self.options.strict)
-        return schema.is_present(connection, self.options.schema)
+        return schema.version_of(connection, self.options.schema)
 
     # --- calls ---------------------------------------------------------------------------
 

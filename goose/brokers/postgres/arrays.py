@@ -56,13 +56,16 @@ def texts(values: Sequence[str | None]) -> Texts:
     return Texts(_TEXT, len(values), parts, nulls=None in values)
 
 
-def blobs(values: Sequence[bytes]) -> Blobs:
+def blobs(values: Sequence[bytes | None]) -> Blobs:
     """Return *values* as ``bytea[]``."""
     parts: list[bytes] = []
     for value in values:
-        parts.append(_LENGTH.pack(len(value)))
-        parts.append(value)
-    return Blobs(_BYTEA, len(values), parts, nulls=False)
+        if value is None:
+            parts.append(_NULL)
+        else:
+            parts.append(_LENGTH.pack(len(value)))
+            parts.append(value)
+    return Blobs(_BYTEA, len(values), parts, nulls=None in values)
 
 
 def numbers(values: Sequence[int | None]) -> Numbers:

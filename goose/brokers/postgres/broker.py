@@ -38,6 +38,7 @@ from goose.jobs import Envelope
 
 if TYPE_CHECKING:
     from goose.brokers.examining import Examination
+    from goose.stores.base import Store
 
 POLL = 0.5
 """Seconds between an idle worker's own looks at most."""
@@ -66,6 +67,7 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
 
     def __init__(self, place: str | None = None, **given: Any) -> None:
         super().__init__(place, **given)
+        self._place, self._given = place, given
         query = statement("store_one", self.options.schema).decode()
         for number, name in enumerate(("id", "queue", "group", "body"), 1):
             query = query.replace(f"%({name})s", f"${number}").replace(f"%({name})b", f"${number}")
@@ -84,6 +86,12 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
         seen = examination.Seen(*row)
         ahead = seen.clock - (before + time.time()) / 2
         return examination.examine(seen, settings, ahead)
+
+    def open_store(self) -> Store:
+        """See `Keeper.open_store`: in the same schema, over connections of its own."""
+        from goose.stores.postgres import PostgresStore
+
+        return PostgresStore(self._place, **self._given)
 
     def __repr__(self) -> str:
         return f"PostgresBroker({self.options.where!r})"

@@ -16,6 +16,9 @@ from importlib.resources import files
 SCHEDULED, READY, RUNNING, DEAD = range(4)
 """States of a job."""
 
+_VERSIONS = ("schema", "schema_2")
+VERSION = len(_VERSIONS)
+"""Version of the tables that the statements make."""
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _NOTES = re.compile(r"^\s*--.*\n", re.MULTILINE)
 
@@ -38,9 +41,12 @@ def statement(name: str, schema: str, state: int | None = None) -> bytes:
     return _filled(text, schema).replace("{state}", str(state)).encode()
 
 
-def script(schema: str) -> str:
-    """Return what makes the tables in *schema*, with its comments, for people to read."""
-    return _filled(_text("schema"), schema)
+def script(schema: str, above: int = 0) -> str:
+    """Return what makes the tables in *schema* of those of version *above*, for people to read.
+
+    Every version has a file of its own, which adds to the tables of the one before.
+    """
+    return "\n".join(_filled(_text(name), schema) for name in _VERSIONS[above:])
 
 
 def _filled(text: str, schema: str) -> str:

@@ -298,6 +298,8 @@ class StoreSuite:
             return won
 
         self.together([partial(climb, mine) for mine in (store, other, store, other)])
+        if other is not store:
+            other.close()
 
         assert [b"80"] == list(store.apply([Get("k")]))
 

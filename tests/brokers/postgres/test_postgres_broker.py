@@ -21,7 +21,7 @@ from goose.brokers.base import Session, Share, State
 from goose.brokers.postgres import PostgresBroker, broker, checks
 from goose.brokers.postgres.arrays import numbers, teach, texts
 from goose.brokers.postgres.options import read
-from goose.brokers.postgres.statements import statement
+from goose.brokers.postgres.statements import VERSION, statement
 from goose.errors import BrokerError, BrokerUnavailable, ConfigError, SessionLost
 from goose.jobs import Envelope, decode
 from tests.brokers.postgres.roles import grant, make_roles
@@ -186,9 +186,11 @@ def test_versions_of_tables(connect: Connect, postgres_server: PostgresServer) -
     first = connect()
     first.migrate()
     schema = first.options.schema
-    postgres_server.execute(f'INSERT INTO "{schema}".meta (version, oldest) VALUES (2, 1)')
+    postgres_server.execute(
+        f'INSERT INTO "{schema}".meta (version, oldest) VALUES ({VERSION + 1}, 1)'
+    )
     connect().enqueue(jobs(1))
-    postgres_server.execute(f'INSERT INTO "{schema}".meta (version, oldest) VALUES (3, 2)')
+    postgres_server.execute(f'INSERT INTO "{schema}".meta VALUES ({VERSION + 2}, {VERSION + 1})')
 
     with pytest.raises(BrokerError, match="upgrade goose-jobs"):
         connect().enqueue(jobs(1))

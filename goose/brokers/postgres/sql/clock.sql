@@ -1,0 +1,2 @@
+-- clock.sql: this instant, in microseconds.
+SELECT {now}
