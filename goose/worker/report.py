@@ -34,33 +34,6 @@ _COUNTERS = {
 _ORIGINS = ("scheduled", "cron")
 
 
-class _Group:
-    """The outcomes of a batch that are counted alike."""
-
-    __slots__ = ("count", "failed", "seconds", "waits")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.failed = 0
-        self.seconds: list[float] = []
-        self.waits: dict[str, list[float]] = {}
-        """From due to started, by what they had waited for."""
-
-    def add(self, outcome: Outcome) -> None:
-        """Take *outcome* in; called for every job."""
-        self.count += 1
-        if outcome.seconds is not None:
-            self.seconds.append(outcome.seconds)
-            if outcome.error is not None:
-                self.failed += 1
-        if outcome.latency is not None and outcome.job is not None:
-            origin = origin_of(outcome.job)
-            waits = self.waits.get(origin)
-            if waits is None:
-                waits = self.waits[origin] = []
-            waits.append(outcome.latency)
-
-
 class Report:
     """Counts. Thread-safe as its backends are; its own numbers are for one settling thread.
 
@@ -83,8 +56,7 @@ class Report:
     def settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
         """Count a settled batch; what was *lost* was not done by us."""
         refused = {delivery.envelope.id for delivery in lost}
-        groups: dict[tuple[Ending, str, str, str], _Group] = {}
-        before = self.processed
+        groups: dict[tuple[Ending, str, str, str], list[Outcome]] = {}
         for outcome in batch:
             if refused and outcome.delivery.envelope.id in refused:
                 self.lost += 1
@@ -97,39 +69,54 @@ class Report:
                 key = (outcome.ending, outcome.delivery.envelope.queue, "", why)
             else:
                 key = (outcome.ending, job.queue, job.fn, why)
-            group = groups.get(key)
-            if group is None:
-                group = groups[key] = _Group()
-            group.add(outcome)
+            try:
+                groups[key].append(outcome)
+            except KeyError:
+                groups[key] = [outcome]
         # A batch of one function costs each backend a few calls, however many jobs are in it.
-        for (ending, queue, function, reason), group in groups.items():
-            self.endings[ending] += group.count
-            self.processed += len(group.seconds)
+        before = self.processed
+        for (ending, queue, function, reason), outcomes in groups.items():
+            self.endings[ending] += len(outcomes)
             if ending is Ending.RECOVERED:
-                self.orphans += group.count
+                self.orphans += len(outcomes)
+            seconds = [one.seconds for one in outcomes if one.seconds is not None]
+            self.processed += len(seconds)
             if self.metrics:
-                self._tell(ending, queue, function, reason, group)
+                self._tell(outcomes, seconds, queue, function, reason)
         if self.metrics:
             self.metrics.counted(self.processed - before)
 
-    def _tell(self, ending: Ending, queue: str, function: str, reason: str, group: _Group) -> None:
-        metrics, tags = self.metrics, self._tags_of(queue, function)
+    def _tell(
+        self,
+        outcomes: Sequence[Outcome],
+        seconds: Sequence[float],
+        queue: str,
+        function: str,
+        reason: str,
+    ) -> None:
+        """Tell the backends of *outcomes*, which ended alike, and how long those took that ran."""
+        metrics, tags, ending = self.metrics, self._tags_of(queue, function), outcomes[0].ending
         counter = _COUNTERS.get(ending)
         if counter is not None:
             told = tags
             if ending is Ending.DEAD and reason:
                 told = self._tags_of(queue, function, "reason", reason)
-            metrics.increment(counter, group.count, told)
+            metrics.increment(counter, len(outcomes), told)
         if reason == BLAMED:
-            metrics.increment(names.CRASHED, group.count, self._tags_of(queue, ""))
-        if group.seconds:
-            metrics.increment(names.PROCESSED, len(group.seconds), tags)
-            metrics.timings(names.EXECUTION_TIME, group.seconds, tags)
-        if group.failed:
-            metrics.increment(names.FAILED, group.failed, tags)
-        for origin, waits in group.waits.items():
+            metrics.increment(names.CRASHED, len(outcomes), self._tags_of(queue, ""))
+        if seconds:
+            metrics.increment(names.PROCESSED, len(seconds), tags)
+            metrics.timings(names.EXECUTION_TIME, seconds, tags)
+            failed = sum(one.error is not None and one.seconds is not None for one in outcomes)
+            if failed:
+                metrics.increment(names.FAILED, failed, tags)
+        waits: dict[str, list[float]] = {}
+        for one in outcomes:
+            if one.latency is not None and one.job is not None:
+                waits.setdefault(origin_of(one.job), []).append(one.latency)
+        for origin, latencies in waits.items():
             told = self._tags_of(queue, function, "origin", origin)
-            metrics.timings(names.LATENCY, waits, told)
+            metrics.timings(names.LATENCY, latencies, told)
 
     def recovered(
         self, orphans: Sequence[Delivery], recovered: Recovered, *, by_audit: bool
