@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -25,7 +27,7 @@ from goose.brokers.sqlite import examination as of_sqlite
 from goose.cli import checkups, findings
 from goose.cli.doctor import command
 from goose.jobs import Envelope, Job, new_id, seal
-from tests.acceptance.command import run
+from tests.acceptance.command import GOOSE, run
 from tests.servers.kinds import address
 from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitServer
@@ -323,3 +325,20 @@ def test_health_imports_no_application_and_no_driver(own_folder: Path) -> None:
     assert not [
         name for name in loaded if name.startswith(("goose.worker.runner", "goose.brokers.s"))
     ]
+
+
+def test_health_is_quick(own_folder: Path) -> None:
+    """A probe takes less than 150 ms of CPU from the start of Python to its end, the best of five."""
+    from goose.worker.heartbeat import HeartbeatFile
+
+    HeartbeatFile("heartbeat").step(0.0, ready=True, why="")
+    env = {**os.environ, "PYTHONPYCACHEPREFIX": str(own_folder / "compiled")}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    taken: list[float] = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert 0 == run(GOOSE, "health", "heartbeat", at=own_folder, env=env).returncode
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+    assert min(taken) < 0.150

@@ -80,12 +80,12 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
         from goose.brokers.postgres import examination  # not every program's
 
         wanted = [list(examination.SETTINGS)]
-        settings = dict(self._call(lambda c: c.execute(checks.LOOK, wanted).fetchall(), again=True))
+        rows = self._call(lambda c: c.execute(checks.LOOK, wanted).fetchall(), again=True)
         before = time.time()
         [row] = self._rows("examine", {}, again=True)
         seen = examination.Seen(*row)
         ahead = seen.clock - (before + time.time()) / 2
-        return examination.examine(seen, settings, ahead)
+        return examination.examine(seen, {str(name): str(value) for name, value in rows}, ahead)
 
     def open_store(self) -> Store:
         """See `Keeper.open_store`: in the same schema, over connections of its own."""
