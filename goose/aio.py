@@ -15,16 +15,17 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from goose import clients
 from goose.brokers.base import Broker
 from goose.calls import Call
 from goose.combining import BATCH, Combiner
-from goose.errors import Stored
+from goose.errors import EnqueueError, Stored
+from goose.features.asking import Claimed
 from goose.jobs import Envelope, Job
 from goose.metrics.base import Metrics
-from goose.retries import Retry
+from goose.options import Bound
 from goose.sealing import BeforeEnqueue, Sealed, delay_of, instant_of, item_arguments
 from goose.sending import Door, Within, storing
 from goose.settings import Settings
@@ -41,13 +42,10 @@ class Client:
 
     Args:
         broker: As for `goose.Client`, like all that follow.
-        queue: The line jobs wait in.
-        retry: What happens after an error.
-        timeout: Seconds (or `timedelta`) a single run may take.
-        group: Whose job it is.
         before_enqueue: Changes or refuses jobs; must not block.
         metrics: What enqueued jobs are counted into.
         settings: What decides where nothing nearer does.
+        **given: Options of its jobs.
 
     Raises:
         ConfigError: A value cannot be meant.
@@ -57,23 +55,13 @@ class Client:
         self,
         broker: str | Broker | None = None,
         *,
-        queue: str | None = None,
-        retry: Retry | None = None,
-        timeout: float | timedelta | None = None,
-        group: str | None = None,
         before_enqueue: Sequence[str | BeforeEnqueue] | None = None,
         metrics: Sequence[str | Metrics] | None = None,
         settings: Settings | None = None,
+        **given: Unpack[Bound],
     ) -> None:
         self._client = clients.Client(
-            broker,
-            queue=queue,
-            retry=retry,
-            timeout=timeout,
-            group=group,
-            before_enqueue=before_enqueue,
-            metrics=metrics,
-            settings=settings,
+            broker, before_enqueue=before_enqueue, metrics=metrics, settings=settings, **given
         )
         self._sealer = self._client.sealer
 
@@ -88,14 +76,11 @@ class Client:
     def using(
         self,
         *,
-        queue: str | None = None,
-        retry: Retry | None = None,
-        timeout: float | timedelta | None = None,
-        group: str | None = None,
         broker: str | Broker | None = None,
         connection: Any = None,
         timezone: str | None = None,
         catch_up: CatchUp | None = None,
+        **given: Unpack[Bound],
     ) -> Client:
         """Return a client with these options bound on top, as `goose.Client.using`.
 
@@ -105,14 +90,11 @@ class Client:
         """
         return Client.of(
             self._client.using(
-                queue=queue,
-                retry=retry,
-                timeout=timeout,
-                group=group,
                 broker=broker,
                 connection=connection,
                 timezone=timezone,
                 catch_up=catch_up,
+                **given,
             )
         )
 
@@ -125,8 +107,7 @@ class Client:
     async def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Store a call of *fn*, as `goose.Client.enqueue`."""
         sealed = self._sealer.seal(fn, args, kwargs)
-        await self._store([sealed])
-        return sealed[0]
+        return (await self._store([sealed]))[0]
 
     @overload
     async def enqueue_in(
@@ -146,8 +127,7 @@ class Client:
     ) -> Job[Any]:
         """Store a call of *fn* that is due after *delay* (seconds), as `goose.Client.enqueue_in`."""
         sealed = self._sealer.seal(fn, args, kwargs, delay=delay_of(delay))
-        await self._store([sealed])
-        return sealed[0]
+        return (await self._store([sealed]))[0]
 
     @overload
     async def enqueue_at(
@@ -167,8 +147,7 @@ class Client:
     ) -> Job[Any]:
         """Store a call of *fn* that is due at *instant*, as `goose.Client.enqueue_at`."""
         sealed = self._sealer.seal(fn, args, kwargs, due_at=instant_of(instant))
-        await self._store([sealed])
-        return sealed[0]
+        return (await self._store([sealed]))[0]
 
     @overload
     async def enqueue_many(
@@ -190,16 +169,14 @@ class Client:
             sealed.append(self._sealer.seal(fn, *item_arguments(fn, item)))
             if len(sealed) % BATCH == 0:
                 await asyncio.sleep(0)  # other tasks run between chunks of encoding
-        await self._store(sealed)
-        return [job for job, _ in sealed]
+        return await self._store(sealed)
 
     async def submit(
         self, jobs: Mapping[Job[Any], Stored] | Iterable[Job[Any]], /
     ) -> list[Job[Any]]:
         """Store jobs that exist already, as `goose.Client.submit`."""
         sealed = self._sealer.again(jobs)
-        await self._store(sealed)
-        return [job for job, _ in sealed]
+        return await self._store(sealed)
 
     @overload
     async def cron(
@@ -248,13 +225,24 @@ class Client:
     ) -> None:
         await self.close()
 
-    async def _store(self, sealed: Sequence[Sealed]) -> None:
-        steps = storing(sealed, self._client.door, self._client.meter())
-        for door, envelopes in steps:
-            try:
-                await _sent(door, envelopes)
-            except Exception as error:  # noqa: BLE001 - it comes back sorted out
-                steps.throw(error)
+    async def _store(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+        claimed = await self._claimed(sealed)
+        steps = storing(claimed.sealed, self._client.door, self._client.meter())
+        try:
+            for door, envelopes in steps:
+                try:
+                    await _sent(door, envelopes)
+                except Exception as error:  # noqa: BLE001 - it comes back sorted out
+                    steps.throw(error)
+        except EnqueueError as error:
+            await asyncio.to_thread(claimed.undo, error.jobs)
+            raise
+        return [claimed.answer(job) for job, _ in sealed]
+
+    async def _claimed(self, sealed: Sequence[Sealed]) -> Claimed:
+        if not any(job.traits for job, _ in sealed):
+            return Claimed(sealed)
+        return await asyncio.to_thread(self._client.claimed, sealed)
 
 
 class AsyncCrons:

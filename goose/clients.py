@@ -19,46 +19,41 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
-from goose.brokers import name_of
-from goose.brokers.base import Broker, Inspector
+from goose.access import Access
+from goose.brokers.base import Broker
 from goose.calls import Call
+from goose.errors import EnqueueError, Unsupported
 from goose.errors import Stored as Known
-from goose.errors import Unsupported
+from goose.features.asking import Claimed, claimed
 from goose.jobs import Job
-from goose.options import Options, options
-from goose.retries import Retry
+from goose.options import Bound, Options, options
 from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
-from goose.sending import Door, Root, store_one, storing
+from goose.sending import Door, Root, instead, store_one, storing
 from goose.settings import Settings
 
 if TYPE_CHECKING:
     from goose.aio import Client as AsyncClient
     from goose.features.crons import CatchUp, Cron, Crons
-    from goose.inspecting import Inspection
     from goose.metrics.base import Metrics
-    from goose.metrics.enqueuing import Meter
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client:
+class Client(Access):
     """Puts jobs on one broker, by one set of options. Immutable; any thread may use it.
 
     Args:
         broker: URL or `Broker`; None takes the configured one.
-        queue: The line jobs wait in, unless the function's own options name one.
-        retry: What happens after an error, likewise.
-        timeout: Seconds (or `timedelta`) a single run may take, likewise.
-        group: Whose job it is, likewise; see `using`.
         before_enqueue: Called with each new job, in this order; each returns the job as it is
             to be stored, or raises to refuse it. Callables or ``module:name``; None takes the
             configured ones.
         metrics: What enqueued jobs are counted into: backends, URLs or ``module:name``; None
             takes the configured `client_metrics`.
         settings: What decides where nothing nearer does; None: this process's settings.
+        **given: Options of its jobs where their function's own say nothing: see `using`.
 
     Raises:
         ConfigError: A value cannot be meant. A wrong URL is found at the first call.
@@ -68,16 +63,12 @@ class Client:
         self,
         broker: str | Broker | None = None,
         *,
-        queue: str | None = None,
-        retry: Retry | None = None,
-        timeout: float | timedelta | None = None,
-        group: str | None = None,
         before_enqueue: Sequence[str | BeforeEnqueue] | None = None,
         metrics: Sequence[str | Metrics] | None = None,
         settings: Settings | None = None,
+        **given: Unpack[Bound],
     ) -> None:
-        own = options(queue=queue, retry=retry, timeout=timeout, group=group)
-        self._root = Root(broker, own, settings, before_enqueue, metrics)
+        self._root = Root(broker, options(**given), settings, before_enqueue, metrics)
         self.sealer = Sealer(self._root, Options())
         self._broker: str | Broker | None = None
         self._connection: Any = None
@@ -87,37 +78,31 @@ class Client:
     def using(
         self,
         *,
-        queue: str | None = None,
-        retry: Retry | None = None,
-        timeout: float | timedelta | None = None,
-        group: str | None = None,
         broker: str | Broker | None = None,
         connection: Any = None,
         timezone: str | None = None,
         catch_up: CatchUp | None = None,
+        **given: Unpack[Bound],
     ) -> Client:
         """Return a client with these options bound on top; what is left out stays as it is.
 
         Bound options win over those of ``@goose.job``.
 
         Args:
-            queue: The line jobs wait in.
-            retry: What happens after an error; replaces the whole policy.
-            timeout: Seconds (or `timedelta`) a single run may take; `math.inf` for no limit.
-            group: Whose job it is, kept with it, for brokers that share a queue among groups
-                (none here).
             broker: URL or `Broker` jobs go to instead.
             connection: An open connection to the broker's own database: jobs exist if and
                 only if its transaction commits. Use the client on that connection's thread.
             timezone: For `cron`: whose clock it goes by, such as ``Europe/Berlin``; UTC if not given.
             catch_up: For `cron`: whether instants that passed while no worker ran are left out
                 (``skip``), are one job (``one``, the default), or a job each (``all``).
+            **given: What goes for each job, such as ``queue`` or ``retry``: see
+                `goose.options.Bound`.
 
         Raises:
             ConfigError: A value cannot be meant; for those of `cron` it is found there.
             Unsupported: The broker cannot store jobs in a caller's transaction.
         """
-        bound = options(queue=queue, retry=retry, timeout=timeout, group=group)
+        bound = options(**given)
         other = object.__new__(type(self))
         other._root = self._root
         other.sealer = self.sealer.using(bound)
@@ -148,9 +133,7 @@ class Client:
             EnqueueError: The broker did not confirm; see its ``jobs``.
             ConfigError: A setting is wrong, or the broker's driver is missing.
         """
-        sealed = self.sealer.seal(fn, args, kwargs)
-        store_one(sealed, self.door, self._root.meter(), later=False)
-        return sealed[0]
+        return self._store_one(self.sealer.seal(fn, args, kwargs), later=False)
 
     @overload
     def enqueue_in(
@@ -180,8 +163,7 @@ class Client:
             CallError: Also if *delay* is negative, NaN, too long or no duration at all.
         """
         sealed = self.sealer.seal(fn, args, kwargs, delay=delay_of(delay))
-        store_one(sealed, self.door, self._root.meter(), later=True)
-        return sealed[0]
+        return self._store_one(sealed, later=True)
 
     @overload
     def enqueue_at(
@@ -211,8 +193,7 @@ class Client:
             CallError: Also if *instant* is naive, too far ahead or no `datetime` at all.
         """
         sealed = self.sealer.seal(fn, args, kwargs, due_at=instant_of(instant))
-        store_one(sealed, self.door, self._root.meter(), later=True)
-        return sealed[0]
+        return self._store_one(sealed, later=True)
 
     @overload
     def enqueue_many(
@@ -240,9 +221,7 @@ class Client:
         Returns:
             The jobs, in the order of the items.
         """
-        sealed = [self.sealer.seal(fn, *item_arguments(fn, item)) for item in items]
-        self._store(sealed)
-        return [job for job, _ in sealed]
+        return self._store([self.sealer.seal(fn, *item_arguments(fn, item)) for item in items])
 
     def submit(self, jobs: Mapping[Job[Any], Known] | Iterable[Job[Any]], /) -> list[Job[Any]]:
         """Store jobs that exist already, under their own ids and with the options they have.
@@ -261,9 +240,7 @@ class Client:
         Raises:
             EnqueueError: The broker did not confirm; see its ``jobs``.
         """
-        sealed = self.sealer.again(jobs)
-        self._store(sealed)
-        return [job for job, _ in sealed]
+        return self._store(self.sealer.again(jobs))
 
     @overload
     def cron(
@@ -325,38 +302,7 @@ class Client:
         """
         from goose.features.crons import Crons  # not every program's
 
-        store = self._root.link(self._broker).store(self.settings)
-        return Crons(store, lambda job: self.submit([job]))
-
-    @property
-    def broker(self) -> Broker:
-        """The broker jobs go to."""
-        return self._root.link(self._broker).broker
-
-    def meter(self) -> Meter | None:
-        """Return what counts the jobs it stores; None if nobody wants to know."""
-        return self._root.meter()
-
-    @property
-    def settings(self) -> Settings:
-        """What decides where no option does."""
-        return self._root.settings()
-
-    @property
-    def inspector(self) -> Inspection:
-        """Looks at stored jobs and changes them.
-
-        Raises:
-            Unsupported: The broker cannot do that.
-        """
-        from goose.inspecting import Inspection  # operators' needs are not every program's
-
-        broker = self.broker
-        if not isinstance(broker, Inspector):
-            raise Unsupported(
-                f"{name_of(broker)} cannot list its jobs; use the tools of the server itself"
-            )
-        return Inspection(broker, max_bytes=self.settings.max_bytes)
+        return Crons(self.store, lambda job: self.submit([job]))
 
     @property
     def aio(self) -> AsyncClient:
@@ -383,13 +329,36 @@ class Client:
     ) -> None:
         self.close()
 
-    def _store(self, sealed: Sequence[Sealed]) -> None:
-        steps = storing(sealed, self.door, self._root.meter())
-        for door, envelopes in steps:
-            try:
-                door.send(envelopes)
-            except Exception as error:  # noqa: BLE001 - it comes back sorted out
-                steps.throw(error)
+    def _store_one(self, sealed: Sealed, *, later: bool) -> Job[Any]:
+        if sealed[0].traits:
+            return self._store([sealed])[0]
+        store_one(sealed, self.door, self._root.meter(), later=later)
+        return sealed[0]
+
+    def _store(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+        claimed = self.claimed(sealed)
+        steps = storing(claimed.sealed, self.door, self._root.meter())
+        try:
+            for door, envelopes in steps:
+                try:
+                    door.send(envelopes)
+                except Exception as error:  # noqa: BLE001 - it comes back sorted out
+                    steps.throw(error)
+        except EnqueueError as error:
+            claimed.undo(error.jobs)
+            raise
+        return [claimed.answer(job) for job, _ in sealed]
+
+    def claimed(self, sealed: Sequence[Sealed]) -> Claimed:
+        """Claim what the features of these jobs need; return what is left to send.
+
+        Raises:
+            Unsupported: They need a store, and there is none.
+            GooseError: They cannot be what they ask for.
+        """
+        if instead.get() is not None or not any(job.traits for job, _ in sealed):
+            return Claimed(sealed)
+        return claimed(sealed, self.broker, self.store)
 
     def door(self, later: bool) -> Door:
         """Return where envelopes that are due *later*, or ready, are handed over."""

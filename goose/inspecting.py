@@ -20,9 +20,12 @@ from typing import Any
 from goose.brokers.base import Inspector, QueueStats, Session, State, Stored
 from goose.calls import Call, encode_arguments, name_of
 from goose.errors import Undecodable, Unsupported
+from goose.features.traits import Ended, Ending, Traits
 from goose.jobs import MAX_BYTES, Envelope, Job, decode, seal
 from goose.values import seconds
 
+_TRAITS = b'"traits"'
+"""What is in the body of a job that bears some."""
 PAGE = 200
 """Jobs read in one call to the broker."""
 SLACK = 128 * 1024
@@ -56,6 +59,7 @@ class Inspection:
         inspector: The broker.
         max_bytes: Size limit of a job, in bytes; larger ones are shown undecoded.
         clock: Returns epoch seconds; compared with the broker's instants for ages.
+        traits: Told of what is removed or replayed, where a job bears traits.
     """
 
     def __init__(
@@ -64,10 +68,12 @@ class Inspection:
         *,
         max_bytes: int = MAX_BYTES,
         clock: Callable[[], float] = time.time,
+        traits: Traits | None = None,
     ) -> None:
         self._inspector = inspector
         self._max_bytes = max_bytes + SLACK
         self._clock = clock
+        self._traits = traits
 
     # --- looking -------------------------------------------------------------------------
 
@@ -131,14 +137,32 @@ class Inspection:
     # --- changing ------------------------------------------------------------------------
 
     def delete(self, jobs: Iterable[StoredJob | str], *, state: State) -> list[str]:
-        """Remove those of *jobs* (or ids) that are in *state* (not `RUNNING`); return their ids."""
-        return [*self._inspector.delete(_ids(jobs), state=state)]
+        """Remove those of *jobs* (or ids) that are in *state* (not `RUNNING`); return their ids.
+
+        Raises:
+            BrokerError: Some may be removed; features were perhaps not told of all of them.
+        """
+        named = [jobs] if isinstance(jobs, (str, StoredJob)) else list(jobs)
+        bearing = {each.id: each.job for each in self._bearing(named)}
+        removed = [*self._inspector.delete(_ids(named), state=state)]
+        self._tell("deleted", [bearing[id_] for id_ in removed if id_ in bearing])
+        return removed
 
     def purge(
         self, state: State, queue: str | None = None, *, older_than: float | timedelta = 0.0
     ) -> int:
-        """Remove all jobs that are in *state* (not `RUNNING`) for *older_than* seconds; return how many."""
-        return self._inspector.purge(state, queue, older_than=seconds(older_than, "older_than"))
+        """Remove all jobs that are in *state* (not `RUNNING`) for *older_than* seconds; return how many.
+
+        Raises:
+            BrokerError: As `delete`.
+        """
+        age = seconds(older_than, "older_than")
+        bearing = self._bearing(self._old_enough(state, queue, age))
+        removed = 0
+        # All are read before the first is removed, for removing would shift the pages.
+        for at in range(0, len(bearing), PAGE):
+            removed += len(self.delete(bearing[at : at + PAGE], state=state))
+        return removed + self._inspector.purge(state, queue, older_than=age)
 
     def promote(self, jobs: Iterable[StoredJob | str]) -> list[str]:
         """Make scheduled jobs (or ids) ready now; return the ids of those that were."""
@@ -212,8 +236,10 @@ class Inspection:
         ids = [stored.id for stored in dead]
         replayed: list[str] = []
         for at in range(0, len(ids), PAGE):
-            envelopes = [_revived(stored) for stored in self._named(ids[at : at + PAGE])]
-            replayed += self._inspector.replay(envelopes)
+            page = list(self._named(ids[at : at + PAGE]))
+            # Before they run again: their next end must not be told first.
+            self._tell("renewed", [each.job for each in page if each.job and each.job.traits])
+            replayed += self._inspector.replay([_revived(stored) for stored in page])
         return replayed
 
     # --- inside --------------------------------------------------------------------------
@@ -235,6 +261,27 @@ class Inspection:
                 after = page.next
                 if after is None:
                     break
+
+    def _old_enough(self, state: State, queue: str | None, age: float) -> Iterator[StoredJob]:
+        latest = self._clock() - age
+        if self._traits is not None:
+            for stored in self._stored([state], queue):
+                if _TRAITS in stored.envelope.body and (
+                    stored.at <= latest or state is State.SCHEDULED
+                ):
+                    yield self._shown(stored)
+
+    def _bearing(self, jobs: Iterable[StoredJob | str]) -> list[StoredJob]:
+        """Return those of *jobs* whose end somebody has to be told of."""
+        if self._traits is None:
+            return []
+        found = (self.get(each) if isinstance(each, str) else each for each in jobs)
+        return [each for each in found if each and each.job and each.job.traits]
+
+    def _tell(self, ending: Ending, jobs: Sequence[Job[Any] | None]) -> None:
+        if jobs and self._traits is not None:
+            for error in self._traits.ended([Ended(job, ending) for job in jobs if job]).values():
+                raise error
 
     def _named(self, jobs: Iterable[StoredJob | str]) -> Iterator[StoredJob]:
         """Yield those of *jobs* that are dead now, as they are now."""

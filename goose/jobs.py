@@ -87,6 +87,8 @@ class Job(Generic[R_co]):
     """Epoch seconds since when it waits for a worker that knows its function, or that is empty."""
     origin: str = ""
     """Why it had to wait before it was due: ``scheduled`` or ``cron``; empty if it had not."""
+    traits: Mapping[str, JSON] = field(default_factory=dict)
+    """What Goose's own features keep about it, by the feature: ``result``, ``flow``, …"""
     extra: Mapping[str, JSON] = field(default_factory=dict)
     """Keys of the body this version does not know, kept as they came."""
 
@@ -116,7 +118,7 @@ class Envelope:
 
 
 def job_of(fields: Mapping[str, Any]) -> Job[Any]:
-    """Return the job of these fields, which must be right and have ``meta`` and ``extra``.
+    """Return the job of these fields, which must be right and have ``meta``, ``traits`` and ``extra``.
 
     The generated ``__init__`` of a frozen class would cost as much as all the rest of a job.
     """
@@ -171,8 +173,8 @@ def encode(job: Job[Any], *, max_bytes: int = MAX_BYTES) -> bytes:
         fields["failure"] = _failure_fields(job.failure)
     if job.meta:
         fields["meta"] = job.meta
-    if job.origin or job.deferred_since is not None:
-        fields.update(_waiting_fields(job))
+    if job.traits or job.origin or job.deferred_since is not None:
+        fields.update(_rarer_fields(job))
     if job.extra:
         fields = {**job.extra, **fields}
     try:
@@ -198,8 +200,10 @@ def _too_deep(job: Job[Any]) -> PayloadTooLarge:
     )
 
 
-def _waiting_fields(job: Job[Any]) -> dict[str, JSON]:
+def _rarer_fields(job: Job[Any]) -> dict[str, JSON]:
     fields: dict[str, JSON] = {}
+    if job.traits:
+        fields["traits"] = dict(job.traits)
     if job.deferred_since is not None:
         fields["deferred_since"] = job.deferred_since
     if job.origin:
@@ -285,6 +289,7 @@ def decode(envelope: Envelope, *, max_bytes: int = MAX_BYTES) -> Job[Any]:
         "queue": queue,
         "enqueued_at": _fields.instant("enqueued_at", enqueued_at),
         "meta": {},
+        "traits": {},
         "extra": {},
     }
     if len(fields) > len(_REQUIRED):
@@ -328,6 +333,7 @@ _OPTIONAL: dict[str, Callable[[str, object], object]] = {
     "timeout": _fields.duration,
     "failure": _failure,
     "meta": _fields.mapping,
+    "traits": _fields.mapping,
     "deferred_since": _fields.instant,
     "origin": _fields.text,
 }

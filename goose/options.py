@@ -1,6 +1,6 @@
 """How a job is to be run, said beside the call instead of inside it.
 
-`Options` are four values, each of which may be left open. Every place that can say
+`Options` are some values, each of which may be left open. Every place that can say
 something about a job holds one, and `Options.over` lays a nearer one over a farther one,
 field by field: what is bound by ``using`` over ``@goose.job`` over the `Client` over the
 settings. The winner of each field is frozen into the job when it is enqueued, so a worker
@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from goose.errors import ConfigError
 from goose.jobs import check_queue
+from goose.plugins import nearest
 from goose.retries import Retry
 from goose.values import duration, seconds
 
@@ -31,6 +32,19 @@ MAX_GROUP = 200
 """Characters a group may have."""
 
 _ATTRIBUTE = "__goose_options__"
+
+
+class Bound(TypedDict, total=False):
+    """What ``using``, ``@goose.job`` and a `Client` take; None leaves it to a farther place."""
+
+    queue: str | None
+    """The line jobs wait in."""
+    retry: Retry | None
+    """What happens after an error; replaces the whole policy."""
+    timeout: float | timedelta | None
+    """Seconds (or `timedelta`) a single run may take, above 0; `math.inf` for no limit."""
+    group: str | None
+    """Whose job it is, kept with it, for brokers that share a queue among groups (none here)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +86,10 @@ class Options:
         if self is _NONE:
             return other
         return Options(
-            queue=other.queue if self.queue is None else self.queue,
-            retry=other.retry if self.retry is None else self.retry,
-            timeout=other.timeout if self.timeout is None else self.timeout,
-            group=other.group if self.group is None else self.group,
+            **{
+                name: getattr(other if getattr(self, name) is None else self, name)
+                for name in _NAMES
+            }
         )
 
 
@@ -97,35 +111,26 @@ def _timeout(value: float | timedelta) -> float:
 
 
 _NONE = Options()
+_NAMES = tuple(field.name for field in fields(Options))
 
 
-def options(
-    *,
-    queue: str | None = None,
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    group: str | None = None,
-) -> Options:
-    """Return checked `Options`; a `timedelta` becomes seconds.
+def options(**given: Unpack[Bound]) -> Options:
+    """Return checked `Options`; a `timedelta` becomes seconds, and None is left open.
 
     Raises:
         ConfigError: A value cannot be meant.
+        TypeError: There is no such option.
     """
-    if queue is None and retry is None and timeout is None and group is None:
+    said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not said:
         return _NONE
-    plain = None if timeout is None else _timeout(timeout)
-    return Options(queue=queue, retry=retry, timeout=plain, group=group)
+    for name in said:
+        if name not in _NAMES:
+            raise TypeError(f"there is no option {name!r}{nearest(name, _NAMES)}")
+    return Options(**said)
 
 
-def job(
-    bare: None = None,
-    /,
-    *,
-    queue: str | None = None,
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    group: str | None = None,
-) -> Callable[[F], F]:
+def job(bare: None = None, /, **given: Unpack[Bound]) -> Callable[[F], F]:
     """Return a decorator that attaches options to a function and returns it, the same object.
 
     The options are frozen into each job when it is enqueued; what ``using`` binds wins
@@ -133,10 +138,7 @@ def job(
 
     Args:
         bare: What a decorator without parentheses is given, which is refused.
-        queue: The line its jobs wait in.
-        retry: What happens after an error.
-        timeout: Seconds (or `timedelta`) a single run may take, above 0; `math.inf` for no limit.
-        group: Whose job it is, kept with it, for brokers that share a queue among groups (none here).
+        **given: See `Bound`.
 
     Raises:
         ConfigError: A value cannot be meant, or the parentheses are missing.
@@ -146,10 +148,10 @@ def job(
             f"@goose.job stands on {bare!r:.80} without options: write @goose.job(queue=…), or leave "
             "it out, since a plain function needs no decorator"
         )
-    given = options(queue=queue, retry=retry, timeout=timeout, group=group)
+    attached = options(**given)
 
     def attach(fn: F) -> F:
-        setattr(fn, _ATTRIBUTE, given)
+        setattr(fn, _ATTRIBUTE, attached)
         return fn
 
     return attach

@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeAlias
 
 from goose.calls import Call, encode_arguments, name_of
 from goose.errors import ArgumentError, CallError, ConfigError, Stored
+from goose.features.asking import Prepare, asked
 from goose.jobs import JSON, Envelope, Job, R_co, check_queue, job_of, new_id, seal
 from goose.options import Options, options_of
 from goose.plugins import load
@@ -65,6 +66,8 @@ class _Plan:
     retry: Mapping[str, JSON] | None
     timeout: float | None
     max_bytes: int
+    features: tuple[Prepare, ...]
+    """What changes each new job on behalf of a feature that was asked for."""
 
 
 class Sealer:
@@ -121,10 +124,13 @@ class Sealer:
                 "retry": plan.retry,
                 "timeout": plan.timeout,
                 "meta": {},
+                "traits": {},
                 "extra": {},
                 **(_LATER if delay or due_at else {}),
             }
         )
+        for feature in plan.features:
+            job = feature(job, Call(fn, args, kwargs))
         if self._chain:
             return self._changed(job, plan.max_bytes, delay, due_at)
         return job, seal(job, delay=delay, due_at=due_at, max_bytes=plan.max_bytes)
@@ -193,6 +199,7 @@ class Sealer:
             retry=None if retry is None else retry.to_wire(),
             timeout=None if timeout == math.inf else timeout,
             max_bytes=settings.max_bytes,
+            features=asked(chosen),
         )
         return plan
 

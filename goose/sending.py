@@ -36,11 +36,9 @@ from goose.sealing import BeforeEnqueue, Sealed, Unsent
 from goose.settings import Settings, active
 
 if TYPE_CHECKING:
-    from goose.stores.base import Store
-
-if TYPE_CHECKING:
     from goose.metrics.base import Metrics
     from goose.metrics.enqueuing import Meter
+    from goose.stores import OnDemand
 
 
 class Door(Protocol):
@@ -85,7 +83,7 @@ class Link:
         self.ready = Combiner(self.broker.enqueue)
         self.later = Combiner(self.broker.schedule)
         self._url = broker if isinstance(broker, str) else None
-        self._stores: dict[str | None, Store] = {}
+        self._stores: dict[str | None, OnDemand] = {}
 
     def door(self, connection: object, *, later: bool) -> Door:
         """Return where jobs due *later*, or ready, go; into a transaction if a connection is given.
@@ -107,19 +105,14 @@ class Link:
             )
         return Within(self.broker, connection)
 
-    def store(self, settings: Settings) -> Store:
-        """Return the store that goes with the broker by *settings*.
-
-        Raises:
-            Unsupported: The broker has none, and none is configured.
-            ConfigError: Its URL is wrong or a driver is missing.
-        """
-        from goose import stores  # not every program's
+    def store(self, settings: Settings) -> OnDemand:
+        """Return the store that goes with the broker by *settings*; opening it may fail."""
+        from goose.stores import OnDemand  # not every program's
 
         url = namespaced(settings.store, settings.namespace)
         with _lock:
             if url not in self._stores:
-                self._stores[url] = stores.beside(self.broker, url, broker_url=self._url)
+                self._stores[url] = OnDemand(self.broker, url, broker_url=self._url)
             return self._stores[url]
 
     def close(self) -> None:

@@ -50,6 +50,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "meta": OBJECT,
     "deferred_since": INSTANT,
     "origin": TEXT,
+    "traits": OBJECT,
 }
 FAILURE: dict[str, dict[str, Any]] = {
     "type": TEXT,

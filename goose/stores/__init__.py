@@ -7,6 +7,8 @@ broker's own store: the one it opens itself, or the one registered for the schem
 
 from __future__ import annotations
 
+import threading
+
 from goose import plugins
 from goose.brokers import name_of, redact
 from goose.brokers.base import Broker
@@ -60,10 +62,47 @@ def beside(broker: Broker, url: str | None = None, *, broker_url: object = None)
     )
 
 
+class OnDemand:
+    """The store of one process, made when it is first asked for. Thread-safe.
+
+    Args:
+        broker: As for `beside`, like what follows.
+        url: The setting ``store``.
+        broker_url: How *broker* was named, if by a URL.
+    """
+
+    def __init__(
+        self, broker: Broker, url: str | None = None, *, broker_url: object = None
+    ) -> None:
+        self._broker = broker
+        self._url = url
+        self._broker_url = broker_url
+        self._store: Store | None = None
+        self._lock = threading.Lock()
+
+    def open(self) -> Store:
+        """Return it, always the same one.
+
+        Raises:
+            Unsupported: As `beside`, like the rest.
+        """
+        store = self._store
+        if store is None:
+            with self._lock:
+                store = self._store or beside(self._broker, self._url, broker_url=self._broker_url)
+                self._store = store
+        return store
+
+    def close(self) -> None:
+        """Close it, if it was made; may be called twice."""
+        if self._store is not None:
+            self._store.close()
+
+
 def _is_known(scheme: str) -> bool:
     from importlib.metadata import entry_points
 
     return scheme.lower() in entry_points(group=GROUP).names
 
 
-__all__ = ["GROUP", "Keeper", "Store", "beside", "connect"]
+__all__ = ["GROUP", "Keeper", "OnDemand", "Store", "beside", "connect"]

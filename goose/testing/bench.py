@@ -20,6 +20,7 @@ from goose import settings
 from goose.brokers.base import Broker, Delivery
 from goose.calls import Function, Offer
 from goose.errors import JobFailed, UnknownFunction
+from goose.features.traits import Traits
 from goose.jobs import Job
 from goose.middleware.base import Middleware
 from goose.worker.clock import SystemClock
@@ -28,6 +29,7 @@ from goose.worker.execution import Executor
 from goose.worker.outcomes import Ending, Outcome
 from goose.worker.prepare import Preparer
 from goose.worker.settle import Settler
+from goose.worker.traits import Gate
 from goose.worker.work import Work
 
 
@@ -67,6 +69,7 @@ class Bench:
         allow: Modules whose functions may run; None for all that are imported already.
         middleware: Around each run; None for the configured ones.
         resources: What functions find in ``goose.current().resources``, by type.
+        traits: What features do with jobs that bear some; None runs jobs as if they bore none.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Bench:
         *,
         middleware: Sequence[str | Middleware] | None = None,
         resources: Mapping[type, Any] | None = None,
+        traits: Traits | None = None,
     ) -> None:
         offer: Offer = _Imported() if allow is None else Offer(list(allow))
         offer.load()
@@ -85,6 +89,7 @@ class Bench:
         self._executor = Executor(
             offer, self._preparer, resources=resources or {}, clock=clock, random=chance
         )
+        self._gate = None if traits is None else Gate(traits, self._preparer)
 
     def run(self, delivery: Delivery) -> tuple[Run, Outcome]:
         """Run *delivery*; return what happened and how to settle it.
@@ -93,6 +98,9 @@ class Bench:
             KeyboardInterrupt: The user wants to end the test, not the job.
         """
         prepared = self._preparer.prepare(delivery)
+        if self._gate and isinstance(prepared, Work) and prepared.job.traits:
+            admitted, outcomes = self._gate.admit([prepared])
+            [prepared] = admitted or outcomes
         if not isinstance(prepared, Work):
             return _told(prepared, None), prepared
         if prepared.plan.is_async:
@@ -103,12 +111,18 @@ class Bench:
             raise outcome.error
         return _told(outcome, prepared), outcome
 
+    def settle(self, broker: Broker, outcome: Outcome) -> None:
+        """Carry out *outcome* on *broker*, telling traits first.
 
-def settle(broker: Broker, outcome: Outcome) -> None:
-    """Carry out *outcome* on *broker*."""
-    settler = Settler(broker, lambda batch, lost: None)
-    settler.add(outcome)
-    settler.step(0.0)
+        Raises:
+            BrokerError: A trait could not be told, or the broker failed.
+        """
+        if self._gate is not None and outcome.job is not None and outcome.job.traits:
+            for error in self._gate.ended([outcome]).values():
+                raise error
+        settler = Settler(broker, lambda batch, lost: None)
+        settler.add(outcome)
+        settler.step(0.0)
 
 
 def _told(outcome: Outcome, work: Work | None) -> Run:

@@ -17,9 +17,10 @@ from goose import brokers, clients, sending
 from goose.brokers.base import Broker, Delivery, Inspector, Session, Sessions, Share, State, Upkeep
 from goose.clients import Client
 from goose.errors import BrokerUnavailable, Unsupported
+from goose.features.traits import Traits
 from goose.jobs import Envelope, Job, decode, seal
 from goose.middleware.base import Middleware
-from goose.testing.bench import Bench, Run, settle
+from goose.testing.bench import Bench, Run
 from goose.worker.outcomes import Outcome, Verb
 
 LIMIT = 10_000
@@ -198,7 +199,7 @@ def drain(
         Unsupported: The broker cannot list its queues, and none is named.
     """
     broker = _broker(where)
-    bench = Bench(allow, middleware=middleware, resources=resources)
+    bench = Bench(allow, middleware=middleware, resources=resources, traits=_traits(where, broker))
     chosen = None if queues is None else list(queues)
     runs: list[Run] = []
     with _session(broker) as session:
@@ -230,7 +231,7 @@ def run_one(
         JobFailed: It ended in an error, which is the cause; it is retried or dead by then.
     """
     broker = _broker(where)
-    bench = Bench(allow, middleware=middleware, resources=resources)
+    bench = Bench(allow, middleware=middleware, resources=resources, traits=_traits(where, broker))
     with _session(broker) as session:
         run = _next(broker, bench, session, [queue])
     if run is None:
@@ -266,6 +267,13 @@ def _broker(where: Where) -> Broker:
     return where.broker if isinstance(where, Client) else brokers.connect(where)
 
 
+def _traits(where: Where, broker: Broker) -> Traits:
+    if where is None:
+        where = clients.default
+    client = where if isinstance(where, Client) else Client(broker)
+    return Traits(broker, lambda: client.store)
+
+
 @contextmanager
 def _session(broker: Broker) -> Iterator[Session]:
     session = Session(f"goose.testing-{uuid.uuid4()}")
@@ -288,7 +296,7 @@ def _next(broker: Broker, bench: Bench, session: Session, queues: Sequence[str])
         except BaseException:
             broker.release([delivery])
             raise
-        settle(broker, _soon(outcome))
+        bench.settle(broker, _soon(outcome))
         return run
     return None
 

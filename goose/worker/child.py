@@ -48,7 +48,7 @@ from goose.worker.control import (
     die_with,
 )
 from goose.worker.duty import Duty
-from goose.worker.embedded import connect_resource
+from goose.worker.embedded import connect_resource, store_of
 from goose.worker.notes import Notes
 from goose.worker.reload import SourceWatch
 from goose.worker.runner import Runner
@@ -209,6 +209,9 @@ def _build(
         guarded = [detached(backend) for backend in backends]
         pairs = zip(specs, backends, strict=True)
         made = [backend for spec, backend in pairs if metrics.is_made_for(spec, backend)]
+        # After the modules, which may configure a store.
+        chosen = settings.active()
+        store = store_of(chosen, broker, bootstrap.broker)
         runner = Runner(
             broker,
             offer,
@@ -217,8 +220,8 @@ def _build(
             metrics=[*guarded, numbers.gathered] if bootstrap.hand_over else guarded,
             gauges=numbers.gathered if bootstrap.metrics or bootstrap.hand_over else None,
             resources=[connect_resource(spec) for spec in bootstrap.resources],
-            # After the modules, which may configure a store.
-            firing=crons.firing(broker, offer, settings.active(), bootstrap.broker),
+            firing=crons.firing(broker, offer, chosen, store),
+            store=store,
             session=Session(bootstrap.session, bootstrap.epoch),
             notes=notes,
             beats=False,

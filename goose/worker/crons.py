@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from goose import stores
-from goose.brokers import namespaced
 from goose.brokers.base import Broker
 from goose.calls import Offer
 from goose.errors import ConfigError, GooseError, UnknownFunction, Unsupported
@@ -17,6 +15,7 @@ from goose.options import Options, options, parse_retry
 from goose.plugins import nearest
 from goose.sealing import BeforeEnqueue, Sealer
 from goose.settings import Settings
+from goose.stores import OnDemand
 from goose.stores.base import Store
 from goose.values import limit
 
@@ -47,7 +46,7 @@ class _Source:
         return self._chosen
 
 
-def firing(broker: Broker, offer: Offer, chosen: Settings, broker_url: object) -> Firing | None:
+def firing(broker: Broker, offer: Offer, chosen: Settings, store: OnDemand) -> Firing | None:
     """Return what fires cron entries in a worker; None where there is no store for them.
 
     Args:
@@ -55,23 +54,22 @@ def firing(broker: Broker, offer: Offer, chosen: Settings, broker_url: object) -
         offer: What this worker may run; loaded. Configured entries of other functions are left
             to workers that offer them.
         chosen: Says which store, and which entries to register.
-        broker_url: How *broker* was named, if by a URL.
+        store: Where entries are; shared, and closed by whoever made it.
 
     Raises:
         ConfigError: A configured entry is wrong.
         Unsupported: Entries are configured, and there is no store.
     """
     entries = [entry for item in chosen.cron.items() if (entry := configured(*item, offer, chosen))]
-    url = namespaced(chosen.store, chosen.namespace)
     try:
-        store = stores.beside(broker, url, broker_url=broker_url)
+        opened = store.open()
     except Unsupported:
         if chosen.cron:
             raise
         return None
 
-    def register(opened: Store) -> None:
-        book = Crons(opened, lambda _: None)
+    def register(where: Store) -> None:
+        book = Crons(where, lambda _: None)
         for cron in entries:
             book.register(
                 cron.name,
@@ -81,7 +79,7 @@ def firing(broker: Broker, offer: Offer, chosen: Settings, broker_url: object) -
                 catch_up=cron.catch_up,
             )
 
-    return Firing(broker, store, prepare=register, max_bytes=chosen.max_bytes)
+    return Firing(broker, opened, prepare=register, max_bytes=chosen.max_bytes)
 
 
 def configured(name: str, table: Mapping[str, Any], offer: Offer, chosen: Settings) -> Cron | None:

@@ -16,12 +16,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from goose import brokers, metrics, middleware, plugins, settings
+from goose.brokers import namespaced
 from goose.brokers.base import Broker, Session, Share
 from goose.calls import Offer
 from goose.errors import ConfigError
 from goose.metrics.base import Metrics
 from goose.middleware.base import Middleware
 from goose.settings import Settings
+from goose.stores import OnDemand
 from goose.worker import crons
 from goose.worker.config import WorkerConfig
 from goose.worker.resources import Resource
@@ -115,6 +117,7 @@ class Worker:
             raise RuntimeError("this worker runs already; stop it first")
         chosen = self._settings
         self._broker = broker = brokers.connect(chosen.broker)
+        store = store_of(chosen, broker, chosen.broker)
         try:
             runner = Runner(
                 broker,
@@ -123,7 +126,8 @@ class Worker:
                 middleware=[middleware.connect(spec) for spec in chosen.middleware],
                 metrics=[self._backend(spec) for spec in chosen.metrics],
                 resources=[connect_resource(spec) for spec in chosen.resources],
-                firing=crons.firing(broker, self._offer, chosen, chosen.broker),
+                firing=crons.firing(broker, self._offer, chosen, store),
+                store=store,
                 # Another each time: how far the epochs of the last one went is not known here.
                 session=Session(str(uuid.uuid4())),
             )
@@ -219,6 +223,12 @@ def config_of(chosen: Settings) -> WorkerConfig:
         max_crashes=chosen.max_crashes,
         max_bytes=chosen.max_bytes,
     )
+
+
+def store_of(chosen: Settings, broker: Broker, broker_url: object) -> OnDemand:
+    """Return the store of a process that takes jobs from *broker*, which was named by *broker_url*."""
+    url = namespaced(chosen.store, chosen.namespace)
+    return OnDemand(broker, url, broker_url=broker_url)
 
 
 def connect_resource(spec: str | Resource) -> Resource:

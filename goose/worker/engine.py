@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from goose.brokers.base import Broker, Delivery, Session, Sessions
 from goose.calls import Offer
+from goose.features.traits import Traits
 from goose.metrics.base import Metrics
 from goose.middleware.base import Execution, Middleware
 from goose.worker.buffer import Buffer
@@ -35,6 +36,7 @@ from goose.worker.report import Report
 from goose.worker.schedule import Gauge, Promoter
 from goose.worker.sessions import Heartbeat, OrphanChecker
 from goose.worker.settle import Settler
+from goose.worker.traits import Gate
 from goose.worker.work import Work
 
 
@@ -79,6 +81,7 @@ class Engine:
     Args:
         session: Opened by the caller, where the broker knows sessions.
         wait: Seconds a fetch blocks in the broker; 0 under a simulator.
+        traits: What features do with jobs; those of the broker's own store if left out.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Engine:
         clock: Clock,
         random: random.Random,
         wait: float = 1.0,
+        traits: Traits | None = None,
     ) -> None:
         self.config = config
         self.session = session
@@ -104,7 +108,8 @@ class Engine:
         self.buffer = Buffer(config.concurrency, config.async_slots, on_room=self._on_room)
         preparer = Preparer(offer, config, middleware, clock, random)
         self.executor = Executor(offer, preparer, resources=resources, clock=clock, random=random)
-        self.settler = Settler(broker, self._on_settled)
+        gate = Gate(traits or Traits(broker), preparer)
+        self.settler = Settler(broker, self._on_settled, gate.ended)
         self.heartbeat = (
             Heartbeat(broker, config.ttl, session=lambda: self.session, renew=self.renew)
             if isinstance(broker, Sessions)
@@ -119,6 +124,7 @@ class Engine:
             in_touch=lambda now: self.heartbeat is None or self.heartbeat.in_touch(now),
             settle=self.settle,
             on_work=self._on_work,
+            admit=gate.admit,
             clock=clock,
             wait=wait,
         )

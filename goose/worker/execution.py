@@ -119,7 +119,10 @@ class Executor:
     def _begin(self, work: Work) -> Execution:
         started = work.started_mono = self._clock.mono()
         job = work.job
-        args, kwargs = work.plan.decode(job.args, job.kwargs)
+        if work.filled is None:
+            args, kwargs = work.plan.decode(job.args, job.kwargs)
+        else:
+            args, kwargs = work.plan.decode(*work.filled)
         execution = Execution(job, args, kwargs, self.resources, started_mono=started)
         work.execution = execution
         if work.interrupted:  # the shutdown came between the choice of a slot and here
@@ -138,6 +141,7 @@ class Executor:
             0.0,
             seconds := self._clock.mono() - work.started_mono,
             self._latency(work, seconds),
+            work.execution.result if work.job.traits and work.execution else None,
         )
 
     def _latency(self, work: Work, seconds: float) -> float:

@@ -41,6 +41,8 @@ class Fetcher:
         in_touch: Says whether that session is certain to live, by the monotonic time.
         settle: Takes outcomes of deliveries that cannot be run here.
         on_work: Told that jobs wait for a slot.
+        admit: Returns which works may start, and the outcomes of the others; asked where one
+            of them bears traits.
         wait: Seconds to block in the broker when there is nothing to do.
     """
 
@@ -55,6 +57,7 @@ class Fetcher:
         in_touch: Callable[[float], bool],
         settle: Callable[[Sequence[Outcome]], None],
         on_work: Callable[[], None],
+        admit: Callable[[Sequence[Work]], tuple[list[Work], list[Outcome]]],
         clock: Clock,
         wait: float = 1.0,
     ) -> None:
@@ -66,6 +69,7 @@ class Fetcher:
         self._in_touch = in_touch
         self._settle = settle
         self._on_work = on_work
+        self._admit = admit
         self._clock = clock
         self._wait = wait
         self.found_nothing = False
@@ -110,14 +114,7 @@ class Fetcher:
         self.contact_mono = self._clock.mono()
         if not deliveries:
             return 0.0
-        works: list[Work] = []
-        outcomes: list[Outcome] = []
-        for delivery in deliveries:
-            prepared = self._preparer.prepare(delivery)
-            if isinstance(prepared, Work):
-                works.append(prepared)
-            else:
-                outcomes.append(prepared)
+        works, outcomes = self._prepared(deliveries)
         if session is not self._session():
             return 0.0  # lost while we waited: others have these jobs by now
         self._known.update([delivery.receipt for delivery in deliveries])
@@ -127,6 +124,24 @@ class Fetcher:
         if works:
             self._on_work()
         return 0.0
+
+    def _prepared(self, deliveries: Sequence[Delivery]) -> tuple[list[Work], list[Outcome]]:
+        """Return what of *deliveries* may start, and the outcomes of the rest."""
+        works: list[Work] = []
+        outcomes: list[Outcome] = []
+        traits = False
+        for delivery in deliveries:
+            prepared = self._preparer.prepare(delivery)
+            if isinstance(prepared, Work):
+                works.append(prepared)
+                if prepared.job.traits:
+                    traits = True
+            else:
+                outcomes.append(prepared)
+        if traits:
+            works, refused = self._admit(works)
+            outcomes += refused
+        return works, outcomes
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:
         """Note that these loans are over."""

@@ -49,8 +49,15 @@ class Ending(StrEnum):
     DEAD = "dead"
     UNDECODABLE = "undecodable"
     RELEASED = "released"
+    CANCELLED = "cancelled"
+    WAITING = "waiting"
+    """Not run: one of its traits lets it start later."""
     RECOVERED = "recovered"
     """Not run: its last process died, and a witness says that it had been started there."""
+
+
+FINAL = frozenset({Ending.DONE, Ending.SKIPPED, Ending.DEAD, Ending.CANCELLED})
+"""After these a job is no more, or only among the dead."""
 
 
 class Outcome(NamedTuple):
@@ -71,6 +78,8 @@ class Outcome(NamedTuple):
     """How long the function ran; None if it was not called."""
     latency: float | None = None
     """Seconds from ready to started."""
+    result: Any = None
+    """What the function returned, if the job has traits to tell."""
 
 
 @dataclass(frozen=True, slots=True)

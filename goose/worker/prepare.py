@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from goose.brokers.base import Delivery
 from goose.calls import Offer
 from goose.errors import Control, NewerVersion, Undecodable, UnknownFunction
+from goose.features.traits import unknown
 from goose.jobs import Envelope, Job, decode, dump, parse
 from goose.middleware.base import Execution, Middleware, compose, compose_async
 from goose.worker.clock import Clock
@@ -80,9 +81,11 @@ class Preparer:
                 if recovered is not None:
                     return recovered
             if job.crashes >= self._config.max_crashes:
-                return self._end(delivery, job, "crashed")
+                return self.end(delivery, job, "crashed")
             if job.attempt and retry_of(job).exhausted(job.attempt):
-                return self._end(delivery, job, "timeout" if _timed_out(job) else "retries")
+                return self.end(delivery, job, "timeout" if _timed_out(job) else "retries")
+            if job.traits and (trait := unknown(job)):
+                return self.defer(delivery, job, UnknownTrait(trait))
             plan = self._plans.get(job.fn) or self._plan(job.fn)
             return Work(delivery, job, plan, self._clock.mono())
         except NewerVersion as error:
@@ -136,7 +139,7 @@ class Preparer:
         plan = self._plans[name] = Plan(function.is_async, function.decode, call)
         return plan
 
-    def _end(self, delivery: Delivery, job: Job[Any], reason: str) -> Work | Outcome:
+    def end(self, delivery: Delivery, job: Job[Any], reason: str) -> Work | Outcome:
         """Return the end of *job*, which has used up its chances.
 
         Its ``on_death`` is told in a slot, like any code that is not ours: there it blocks nobody,
@@ -166,9 +169,7 @@ class Preparer:
         now = self._clock.wall()
         since = job.deferred_since if job.deferred_since is not None else now
         if now - since > self._config.defer_limit:
-            reason = (
-                "unknown_function" if isinstance(error, UnknownFunction) else "signature_mismatch"
-            )
+            reason = _UNKNOWN.get(type(error), "signature_mismatch")
             logger.error("job %s of %s is dead: %s", job.id, job.fn, error, extra=fields(job))
             buried = dead(job, now, reason, str(error))
             return Outcome(Ending.DEAD, Verb.BURY, delivery, stored(buried), job, reason=reason)
@@ -200,6 +201,16 @@ class Preparer:
         return Outcome(
             Ending.DEFERRED, Verb.REQUEUE, delivery, envelope, delay=self._config.defer_delay
         )
+
+
+class UnknownTrait(Exception):
+    """A job bears a trait that this Goose does not have."""
+
+    def __init__(self, trait: str) -> None:
+        super().__init__(f"it bears the trait {trait!r:.80}, which this Goose does not know")
+
+
+_UNKNOWN: Mapping[type, str] = {UnknownFunction: "unknown_function", UnknownTrait: "unknown_trait"}
 
 
 class UsedUp(Control):

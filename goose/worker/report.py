@@ -24,6 +24,7 @@ logger = logging.getLogger("goose.worker")
 _COUNTERS = {
     Ending.DONE: names.SUCCEEDED,
     Ending.SKIPPED: names.SKIPPED,
+    Ending.CANCELLED: names.CANCELLED,
     Ending.RETRIED: names.RETRIED,
     Ending.POSTPONED: names.POSTPONED,
     Ending.DEFERRED: names.DEFERRED,

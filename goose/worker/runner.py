@@ -35,9 +35,11 @@ from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
 from goose.errors import BrokerError, SessionLost, Unsupported
 from goose.features.crons.firing import Firing
+from goose.features.traits import Traits
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
 from goose.middleware import Middleware, refuse_async
+from goose.stores import OnDemand
 from goose.worker import standing
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
@@ -72,7 +74,8 @@ class Runner:
         resources: Opened once for all jobs.
         session: Under which jobs are taken; opened by `start`, or by a supervisor.
         notes: Where running jobs are noted for a supervisor, if there is one.
-        firing: Fires cron entries; closed by `stop`.
+        firing: Fires cron entries.
+        store: What features remember in, the broker's own if left out; closed by `stop`.
         beats: Whether this process opens the session and sends its own heartbeats; False
             under a supervisor, which then also ends the session.
         on_tick: Called with the monotonic time about every 0.1 s while the process makes progress.
@@ -98,6 +101,7 @@ class Runner:
         session: Session,
         notes: Notes | None = None,
         firing: Firing | None = None,
+        store: OnDemand | None = None,
         beats: bool = True,
         on_tick: Callable[[float], None] = lambda _: None,
         on_session_lost: Callable[[], None] = lambda: None,
@@ -115,6 +119,7 @@ class Runner:
         self._on_death = on_death
         self._dead = threading.Event()
         self._firing = firing
+        self._store = store or OnDemand(broker)
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
         self._detached = [detached(backend) for backend in metrics]
@@ -129,6 +134,7 @@ class Runner:
             notes=notes or NoNotes(),
             clock=clock,
             random=chance,
+            traits=Traits(broker, self._store.open),
         )
         self._threads = Threads(
             self._engine,
@@ -229,10 +235,10 @@ class Runner:
         done = self._engine.buffer.running == 0
         self._threads.stop_all()
         self._threads.let_slots_go()
-        if self._firing is not None:
-            # Not under its feet; if the store hangs, its call fails as it would anyway.
-            self._threads.join("cron", 0.2)
-            self._firing.close()
+        for name in ("cron", "settle"):
+            # Not under their feet; if the store hangs, their calls fail as they would anyway.
+            self._threads.join(name, 0.2)
+        self._store.close()
         # On threads of their own: a resource or a broker that hangs must not hold up the end.
         last = [threading.Thread(target=self._end_session, daemon=True)]
         if done and self._resources is not None:

@@ -9,19 +9,23 @@ out. Only then is it counted, logged and forgotten. A batch that fails stays and
 until the broker answers. An answer may say that deliveries were no longer ours: after a first,
 clear try that means another worker has the job (counted, logged); after a failed try it may as
 well mean that the failed try was carried out and only its reply was lost.
+
+An outcome that ends a job with traits is told to them first (see `goose.features.traits`). While
+that cannot be done it waits by itself, and no other outcome waits for it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from goose.brokers.base import Broker, Delivery
-from goose.errors import BrokerUnavailable
+from goose.errors import BrokerError, BrokerUnavailable
 from goose.jobs import Envelope
-from goose.worker.outcomes import Outcome, Verb, fields, known
+from goose.worker.outcomes import FINAL, Outcome, Verb, fields, known
 
 logger = logging.getLogger("goose.worker.settle")
 
@@ -29,6 +33,9 @@ BATCH = 500
 """Outcomes in one call to the broker at most."""
 IDLE = 1.0
 """Seconds between looks when nothing is pending; additions kick the loop anyway."""
+TELL_FIRST = 0.1
+"""Seconds until traits that could not be told are told again; doubles with each further try."""
+TELL_LIMIT = 5.0
 
 
 class Settler:
@@ -37,15 +44,21 @@ class Settler:
     Args:
         broker: Where the deliveries came from.
         on_settled: Told of each batch that is settled and which of it was lost.
+        tell: Tells the traits of these outcomes; returns which, by job id, must be told again.
     """
 
     def __init__(
         self,
         broker: Broker,
         on_settled: Callable[[Sequence[Outcome], Sequence[Delivery]], None],
+        tell: Callable[[Sequence[Outcome]], Mapping[str, BrokerError]] = lambda _: {},
     ) -> None:
         self._broker = broker
         self._on_settled = on_settled
+        self._tell_traits = tell
+        self._untold: list[Outcome] = []
+        self._tell_at = -math.inf
+        self._tell_again = TELL_FIRST
         self._added: deque[Outcome] = deque()
         self._batches: deque[tuple[list[Outcome], bool]] = deque()
 
@@ -56,9 +69,10 @@ class Settler:
     @property
     def pending(self) -> int:
         """Outcomes not settled yet."""
-        return len(self._added) + sum(len(batch) for batch, _ in self._batches)
+        waiting = len(self._added) + len(self._untold)
+        return waiting + sum(len(batch) for batch, _ in self._batches)
 
-    def step(self, _now: float) -> float:
+    def step(self, now: float) -> float:
         """Settle what is there.
 
         Returns:
@@ -69,6 +83,36 @@ class Settler:
                 could not be settled is kept for the next call.
         """
         self._gather()
+        try:
+            self._settle_all()
+        finally:  # a batch that is refused time and again holds up nobody else
+            if self._untold and now >= self._tell_at:
+                self._tell(now)
+        self._settle_all()
+        if self._added:
+            return 0.0
+        return min(IDLE, self._tell_again) if self._untold else IDLE
+
+    def _tell(self, now: float) -> None:
+        """Tell traits of what has ended; what they know of is settled next."""
+        untold, self._untold = self._untold, []
+        known: list[Outcome] = []
+        for start in range(0, len(untold), BATCH):
+            batch = untold[start : start + BATCH]
+            kept = self._tell_traits(batch)
+            known += [outcome for outcome in batch if outcome.delivery.envelope.id not in kept]
+            self._untold += [o for o in batch if o.delivery.envelope.id in kept]
+            if kept and self._tell_again == TELL_FIRST:
+                error = next(iter(kept.values()))
+                logger.warning("%d jobs have ended and are not noted yet: %s", len(kept), error)
+        self._batch(known)
+        if self._untold:
+            self._tell_again = min(2 * self._tell_again, TELL_LIMIT)
+            self._tell_at = now + self._tell_again
+        else:
+            self._tell_again, self._tell_at = TELL_FIRST, -math.inf
+
+    def _settle_all(self) -> None:
         while self._batches:
             batch, unsure = self._batches[0]
             try:
@@ -88,15 +132,25 @@ class Settler:
             if lost and not unsure:
                 _warn(lost)
             if logger.isEnabledFor(logging.DEBUG):
-                _tell(batch, lost)
+                _log(batch, lost)
             self._on_settled(batch, () if unsure else lost)
-        return 0.0 if self._added else IDLE
 
     def _gather(self) -> None:
-        """Move what was added into batches of one verb each."""
-        by_verb: dict[Verb, list[Outcome]] = {}
+        """Move what was added into batches, or to what the traits have to be told of."""
+        ready: list[Outcome] = []
         for _ in range(len(self._added)):
             outcome = self._added.popleft()
+            job = outcome.job
+            if job is not None and job.traits and outcome.ending in FINAL:
+                self._untold.append(outcome)
+            else:
+                ready.append(outcome)
+        self._batch(ready)
+
+    def _batch(self, ready: Iterable[Outcome]) -> None:
+        """Put *ready* into batches of one verb each."""
+        by_verb: dict[Verb, list[Outcome]] = {}
+        for outcome in ready:
             by_verb.setdefault(outcome.verb, []).append(outcome)
         for outcomes in by_verb.values():
             for start in range(0, len(outcomes), BATCH):
@@ -125,7 +179,7 @@ def _warn(lost: Sequence[Delivery]) -> None:
         )
 
 
-def _tell(batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
+def _log(batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
     """Say of each outcome that it is settled for good: the broker has said that it was ours."""
     refused = {delivery.envelope.id for delivery in lost}
     for outcome in batch:

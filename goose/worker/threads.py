@@ -131,8 +131,10 @@ class Threads:
             loop.stop()
 
     def join(self, name: str, timeout: float) -> None:
-        """Wait up to *timeout* seconds for the loop of this name, which was stopped."""
-        self._loops[name].join(timeout)
+        """Wait up to *timeout* seconds for the loop of this name, if there is one; it was stopped."""
+        loop = self._loops.get(name)
+        if loop is not None:
+            loop.join(timeout)
 
     def interrupt(self) -> None:
         """Interrupt whatever runs."""

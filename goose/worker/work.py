@@ -27,6 +27,7 @@ class Work:
         "delivery",
         "doing",
         "execution",
+        "filled",
         "held_mono",
         "interrupted",
         "job",
@@ -44,6 +45,7 @@ class Work:
         self.started_mono = 0.0
         self.slot = -1
         self.execution: Execution | None = None
+        self.filled: tuple[tuple[JSON, ...], Mapping[str, JSON]] | None = None
         self.interrupted = False
         self.reported_slow = False
         self.doing = ""

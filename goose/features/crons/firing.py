@@ -35,7 +35,7 @@ class Firing:
 
     Args:
         broker: Where the jobs go.
-        store: Where the entries are; closed by `close`.
+        store: Where the entries are.
         prepare: Called once, before the first look: registers what is configured.
         mono: Monotonic seconds.
         max_bytes: Size limit of an encoded job.
@@ -80,10 +80,6 @@ class Firing:
         self.gauges.gauge(CRON_OVERDUE, _overdue([value for _, value in entries], now), {})
         wanted = [self._look(key, value, now) for key, value in entries]
         return min(max(min(wanted) - now, 0.0), LOOK)
-
-    def close(self) -> None:
-        """Close the store."""
-        self._store.close()
 
     def _look(self, key: str, value: bytes, now: float) -> float:
         """Fire the entry in *value* if it is due; return when it wants to be looked at again."""

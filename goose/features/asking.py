@@ -1,0 +1,112 @@
+"""What clients do on behalf of features: change a new job, and claim what it needs.
+
+A feature that a job asks for by an option is found in `PREPARED`: it returns the job with its trait,
+and talks to nobody. One that must know or keep something before the job is stored has a `Claim`
+in `CLAIMED`, which is asked between the making of a job and its sending: the existing job of a
+unique key may be the answer, or a job that has to wait for others stays in the store and is
+sent by them. A job that asks for nothing passes by all of this.
+
+A claim that was made is undone for jobs that are certainly not stored. Of those whose sending
+nobody answered it is kept: they may be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from goose.brokers.base import Broker
+from goose.calls import Call
+from goose.errors import Stored
+from goose.jobs import Envelope, Job
+from goose.options import Options
+from goose.plugins import load
+
+if TYPE_CHECKING:
+    from goose.stores.base import Store
+
+Prepare: TypeAlias = Callable[[Job[Any], Call[Any]], Job[Any]]
+"""Returns a new job with a feature's trait; the call is the one it was made of."""
+Sealed: TypeAlias = tuple[Job[Any], Envelope]
+
+PREPARED: dict[str, str] = {}
+"""By option, what takes the `Options` and returns a `Prepare`, or None if it asks for nothing."""
+CLAIMED: dict[str, str] = {}
+"""By trait, what takes broker and store and returns a `Claim`; in the order in which they are made."""
+
+
+class Claim(Protocol):
+    """What one feature does before jobs with its trait are sent. For one thread."""
+
+    def claim(self, sealed: Sequence[Sealed]) -> Mapping[str, Job[Any]]:
+        """Return, by id, the jobs that must not be sent, each with what its caller gets instead.
+
+        That is another job that is there already, or the job itself if it is kept and will be sent
+        when its time has come. May be asked again for a job that was claimed before.
+
+        Raises:
+            BrokerError: Nothing was claimed, as far as is known.
+            GooseError: The jobs cannot be what they ask for; nothing was claimed.
+        """
+        ...
+
+    def undo(self, jobs: Sequence[Job[Any]]) -> None:
+        """Give up the claims of *jobs*, which are not stored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What has to be sent, what callers get, and the claims behind it."""
+
+    sealed: Sequence[Sealed]
+    answers: Mapping[str, Job[Any]] = field(default_factory=dict)
+    """By id: what the callers of jobs that are not sent get."""
+    claims: Sequence[tuple[str, Claim]] = ()
+
+    def answer(self, job: Job[Any]) -> Job[Any]:
+        """Return what the caller of *job* gets."""
+        return self.answers.get(job.id, job)
+
+    def undo(self, jobs: Mapping[Job[Any], Stored]) -> None:
+        """Give up the claims of those that are certainly not stored."""
+        lost = [job for job, known in jobs.items() if known == "not_stored"]
+        for name, claim in reversed(self.claims):
+            concerned = [job for job in lost if name in job.traits]
+            if concerned:
+                claim.undo(concerned)
+
+
+def asked(chosen: Options) -> tuple[Prepare, ...]:
+    """Return what changes new jobs by these options; usually nothing."""
+    found = [
+        load(spec, kind="feature")(chosen)
+        for option, spec in PREPARED.items()
+        if getattr(chosen, option) is not None
+    ]
+    return tuple(prepare for prepare in found if prepare is not None)
+
+
+def claimed(sealed: Sequence[Sealed], broker: Broker, store: Store) -> Claimed:
+    """Claim what the traits of these jobs need.
+
+    Raises:
+        GooseError: As `Claim.claim`; claims made before are given up.
+    """
+    rest, answers, claims = list(sealed), dict[str, Job[Any]](), list[tuple[str, Claim]]()
+    for name, spec in CLAIMED.items():
+        concerned = [each for each in rest if name in each[0].traits]
+        if not concerned:
+            continue
+        claim: Claim = load(spec, kind="feature")(broker, store)
+        try:
+            found = claim.claim(concerned)
+        except BaseException:
+            before = Claimed(rest, answers, claims)
+            before.undo({job: "not_stored" for job, _ in sealed})
+            raise
+        claims.append((name, claim))
+        answers |= found
+        rest = [each for each in rest if each[0].id not in found]
+    return Claimed(rest, answers, claims)
