@@ -47,7 +47,7 @@ def home(directory: Path, path: Path | None) -> Path:
 def anchored(table: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """Make relative SQLite paths of a file relative to it, not to where a program is started."""
     anchored = dict(table)
-    for name in ("broker", "store"):
+    for name in ("broker", "store", "outbox"):
         url = anchored.get(name)
         if isinstance(url, str) and url.startswith("sqlite:///"):
             rest = url.removeprefix("sqlite:///")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from goose.brokers import name_of
 from goose.brokers.base import Broker, Inspector
 from goose.errors import Unsupported
-from goose.sending import Root
+from goose.sending import Destination, Root
 from goose.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ class Access:
     """What every client has, whatever its options."""
 
     _root: Root
-    _broker: str | Broker | None
+    _to: Destination
 
     @property
     def broker(self) -> Broker:
         """The broker jobs go to."""
-        return self._root.link(self._broker).broker
+        return self._root.link(self._to.broker).broker
 
     @property
     def store(self) -> Store:
@@ -37,7 +37,7 @@ class Access:
         Raises:
             Unsupported: The broker has none, and none is configured.
         """
-        return self._root.link(self._broker).store(self.settings).open()
+        return self._root.link(self._to.broker).store(self.settings).open()
 
     def meter(self) -> Meter | None:
         """Return what counts the jobs it stores; None if nobody wants to know."""

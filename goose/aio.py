@@ -78,13 +78,14 @@ class Client:
         *,
         broker: str | Broker | None = None,
         connection: Any = None,
+        outbox: Any = None,
         timezone: str | None = None,
         catch_up: CatchUp | None = None,
         **given: Unpack[Bound],
     ) -> Client:
         """Return a client with these options bound on top, as `goose.Client.using`.
 
-        With *connection*, one that is awaited (psycopg's ``AsyncConnection``, SQLAlchemy's
+        With *connection* or *outbox*, one that is awaited (psycopg's ``AsyncConnection``, SQLAlchemy's
         ``AsyncSession`` …) is awaited; any other blocks the event loop for as long as its
         database takes.
         """
@@ -92,6 +93,7 @@ class Client:
             self._client.using(
                 broker=broker,
                 connection=connection,
+                outbox=outbox,
                 timezone=timezone,
                 catch_up=catch_up,
                 **given,

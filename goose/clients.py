@@ -30,7 +30,7 @@ from goose.features.asking import Claimed, claimed
 from goose.jobs import Job
 from goose.options import Bound, Options, options
 from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
-from goose.sending import Door, Root, instead, store_one, storing
+from goose.sending import Destination, Door, Root, instead, store_one, storing
 from goose.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ class Client(Access):
     ) -> None:
         self._root = Root(broker, options(**given), settings, before_enqueue, metrics)
         self.sealer = Sealer(self._root, Options())
-        self._broker: str | Broker | None = None
-        self._connection: Any = None
+        self._to = Destination()
         self._timezone = "UTC"
         self._catch_up: CatchUp = "one"
 
@@ -80,6 +79,7 @@ class Client(Access):
         *,
         broker: str | Broker | None = None,
         connection: Any = None,
+        outbox: Any = None,
         timezone: str | None = None,
         catch_up: CatchUp | None = None,
         **given: Unpack[Bound],
@@ -92,6 +92,7 @@ class Client(Access):
             broker: URL or `Broker` jobs go to instead.
             connection: An open connection to the broker's own database: jobs exist if and
                 only if its transaction commits. Use the client on that connection's thread.
+            outbox: The same for any broker: a connection to a database, from whose outbox a relay moves jobs.
             timezone: For `cron`: whose clock it goes by, such as ``Europe/Berlin``; UTC if not given.
             catch_up: For `cron`: whether instants that passed while no worker ran are left out
                 (``skip``), are one job (``one``, the default), or a job each (``all``).
@@ -106,11 +107,10 @@ class Client(Access):
         other = object.__new__(type(self))
         other._root = self._root
         other.sealer = self.sealer.using(bound)
-        other._broker = self._broker if broker is None else broker
-        other._connection = self._connection if connection is None else connection
+        other._to = Destination(broker, connection, outbox).over(self._to)
         other._timezone = self._timezone if timezone is None else timezone
         other._catch_up = self._catch_up if catch_up is None else catch_up
-        if connection is not None:
+        if other._to.transacts:
             other.door(later=False)
         return other
 
@@ -285,7 +285,7 @@ class Client(Access):
             BrokerError: The store failed.
         """
         job, _ = self.sealer.seal(fn, args, kwargs)
-        if self._connection is not None:
+        if self._to.transacts:
             raise Unsupported("a cron entry cannot be part of a transaction; leave out connection=")
         return self.crons.register(
             name, expression, job, timezone=self._timezone, catch_up=self._catch_up
@@ -362,7 +362,7 @@ class Client(Access):
 
     def door(self, later: bool) -> Door:
         """Return where envelopes that are due *later*, or ready, are handed over."""
-        return self._root.link(self._broker).door(self._connection, later=later)
+        return self._root.door(self._to, later=later)
 
 
 default: Client = Client()

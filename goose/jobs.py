@@ -18,7 +18,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from goose import _fields
 from goose._ids import new_id
@@ -100,9 +100,8 @@ class Job(Generic[R_co]):
         return dataclasses.replace(self, **changes)
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """A job as a broker sees it.
+class Envelope(NamedTuple):
+    """A job as a broker sees it. A tuple, because nothing else frozen is made as quickly.
 
     At most one of `delay` and `due_at` is given; neither means ready now.
     """
@@ -115,6 +114,10 @@ class Envelope:
     due_at: float | None = None
     """Epoch seconds; an instant that has passed means now."""
     group: str | None = None
+
+    def evolve(self, **changes: Any) -> Envelope:
+        """Return a copy with *changes*."""
+        return self._replace(**changes)
 
 
 def job_of(fields: Mapping[str, Any]) -> Job[Any]:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from goose.brokers import connect, name_of, namespaced
@@ -36,6 +36,7 @@ from goose.sealing import BeforeEnqueue, Sealed, Unsent
 from goose.settings import Settings, active
 
 if TYPE_CHECKING:
+    from goose.features.outbox import Outbox
     from goose.metrics.base import Metrics
     from goose.metrics.enqueuing import Meter
     from goose.stores import OnDemand
@@ -74,6 +75,40 @@ class Within:
             self.send(envelopes)
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a client's jobs go, as far as it was said."""
+
+    broker: str | Broker | None = None
+    connection: Any = None
+    """Of the broker's own database, in whose transaction jobs are stored."""
+    outbox: Any = None
+    """Of any database, in whose transaction they are put into an outbox."""
+
+    @property
+    def transacts(self) -> bool:
+        """Whether jobs are to be part of a transaction."""
+        return self.connection is not None or self.outbox is not None
+
+    def over(self, other: Destination) -> Destination:
+        """Return this destination, with what it leaves open taken from *other*.
+
+        Raises:
+            ConfigError: It has both kinds of connections.
+        """
+        found = Destination(
+            other.broker if self.broker is None else self.broker,
+            other.connection if self.connection is None else self.connection,
+            other.outbox if self.outbox is None else self.outbox,
+        )
+        if found.connection is not None and found.outbox is not None:
+            raise ConfigError(
+                "give connection= to store jobs in the broker's own database, or outbox= to have "
+                "them moved there from another, not both"
+            )
+        return found
+
+
 class Link:
     """One broker and the lines in front of its two storing verbs."""
 
@@ -91,17 +126,12 @@ class Link:
         Raises:
             Unsupported: The broker cannot store in a caller's transaction.
         """
-        door = self._door(connection, later=later)
-        change = instead.get()
-        return door if change is None else change(door)
-
-    def _door(self, connection: object, *, later: bool) -> Door:
         if connection is None:
             return self.later if later else self.ready
         if not isinstance(self.broker, Transactional):
             raise Unsupported(
                 f"{name_of(self.broker)} cannot store jobs inside a transaction of yours; use a broker "
-                "in your own database, or leave out connection= and enqueue after the commit"
+                "in your own database, or an outbox there: goose.using(outbox=connection)"
             )
         return Within(self.broker, connection)
 
@@ -144,6 +174,7 @@ class Root:
         self._settings = settings
         self.own = own
         self._links: dict[object, Link] = {}
+        self._outboxes: dict[str, Outbox] = {}
 
     def settings(self) -> Settings:
         """Return the settings as they are now."""
@@ -164,6 +195,31 @@ class Root:
                 link = self._links.get(key) or Link(cast("str | Broker", broker))
                 self._links[key] = link
         return link
+
+    def door(self, to: Destination, *, later: bool) -> Door:
+        """Return where jobs due *later*, or ready, go.
+
+        Raises:
+            Unsupported: The broker cannot store in a caller's transaction.
+            ConfigError: As `link`.
+        """
+        if to.outbox is None:
+            door = self.link(to.broker).door(to.connection, later=later)
+        else:
+            door = Within(self._outbox(to.broker), to.outbox)  # the broker need not even be up
+        change = instead.get()
+        return door if change is None else change(door)
+
+    def _outbox(self, broker: str | Broker | None) -> Outbox:
+        from goose.features.outbox import Outbox, table_for  # not every program's
+
+        settings = self.settings()
+        named = namespaced(broker or self._broker or settings.broker, settings.namespace)
+        table = table_for(settings.outbox_table, named)
+        with _lock:
+            if table not in self._outboxes:
+                self._outboxes[table] = Outbox(table)
+            return self._outboxes[table]
 
     def meter(self) -> Meter | None:
         """Return what counts jobs that are sent; None if nobody wants to know.

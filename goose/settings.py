@@ -80,6 +80,10 @@ class Settings:
     """What clients count into: as `metrics`, which are a worker's."""
     store: str | None = None
     """URL of the store; None: the broker's own."""
+    outbox: str | None = None
+    """URL of the database with an outbox, from which workers move jobs to the broker."""
+    outbox_table: str | None = None
+    """Name of its table; None: ``goose_outbox``, and the namespace after it if there is one."""
     cron: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Cron entries a worker registers, by name."""
     grace: float = 30.0
@@ -186,6 +190,8 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "before_enqueue": values.objects,
     "client_metrics": values.objects,
     "store": values.text,
+    "outbox": values.text,
+    "outbox_table": values.text,
     "cron": values.tables,
     "grace": values.duration,
     "ttl": values.positive_duration,

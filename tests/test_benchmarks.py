@@ -1,5 +1,7 @@
 """The benchmarks' judgement: which peer is the one to beat, and what is a missed target."""
 
+import argparse
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -13,7 +15,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("environments", "redis_plot", "redis_targets"):
+    for name in ("environments", "redis_plot", "redis_targets", "run", "sides", "work"):
         sys.modules.pop(name, None)
 
 
@@ -89,3 +91,25 @@ def test_growth_is_drawn(tmp_path):
 
     assert 2 == len(list(root.iter("{http://www.w3.org/2000/svg}polyline")))
     assert {"10", "10,000", "1,000,000", "100", "1,000"} <= set(texts)
+
+
+def test_the_engines_target_is_measured_by_the_yardstick(monkeypatch):
+    """On a machine that is twice as slow by the yardstick, the engine may take twice as long."""
+    import run
+
+    read = {"yardstick.py": 2 * run.YARDSTICK, "engine.py": 2 * run.ENGINE + 1}
+    monkeypatch.setattr(run, "_printed", lambda script, _count: read[script])
+
+    yardstick, engine = run.run_engine(argparse.Namespace(jobs=1, repeat=3))
+
+    assert (True, False) == (yardstick.met, engine.met)
+    assert 2 * run.ENGINE == pytest.approx(engine.at_most)
+    assert "≤ 30 µs" == engine.target
+
+
+def test_the_yardstick_reads_a_number():
+    """The yardstick runs by itself, and knows nothing of Goose."""
+    command = [sys.executable, "-I", str(BENCHMARKS / "yardstick.py"), "1000"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+    assert 0 < float(done.stdout) < 10_000

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, NamedTuple
 
 from goose.jobs import Envelope
 
@@ -61,9 +62,8 @@ class Share:
     weight: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One loan of one envelope to one session; settled exactly once."""
+class Delivery(NamedTuple):
+    """One loan of one envelope to one session; settled exactly once. A tuple, as `Envelope` is."""
 
     envelope: Envelope
     receipt: object
@@ -77,6 +77,10 @@ class Delivery:
     verdict: str | None = None
     """What a witness said of the job's part in the death of the process that held it last, by
     `Witnessed.testify`; None if nobody said anything."""
+
+    def evolve(self, **changes: Any) -> Delivery:
+        """Return a copy with *changes*."""
+        return self._replace(**changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "Look whether settings, broker, code and stored jobs fit together.",
     "health": "Say whether a worker is well, from its heartbeat file.",
     "cron": "List, show, pause, resume, run and delete cron entries.",
+    "outbox": "Make, look at and empty an outbox of jobs in your own database.",
     "queues": "Show the queues: counts and the age of the oldest job.",
     "migrate": "Make the tables of a database that keeps jobs, or print how.",
 }

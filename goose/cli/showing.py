@@ -25,7 +25,9 @@ from goose.jobs import Failure
 
 LINE = 100
 """Characters of an error or of arguments that a table shows."""
-RIGHT = frozenset({"ready", "scheduled", "running", "dead", "errors", "crashes"})
+RIGHT = frozenset(
+    {"ready", "scheduled", "running", "dead", "errors", "crashes", "waiting", "refused"}
+)
 """Columns of numbers."""
 
 Row = Mapping[str, object]

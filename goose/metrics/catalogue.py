@@ -117,6 +117,10 @@ MEASURES = {
             base.BROKER_RECONNECTS, "counter", ("step",), "Times the broker worked again after that"
         ),
         Measure(base.CRON_FIRED, "counter", ("entry",), "Jobs made by cron entries"),
+        Measure(base.OUTBOX_MOVED, "counter", _QUEUE, "Jobs moved from an outbox to the broker"),
+        Measure(
+            base.OUTBOX_REFUSED, "counter", _QUEUE, "Times the broker refused a job of an outbox"
+        ),
         Measure(base.EXECUTION_TIME, "timing", _JOB, "Duration of an execution", "seconds"),
         Measure(
             base.LATENCY,
@@ -131,6 +135,12 @@ MEASURES = {
         Measure(base.QUEUE_SIZE, "gauge", ("queue", "state"), "Jobs in a queue, by state"),
         Measure(
             base.QUEUE_OLDEST, "gauge", _QUEUE, "Wait of the longest waiting ready job", "seconds"
+        ),
+        Measure(
+            base.OUTBOX_SIZE, "gauge", ("queue", "state"), "Jobs that wait in an outbox, by state"
+        ),
+        Measure(
+            base.OUTBOX_OLDEST, "gauge", _QUEUE, "Wait of the oldest job in an outbox", "seconds"
         ),
         Measure(base.BROKER_UP, "gauge", (), "Whether the broker answered last time: 1 or 0"),
         Measure(base.PROCESSES, "gauge", (), "Worker processes at work"),

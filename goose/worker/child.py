@@ -50,6 +50,7 @@ from goose.worker.control import (
 from goose.worker.duty import Duty
 from goose.worker.embedded import connect_resource, store_of
 from goose.worker.notes import Notes
+from goose.worker.outboxes import relay_of
 from goose.worker.reload import SourceWatch
 from goose.worker.runner import Runner
 
@@ -222,6 +223,8 @@ def _build(
             resources=[connect_resource(spec) for spec in bootstrap.resources],
             firing=crons.firing(broker, offer, chosen, store),
             store=store,
+            # One process of a worker does it for all of them.
+            relay=None if bootstrap.index else relay_of(broker, chosen, bootstrap.broker),
             session=Session(bootstrap.session, bootstrap.epoch),
             notes=notes,
             beats=False,

@@ -36,7 +36,7 @@ def death(
     reason: str,
     error: BaseException | None = None,
     seconds: float | None = None,
-    latency: float | None = None,
+    ended_at: float | None = None,
     *,
     heard: bool = False,
 ) -> Outcome:
@@ -50,5 +50,5 @@ def death(
         tell(offer, retry.on_death, "on_death", buried, error)
     verb = Verb.BURY if retry.keep_dead else Verb.ACK
     return Outcome(
-        Ending.DEAD, verb, delivery, stored(buried), job, error, reason, 0.0, seconds, latency
+        Ending.DEAD, verb, delivery, stored(buried), job, error, reason, 0.0, seconds, ended_at
     )

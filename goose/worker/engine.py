@@ -110,24 +110,8 @@ class Engine:
         self.executor = Executor(offer, preparer, resources=resources, clock=clock, random=random)
         gate = Gate(traits or Traits(broker), preparer)
         self.settler = Settler(broker, self._on_settled, gate.ended)
-        self.heartbeat = (
-            Heartbeat(broker, config.ttl, session=lambda: self.session, renew=self.renew)
-            if isinstance(broker, Sessions)
-            else None
-        )
-        self.fetcher = Fetcher(
-            broker,
-            self.buffer,
-            preparer,
-            config.queues,
-            session=lambda: self.session,
-            in_touch=lambda now: self.heartbeat is None or self.heartbeat.in_touch(now),
-            settle=self.settle,
-            on_work=self._on_work,
-            admit=gate.admit,
-            clock=clock,
-            wait=wait,
-        )
+        self.heartbeat = self._heartbeat(broker)
+        self.fetcher = self._fetcher(broker, preparer, gate, clock, wait)
         self.promoter = Promoter(broker)
         self.checker = OrphanChecker(
             broker,
@@ -141,6 +125,28 @@ class Engine:
         self.gauge = Gauge(broker, config.queues, self.report.metrics)
         self._notes = notes
         self._clock = clock
+
+    def _heartbeat(self, broker: Broker) -> Heartbeat | None:
+        if not isinstance(broker, Sessions):
+            return None
+        return Heartbeat(broker, self.config.ttl, session=lambda: self.session, renew=self.renew)
+
+    def _fetcher(
+        self, broker: Broker, preparer: Preparer, gate: Gate, clock: Clock, wait: float
+    ) -> Fetcher:
+        return Fetcher(
+            broker,
+            self.buffer,
+            preparer,
+            self.config.queues,
+            session=lambda: self.session,
+            in_touch=lambda now: self.heartbeat is None or self.heartbeat.in_touch(now),
+            settle=self.settle,
+            on_work=self._on_work,
+            admit=gate.admit,
+            clock=clock,
+            wait=wait,
+        )
 
     # --- a job in a slot ------------------------------------------------------------------
 

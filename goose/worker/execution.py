@@ -139,18 +139,10 @@ class Executor:
             None,
             "",
             0.0,
-            seconds := self._clock.mono() - work.started_mono,
-            self._latency(work, seconds),
+            self._clock.mono() - work.started_mono,
+            self._clock.wall(),
             work.execution.result if work.job.traits and work.execution else None,
         )
-
-    def _latency(self, work: Work, seconds: float) -> float:
-        """Return the seconds from ready to started, of a run that took *seconds* until now."""
-        ready = work.delivery.ready_at
-        if ready is None:
-            ready = work.job.enqueued_at
-        # Both instants are on the wall, which may have jumped in between.
-        return max(0.0, self._clock.wall() - seconds - ready)
 
     # --- after an error -------------------------------------------------------------------
 
@@ -216,7 +208,7 @@ class Executor:
             tell(self._offer, retry.on_error, "on_error", decision.next, error)
         known = None if steered else error
         seconds = self._clock.mono() - work.started_mono
-        latency = self._latency(work, seconds)
+        ended_at = self._clock.wall()
         if ending is Ending.DEAD:
             return death(
                 self._offer,
@@ -226,7 +218,7 @@ class Executor:
                 decision.reason,
                 known,
                 seconds,
-                latency,
+                ended_at,
             )
         verb = _VERBS[ending]
         envelope = stored(decision.next, decision.delay) if verb is Verb.REQUEUE else None
@@ -240,7 +232,7 @@ class Executor:
             decision.reason,
             decision.delay,
             seconds,
-            latency,
+            ended_at,
         )
 
 

@@ -76,10 +76,21 @@ class Outcome(NamedTuple):
     """Seconds until it is due again."""
     seconds: float | None = None
     """How long the function ran; None if it was not called."""
-    latency: float | None = None
-    """Seconds from ready to started."""
+    ended_at: float | None = None
+    """When the run ended, in epoch seconds; None if the function was not called."""
     result: Any = None
     """What the function returned, if the job has traits to tell."""
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from ready to started; worked out only where somebody wants to know."""
+        if self.ended_at is None or self.seconds is None or self.job is None:
+            return None
+        ready = self.delivery.ready_at
+        if ready is None:
+            ready = self.job.enqueued_at
+        # Both instants are on the wall, which may have jumped in between.
+        return max(0.0, self.ended_at - self.seconds - ready)
 
 
 @dataclass(frozen=True, slots=True)

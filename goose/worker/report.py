@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from goose.brokers.base import Delivery
 from goose.jobs import Job
@@ -56,68 +56,51 @@ class Report:
 
     def settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
         """Count a settled batch; what was *lost* was not done by us."""
-        refused = {delivery.envelope.id for delivery in lost}
-        groups: dict[tuple[Ending, str, str, str], list[Outcome]] = {}
-        for outcome in batch:
-            if refused and outcome.delivery.envelope.id in refused:
-                self.lost += 1
-                if self.metrics:
-                    queue = outcome.delivery.envelope.queue
-                    self.metrics.increment(names.LOST_SETTLES, 1, self._tags_of(queue, ""))
-                continue
-            job, why = outcome.job, outcome.reason and _reason_of(outcome)
-            if job is None:
-                key = (outcome.ending, outcome.delivery.envelope.queue, "", why)
-            else:
-                key = (outcome.ending, job.queue, job.fn, why)
-            try:
-                groups[key].append(outcome)
-            except KeyError:
-                groups[key] = [outcome]
-        # A batch of one function costs each backend a few calls, however many jobs are in it.
-        before = self.processed
-        for (ending, queue, function, reason), outcomes in groups.items():
-            self.endings[ending] += len(outcomes)
-            if ending is Ending.RECOVERED:
-                self.orphans += len(outcomes)
-            seconds = [one.seconds for one in outcomes if one.seconds is not None]
-            self.processed += len(seconds)
-            if self.metrics:
-                self._tell(outcomes, seconds, queue, function, reason)
+        if lost:
+            self.lost += len(lost)
+            refused = {delivery.envelope.id for delivery in lost}
+            batch = [each for each in batch if each.delivery.envelope.id not in refused]
+        endings = Counter([outcome.ending for outcome in batch])
+        self.endings.update(endings)
+        self.orphans += endings[Ending.RECOVERED]
+        processed = len([outcome for outcome in batch if outcome.seconds is not None])
+        self.processed += processed
         if self.metrics:
-            self.metrics.counted(self.processed - before)
+            for queue, count in Counter(each.envelope.queue for each in lost).items():
+                self.metrics.increment(names.LOST_SETTLES, count, self._tags_of(queue, ""))
+            # A batch of one function costs each backend a few calls, however many jobs are in it.
+            for alike, outcomes in _grouped(batch).items():
+                self._tell(*alike, outcomes)
+            self.metrics.counted(processed)
 
     def _tell(
-        self,
-        outcomes: Sequence[Outcome],
-        seconds: Sequence[float],
-        queue: str,
-        function: str,
-        reason: str,
+        self, ending: Ending, queue: str, function: str, reason: str, outcomes: Sequence[Outcome]
     ) -> None:
-        """Tell the backends of *outcomes*, which ended alike, and how long those took that ran."""
-        metrics, tags, ending = self.metrics, self._tags_of(queue, function), outcomes[0].ending
+        """Tell the backends of *outcomes*, which ended alike."""
+        metrics, tags = self.metrics, self._tags_of(queue, function)
         counter = _COUNTERS.get(ending)
         if counter is not None:
-            told = tags
-            if ending is Ending.DEAD and reason:
-                told = self._tags_of(queue, function, "reason", reason)
+            dead = ending is Ending.DEAD and reason
+            told = self._tags_of(queue, function, "reason", reason) if dead else tags
             metrics.increment(counter, len(outcomes), told)
         if reason == BLAMED:
             metrics.increment(names.CRASHED, len(outcomes), self._tags_of(queue, ""))
-        if seconds:
-            metrics.increment(names.PROCESSED, len(seconds), tags)
-            metrics.timings(names.EXECUTION_TIME, seconds, tags)
-            failed = sum(one.error is not None and one.seconds is not None for one in outcomes)
-            if failed:
-                metrics.increment(names.FAILED, failed, tags)
+        ran = [one for one in outcomes if one.seconds is not None]
+        if not ran:
+            return
+        metrics.increment(names.PROCESSED, len(ran), tags)
+        metrics.timings(names.EXECUTION_TIME, [one.seconds or 0.0 for one in ran], tags)
+        failed = sum(one.error is not None for one in ran)
+        if failed:
+            metrics.increment(names.FAILED, failed, tags)
         waits: dict[str, list[float]] = {}
-        for one in outcomes:
-            if one.latency is not None and one.job is not None:
-                waits.setdefault(origin_of(one.job), []).append(one.latency)
+        for one in ran:
+            if one.job is not None and (latency := one.latency) is not None:
+                waits.setdefault(origin_of(one.job), []).append(latency)
         for origin, latencies in waits.items():
-            told = self._tags_of(queue, function, "origin", origin)
-            metrics.timings(names.LATENCY, latencies, told)
+            metrics.timings(
+                names.LATENCY, latencies, self._tags_of(queue, function, "origin", origin)
+            )
 
     def recovered(
         self, orphans: Sequence[Delivery], recovered: Recovered, *, by_audit: bool
@@ -159,6 +142,26 @@ class Report:
                 tags[more] = value
             tags = self._tags.setdefault(key, tags)
         return tags
+
+
+_Alike: TypeAlias = tuple[Ending, str, str, str]
+"""How outcomes ended, their queue, function and reason."""
+
+
+def _grouped(batch: Sequence[Outcome]) -> dict[_Alike, list[Outcome]]:
+    """Return the outcomes of *batch* that are counted alike together."""
+    groups: dict[_Alike, list[Outcome]] = {}
+    for outcome in batch:
+        job, why = outcome.job, outcome.reason and _reason_of(outcome)
+        if job is None:
+            key = (outcome.ending, outcome.delivery.envelope.queue, "", why)
+        else:
+            key = (outcome.ending, job.queue, job.fn, why)
+        try:
+            groups[key].append(outcome)
+        except KeyError:
+            groups[key] = [outcome]
+    return groups
 
 
 def _reason_of(outcome: Outcome) -> str:

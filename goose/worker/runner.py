@@ -15,6 +15,7 @@ gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
 cron        `Firing.step`, if there is a store for cron entries
+outbox      `Relay.step`, if this process moves jobs from an outbox
 slot N      sync jobs, one at a time
 async       the event loop of async jobs
 ==========  =====================================================================
@@ -30,6 +31,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
@@ -51,6 +53,9 @@ from goose.worker.resources import OpenResources, Resource
 from goose.worker.schedule import MEASURE_EVERY
 from goose.worker.standing import RunnerStatistics
 from goose.worker.threads import Threads
+
+if TYPE_CHECKING:
+    from goose.features.outbox import Relay
 
 logger = logging.getLogger("goose.worker")
 
@@ -75,6 +80,7 @@ class Runner:
         session: Under which jobs are taken; opened by `start`, or by a supervisor.
         notes: Where running jobs are noted for a supervisor, if there is one.
         firing: Fires cron entries.
+        relay: Makes what moves jobs from an outbox, given what it counts into; closed by `stop`.
         store: What features remember in, the broker's own if left out; closed by `stop`.
         beats: Whether this process opens the session and sends its own heartbeats; False
             under a supervisor, which then also ends the session.
@@ -101,6 +107,7 @@ class Runner:
         session: Session,
         notes: Notes | None = None,
         firing: Firing | None = None,
+        relay: Callable[[Metrics], Relay] | None = None,
         store: OnDemand | None = None,
         beats: bool = True,
         on_tick: Callable[[float], None] = lambda _: None,
@@ -136,6 +143,7 @@ class Runner:
             random=chance,
             traits=Traits(broker, self._store.open),
         )
+        self._relay = None if relay is None else relay(self._engine.report.metrics)
         self._threads = Threads(
             self._engine,
             config,
@@ -154,6 +162,8 @@ class Runner:
             steps["cron"] = self._firing.step
             self._firing.counts = self._engine.report.metrics
             self._firing.gauges = gauges or self._engine.report.metrics
+        if self._relay is not None:
+            steps["outbox"] = self._relay.step
         return steps
 
     def _measuring(self, gauges: Metrics | None) -> dict[str, Step]:
@@ -241,6 +251,8 @@ class Runner:
         self._store.close()
         # On threads of their own: a resource or a broker that hangs must not hold up the end.
         last = [threading.Thread(target=self._end_session, daemon=True)]
+        if self._relay is not None:
+            last.append(threading.Thread(target=self._close_relay, daemon=True))
         if done and self._resources is not None:
             last.append(threading.Thread(target=self._close_resources, daemon=True))
         deadline = self._clock.mono() + FAREWELL_SECONDS
@@ -262,6 +274,11 @@ class Runner:
                 self._broker.end(self._engine.session)
             except BrokerError as error:
                 logger.warning("the session could not be ended (%s); it will expire", error)
+
+    def _close_relay(self) -> None:
+        assert self._relay is not None
+        self._threads.join("outbox", FAREWELL_SECONDS / 2)
+        self._relay.close()
 
     def _close_resources(self) -> None:
         assert self._resources is not None

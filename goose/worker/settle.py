@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
@@ -149,9 +149,9 @@ class Settler:
 
     def _batch(self, ready: Iterable[Outcome]) -> None:
         """Put *ready* into batches of one verb each."""
-        by_verb: dict[Verb, list[Outcome]] = {}
+        by_verb: defaultdict[Verb, list[Outcome]] = defaultdict(list)
         for outcome in ready:
-            by_verb.setdefault(outcome.verb, []).append(outcome)
+            by_verb[outcome.verb].append(outcome)
         for outcomes in by_verb.values():
             for start in range(0, len(outcomes), BATCH):
                 self._batches.append((outcomes[start : start + BATCH], False))

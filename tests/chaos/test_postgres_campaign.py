@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import postgres_campaign, postgres_transactions
+from tests.chaos import postgres_campaign
 from tests.chaos.postgres_faults import NETWORK, SERVER
 
 
@@ -21,13 +21,3 @@ def test_whatever_breaks_every_job_is_accounted_for(own_folder: Path) -> None:
     assert {*SERVER, *NETWORK} <= {kind for kind, row in result.overlaps.items() if row["met"]}, (
         report
     )
-
-
-@pytest.mark.processes
-@pytest.mark.timeout(120)
-def test_a_job_exists_if_and_only_if_its_transaction_committed(own_folder: Path) -> None:
-    """Clients, connections and the server are killed in the middle of business, and no exception is found."""
-    outcome = postgres_transactions.run(own_folder, 500, clients=2, crash_every=3.0)
-
-    assert outcome.ok, outcome.lines()
-    assert outcome.crashes >= 2 <= outcome.clients_killed, outcome.lines()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 from goose.brokers.base import Session, Share, State
@@ -30,7 +29,7 @@ def test_a_job_on_the_move_is_always_left(own_folder: Path) -> None:
         def move() -> None:
             while moving.is_set():
                 for lent in broker.dequeue(session, [Share("own")], limit=1, wait=0):
-                    broker.requeue([(lent, replace(lent.envelope, delay=0.001))])
+                    broker.requeue([(lent, lent.envelope.evolve(delay=0.001))])
 
         mover = threading.Thread(target=move)
         mover.start()

@@ -1,6 +1,6 @@
 """A program that does business: each transaction writes a row and enqueues its job, or rolls both back.
 
-Usage: python -m tests.chaos.transacting URL PREFIX SEED
+Usage: python -m tests.chaos.transacting URL connection|outbox PREFIX SEED
 Goes on, whatever fails, until it is ended.
 """
 
@@ -17,7 +17,7 @@ import goose
 from tests.chaos import jobs
 
 
-def main(url: str, prefix: str, seed: str) -> None:
+def main(url: str, by: str, prefix: str, seed: str) -> None:
     """Do business for ever."""
     chance = random.Random(seed)
     client = goose.Client(url)
@@ -30,19 +30,20 @@ def main(url: str, prefix: str, seed: str) -> None:
         ):
             while True:
                 number += 1
-                _transact(connection, client, f"{prefix}-{number}", chance)
+                _transact(connection, client, by, f"{prefix}-{number}", chance)
         time.sleep(0.05)
 
 
 def _transact(
     connection: psycopg.Connection[tuple[object, ...]],
     client: goose.Client,
+    by: str,
     name: str,
     chance: random.Random,
 ) -> None:
     first = [
         lambda: connection.execute("INSERT INTO business VALUES (%s)", [name]),
-        lambda: client.using(connection=connection).enqueue(jobs.work, name, 0.0),
+        lambda: client.using(**{by: connection}).enqueue(jobs.work, name, 0.0),
     ]
     chance.shuffle(first)
     for step in first:

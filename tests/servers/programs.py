@@ -18,6 +18,7 @@ PACKAGES = {
     "epmd": "erlang-base",
     "pg_ctlcluster": "postgresql-15",
     "pgbouncer": "pgbouncer",
+    "mariadbd": "mariadb-server-core",
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "strace": "strace",

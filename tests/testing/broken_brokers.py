@@ -6,7 +6,6 @@ Every class is the memory broker with one defect, of a kind that real brokers ha
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 from goose.brokers.base import Promotion, Share, State
@@ -31,21 +30,18 @@ class Good(MemoryBroker):
 class BodiesAsText(Good):
     def enqueue(self, envelopes):
         super().enqueue(
-            [
-                dataclasses.replace(e, body=e.body.decode(errors="replace").encode())
-                for e in envelopes
-            ]
+            [e.evolve(body=e.body.decode(errors="replace").encode()) for e in envelopes]
         )
 
 
 class GroupDropped(Good):
     def enqueue(self, envelopes):
-        super().enqueue([dataclasses.replace(e, group=None) for e in envelopes])
+        super().enqueue([e.evolve(group=None) for e in envelopes])
 
 
 class QueuesIgnoreCase(Good):
     def enqueue(self, envelopes):
-        super().enqueue([dataclasses.replace(e, queue=e.queue.lower()) for e in envelopes])
+        super().enqueue([e.evolve(queue=e.queue.lower()) for e in envelopes])
 
 
 class DedupeIgnored(Good):
@@ -71,14 +67,12 @@ class BatchCut(Good):
 
 class ScheduleEarly(Good):
     def schedule(self, envelopes):
-        super().schedule(
-            [dataclasses.replace(e, delay=e.delay / 2) if e.delay else e for e in envelopes]
-        )
+        super().schedule([e.evolve(delay=e.delay / 2) if e.delay else e for e in envelopes])
 
 
 class InstantIgnored(Good):
     def schedule(self, envelopes):
-        super().schedule([dataclasses.replace(e, due_at=None) for e in envelopes])
+        super().schedule([e.evolve(due_at=None) for e in envelopes])
 
 
 class NamespaceIgnored(Good):
@@ -147,11 +141,11 @@ class ReceiptReused(Good):
 
     def dequeue(self, session, queues, *, limit, wait):
         taken = super().dequeue(session, queues, limit=limit, wait=wait)
-        return [dataclasses.replace(d, receipt=d.envelope.id) for d in taken]
+        return [d.evolve(receipt=d.envelope.id) for d in taken]
 
     def real(self, delivery):
         entry = self.store.jobs.get(delivery.envelope.id)
-        return dataclasses.replace(delivery, receipt=entry.receipt if entry else 0)
+        return delivery.evolve(receipt=entry.receipt if entry else 0)
 
     def ack(self, deliveries):
         return super().ack([self.real(d) for d in deliveries])
@@ -240,7 +234,7 @@ class NoFencing(Good):
         for delivery in deliveries:
             entry = self.store.jobs.get(delivery.envelope.id)
             receipt = entry.receipt if entry and entry.state is State.RUNNING else 0
-            lost += super().ack([dataclasses.replace(delivery, receipt=receipt)])
+            lost += super().ack([delivery.evolve(receipt=receipt)])
         return lost
 
 
@@ -285,14 +279,12 @@ class RequeueToTheFront(Good):
 
 class RequeueWithoutDelay(Good):
     def requeue(self, deliveries):
-        return super().requeue([(d, dataclasses.replace(e, delay=None)) for d, e in deliveries])
+        return super().requeue([(d, e.evolve(delay=None)) for d, e in deliveries])
 
 
 class RequeueKeepsTheQueue(Good):
     def requeue(self, deliveries):
-        return super().requeue(
-            [(d, dataclasses.replace(e, queue=d.envelope.queue)) for d, e in deliveries]
-        )
+        return super().requeue([(d, e.evolve(queue=d.envelope.queue)) for d, e in deliveries])
 
 
 class BuryLoses(Good):

@@ -13,7 +13,7 @@ from tests.testing.broken_brokers import Good
 class LentToSomebody(Good):
     def dequeue(self, session, queues, *, limit, wait):
         taken = super().dequeue(session, queues, limit=limit, wait=wait)
-        return [dataclasses.replace(d, session=Session("somebody")) for d in taken]
+        return [d.evolve(session=Session("somebody")) for d in taken]
 
 
 class ReadySinceTheBoot(Good):
@@ -21,7 +21,7 @@ class ReadySinceTheBoot(Good):
 
     def dequeue(self, session, queues, *, limit, wait):
         taken = super().dequeue(session, queues, limit=limit, wait=wait)
-        return [dataclasses.replace(d, ready_at=d.ready_at % 1000) for d in taken]
+        return [d.evolve(ready_at=d.ready_at % 1000) for d in taken]
 
 
 class ScheduledIdsForgotten(Good):
@@ -35,7 +35,7 @@ class ScheduledIdsForgotten(Good):
 
 class IdsIgnoreCase(Good):
     def enqueue(self, envelopes):
-        super().enqueue([dataclasses.replace(e, id=e.id.lower()) for e in envelopes])
+        super().enqueue([e.evolve(id=e.id.lower()) for e in envelopes])
 
 
 class NothingIsTooLittle(Good):

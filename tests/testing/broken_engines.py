@@ -1,7 +1,5 @@
 """Brokers and engines with one rule taken away; the simulator must find each of them out."""
 
-from dataclasses import replace
-
 from goose.brokers.base import Session
 from goose.brokers.memory import MemoryBroker
 from goose.brokers.memory.store import Lease
@@ -39,7 +37,7 @@ class Unfenced(MemoryBroker):
     def _current(self, delivery):
         entry = self._store.jobs.get(delivery.envelope.id)
         receipt = getattr(entry, "receipt", None)
-        return delivery if receipt is None else replace(delivery, receipt=receipt)
+        return delivery if receipt is None else delivery.evolve(receipt=receipt)
 
     def ack(self, deliveries):
         return super().ack([self._current(one) for one in deliveries])

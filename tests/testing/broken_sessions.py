@@ -151,7 +151,7 @@ class ProofIgnored(Good):
 class NobodyNamed(Good):
     def recover(self, session, **options):
         taken = super().recover(session, **options)
-        return [dataclasses.replace(d, orphan_of=None) for d in taken]
+        return [d.evolve(orphan_of=None) for d in taken]
 
 
 class ZombieReceiptsStayGood(Good):

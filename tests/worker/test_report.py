@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from goose.brokers.base import Delivery, Session
 from goose.jobs import Envelope, Job
 from goose.metrics import base as names
@@ -43,8 +45,10 @@ class Numbers:
 
 
 def outcome(ending: Ending, fn: str = "app:f", **fields: Any) -> Outcome:
-    number = fields.pop("number", "1")
-    job = Job(number, fn, queue="mail", **fields.pop("job", {}))
+    number, waited = fields.pop("number", "1"), fields.pop("latency", None)
+    job = Job(number, fn, queue="mail", enqueued_at=100.0, **fields.pop("job", {}))
+    if waited is not None:
+        fields["ended_at"] = 100.0 + waited + fields["seconds"]
     delivery = Delivery(Envelope(number, "mail", b""), None, Session("s"))
     return Outcome(ending, Verb.ACK, delivery, None, job, **fields)
 
@@ -88,7 +92,7 @@ def test_each_ending_has_its_counters() -> None:
         (names.LOST_SETTLES, "mail"): 1,
     } == numbers.counts
     assert [0.5] * 7 == numbers.times[names.EXECUTION_TIME, *f]
-    assert [3.0] == numbers.times[names.LATENCY, "mail", "app:g", "retried"]
+    assert [pytest.approx(3.0)] == numbers.times[names.LATENCY, "mail", "app:g", "retried"]
     assert (8, 1, 1) == (report.processed, report.lost, report.orphans)
     assert 3 == report.endings[Ending.DONE]
     assert [8] == numbers.told

@@ -22,7 +22,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
 
 from goose.errors import BrokerError, ConfigError
 
@@ -36,8 +35,6 @@ _LOOK_PAUSE = 0.01
 """Seconds for which a file that was there is taken to be there still."""
 _FORK_PATIENCE = 5.0
 """Seconds a fork waits for a transaction of another thread."""
-_text = partial(str, encoding="utf-8", errors="replace")
-"""Bad UTF-8 in one row, put there by another program, must not stop the whole queue."""
 
 
 class Connections:
@@ -203,6 +200,11 @@ def pauses(deadline: float) -> Iterator[None]:
         time.sleep(random.uniform(0.0002, longest))
         longest = min(longest * 1.5, 0.008)
         yield
+
+
+def _text(stored: bytes) -> str:
+    """Bad UTF-8 in one row, put there by another program, must not stop the whole queue."""
+    return stored.decode("utf-8", "replace")
 
 
 def _close(connection: sqlite3.Connection | None) -> None:

@@ -113,7 +113,7 @@ def deliver(
     """Return *rows* (seq, id, queue, grp, body, at, old receipt …) as loans to *session*."""
     return [
         Delivery(
-            Envelope(row[1], row[2], row[4], group=row[3]),
+            Envelope(row[1], row[2], row[4], None, None, row[3]),
             (row[0], receipt),
             session,
             row[5] / 1e6,

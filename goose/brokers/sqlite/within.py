@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from goose.brokers.sqlite.faults import translate
 from goose.brokers.sqlite.options import Options
@@ -14,6 +13,7 @@ from goose.brokers.sqlite.schema import is_present
 from goose.brokers.sqlite.statements import Statements
 from goose.errors import BrokerError, ConfigError
 from goose.jobs import Envelope
+from goose.within import plain, writing
 
 
 def store_within(
@@ -30,18 +30,14 @@ def store_within(
             "which libraries on top of sqlite3 hold somewhere inside"
         )
     try:
-        cursor = connection.cursor(sqlite3.Cursor)
-        cursor.row_factory = None  # the caller's kinds of rows and texts are the caller's
+        cursor = plain(connection)
         _check_file(cursor, options.path)
         if not is_present(cursor, options.namespace):
             raise BrokerError(
                 f"{options.path} has no tables of Goose yet: call "
                 f"SQLiteBroker({options.path!r}).migrate() once before, outside the transaction"
             )
-        begun = not connection.in_transaction
-        if begun:
-            _begin(connection, cursor)
-        with _all_or_nothing(connection, begun):
+        with writing(connection) as cursor:
             place_fresh(cursor, statements)
             store(cursor, statements, envelopes, now)
     except sqlite3.Error as error:
@@ -60,29 +56,3 @@ def _check_file(cursor: sqlite3.Cursor, path: str) -> None:
             f"the connection is of {file}, the broker of {path}: a job can join a transaction "
             "only of the broker's own file"
         )
-
-
-@contextmanager
-def _all_or_nothing(connection: sqlite3.Connection, begun: bool) -> Iterator[None]:
-    """Undo what the block did if it fails, and the transaction too if it was *begun* for it."""
-    connection.execute("SAVEPOINT goose")
-    try:
-        yield
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK" if begun else "ROLLBACK TO goose")
-        raise
-    finally:
-        if connection.in_transaction:
-            connection.execute("RELEASE goose")
-
-
-def _begin(connection: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
-    # From Python 3.12 on `autocommit` may be set instead of `isolation_level`.
-    if connection.isolation_level is None or getattr(connection, "autocommit", -1) is True:
-        raise ConfigError(
-            "the connection is in autocommit mode with no transaction open, so nothing would "
-            "commit the job: execute('BEGIN IMMEDIATE') first and COMMIT after"
-        )
-    # Not the deferred one Python would begin: that can fail at once where this waits.
-    cursor.execute("BEGIN IMMEDIATE")

@@ -114,25 +114,35 @@ class Worker(Place):
         self.notes = Notes()
         self._begun = False
         concurrency, async_slots = random.randint(1, 3), random.randint(1, 3)
-        self.engine = engine = Engine(
-            self.wire,
-            offer,
-            WorkerConfig(concurrency=concurrency, async_concurrency=async_slots, ttl=scenario.ttl),
-            session=Session(name),
-            middleware=(self._observe,),
-            metrics=(),
-            resources={Script: script},
-            notes=self.notes,
-            clock=self.clock,
-            random=random,
-            wait=0.0,
+        config = WorkerConfig(
+            concurrency=concurrency, async_concurrency=async_slots, ttl=scenario.ttl
         )
-        scenario.change(engine)
+        self.engine = self._engine(offer, config)
+        scenario.change(self.engine)
         self._main = Actor(self)
         self._slots = [
             Slot(self, number, self._ledger, timeline)
             for number in range(concurrency + async_slots)
         ]
+        self._make_loops(self.engine)
+
+    def _engine(self, offer: Offer, config: WorkerConfig) -> Engine:
+        return Engine(
+            self.wire,
+            offer,
+            config,
+            session=Session(self.name),
+            middleware=(self._observe,),
+            metrics=(),
+            resources={Script: self.script},
+            notes=self.notes,
+            clock=self.clock,
+            random=self._random,
+            wait=0.0,
+        )
+
+    def _make_loops(self, engine: Engine) -> None:
+        """Make an actor of each step, and connect the wires between them."""
         watch = Watch(
             [],
             engine.buffer,
@@ -142,6 +152,7 @@ class Worker(Place):
             clock=self.clock,
         )
         assert engine.heartbeat is not None
+        random = self._random
         self._fetch = self._loop(self._fetch_step, self._fetch_delay)
         self._settle = self._loop(engine.settler.step)
         self._heartbeat = self._loop(engine.heartbeat.step)

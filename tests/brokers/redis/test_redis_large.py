@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from typing import Any, Self
 
 import pytest
@@ -94,7 +93,7 @@ def _bury_and_replay(broker: RedisBroker) -> None:
     broker.open(session, ttl=600)
     lent = broker.dequeue(session, [Share("long")], limit=2_000, wait=0)
     broker.bury([(delivery, delivery.envelope) for delivery in lent])
-    dead = [replace(delivery.envelope, body=b"again") for delivery in lent]
+    dead = [delivery.envelope.evolve(body=b"again") for delivery in lent]
     assert len(lent) == len(broker.replay(dead))
     broker.end(session)
 
