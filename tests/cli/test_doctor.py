@@ -23,6 +23,7 @@ from goose.brokers.memory import MemoryBroker
 from goose.brokers.postgres import examination as of_postgres
 from goose.brokers.rabbitmq import examination as of_rabbitmq
 from goose.brokers.rabbitmq.options import Options as RabbitOptions
+from goose.brokers.redis import examination as of_redis
 from goose.brokers.sqlite import examination as of_sqlite
 from goose.cli import checkups, findings
 from goose.cli.doctor import command
@@ -214,6 +215,15 @@ def test_a_postgres_server_is_looked_at(app: Path) -> None:
             one.close()
 
     assert ["G341", "G342", "G344", "G345"] == found
+
+
+def test_a_disk_that_cannot_be_written_is_told() -> None:
+    """Redis says so itself."""
+    info = {"redis_version": "7.2.4", "aof_last_write_status": "err", "maxmemory": "0"}
+    found = [*of_redis.found(info)]
+
+    assert ["G317"] == [one.kind.code for one in found]
+    assert "aof_last_write_status is err" == found[0].detail
 
 
 def test_what_holds_up_a_database_is_told() -> None:

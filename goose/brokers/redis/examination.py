@@ -59,10 +59,11 @@ def examine(link: Link, key: str, *, clustered: bool) -> Examination:
         ahead = at - (before + time.time()) / 2
     product = "Valkey" if info.get("server_name") == "valkey" else "Redis"
     version = info.get("valkey_version") or info.get("redis_version") or "of unknown version"
-    return Examination(f"{product} {version}", ahead, [*_found(info)])
+    return Examination(f"{product} {version}", ahead, [*found(info)])
 
 
-def _found(info: Mapping[str, str]) -> Iterator[Finding]:
+def found(info: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what is wrong with a server of which INFO says *info*."""
     version = info.get("redis_version", "")
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
         yield Finding(OLD, f"version {version or 'unknown'}")
