@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False  # as that of `typing`, whose import would be most of what this costs
 if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same to Python
     from goose import aio
+    from goose._edges import After, after
     from goose.calls import Call, call, register_type
     from goose.clients import Client, default
     from goose.errors import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
         ConfigError,
         Control,
         EnqueueError,
+        FlowError,
         FunctionError,
         GooseError,
         JobFailed,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
         NewerVersion,
         PayloadTooLarge,
         Postpone,
+        ResultTimeout,
+        ResultUnavailable,
         SessionLost,
         SignatureMismatch,
         Skip,
@@ -52,21 +56,24 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
     from goose.settings import Settings, configure
     from goose.worker.embedded import Worker
 
+    chain = default.chain
     cron = default.cron
     enqueue = default.enqueue
     enqueue_in = default.enqueue_in
     enqueue_at = default.enqueue_at
     enqueue_many = default.enqueue_many
+    flow = default.flow
     submit = default.submit
     using = default.using
 else:  # to a type checker `__getattr__` would make every misspelt name an object
     _HOMES = {
+        "_edges": "After after",
         "calls": "Call call register_type",
         "clients": "Client",
         "errors": "ArgumentError BrokerError BrokerUnavailable Bury CallError ConfigError Control "
-        "EnqueueError FunctionError GooseError JobFailed JobTimeout MissingDriver NewerVersion "
-        "PayloadTooLarge Postpone SessionLost SignatureMismatch Skip StoreError Undecodable "
-        "UnknownFunction Unsupported",
+        "EnqueueError FlowError FunctionError GooseError JobFailed JobTimeout MissingDriver "
+        "NewerVersion PayloadTooLarge Postpone ResultTimeout ResultUnavailable SessionLost "
+        "SignatureMismatch Skip StoreError Undecodable UnknownFunction Unsupported",
         "jobs": "Job",
         "middleware.base": "Execution current",
         "options": "job",
@@ -75,7 +82,7 @@ else:  # to a type checker `__getattr__` would make every misspelt name an objec
         "worker.embedded": "Worker",
     }
     _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
-    _VERBS = {"cron", "enqueue", "enqueue_at", "enqueue_in", "enqueue_many", "submit", "using"}
+    _VERBS = set("chain cron enqueue enqueue_at enqueue_in enqueue_many flow submit using".split())
     _MODULES = {
         "aio",
         "brokers",
@@ -107,6 +114,7 @@ else:  # to a type checker `__getattr__` would make every misspelt name an objec
 
 
 __all__ = [
+    "After",
     "ArgumentError",
     "BrokerError",
     "BrokerUnavailable",
@@ -119,6 +127,7 @@ __all__ = [
     "EnqueueError",
     "Execution",
     "Exponential",
+    "FlowError",
     "FunctionError",
     "GooseError",
     "Job",
@@ -128,6 +137,8 @@ __all__ = [
     "NewerVersion",
     "PayloadTooLarge",
     "Postpone",
+    "ResultTimeout",
+    "ResultUnavailable",
     "Retry",
     "SessionLost",
     "Settings",
@@ -139,8 +150,10 @@ __all__ = [
     "Unsupported",
     "Worker",
     "__version__",
+    "after",
     "aio",
     "call",
+    "chain",
     "configure",
     "cron",
     "current",
@@ -148,6 +161,7 @@ __all__ = [
     "enqueue_at",
     "enqueue_in",
     "enqueue_many",
+    "flow",
     "job",
     "register_type",
     "submit",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -80,6 +81,13 @@ class Parameter:
 
 def _no_road(_: Any) -> JSON:
     raise NotPlain
+
+
+@dataclass(frozen=True, slots=True)
+class Punched:
+    """An argument that is JSON already, with null where outputs of other jobs will be."""
+
+    value: JSON
 
 
 class Plan:
@@ -153,6 +161,22 @@ class Plan:
             ArgumentError: They do not fit the signature, or one would not come back equal.
         """
         return self._convert(args, kwargs, self._encode_one, ArgumentError)
+
+    def encode_punched(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[JSON, ...], dict[str, JSON]]:
+        """Return the arguments as JSON, those that are `Punched` as they are.
+
+        Raises:
+            ArgumentError: As `encode`.
+        """
+
+        def one(parameter: Parameter, value: Any) -> JSON:
+            if isinstance(value, Punched):
+                return value.value
+            return self._encode_one(parameter, value)
+
+        return self._convert(args, kwargs, one, ArgumentError)
 
     def _encode_one(self, parameter: Parameter, value: Any) -> JSON:
         try:

@@ -1,22 +1,47 @@
-"""What a client leads to besides enqueueing: its broker, the store, and stored jobs.
+"""What a client leads to besides enqueueing: stored jobs, the store, and what became of a job.
 
-A base class of `goose.Client`, for its length.
+A base class of `goose.Client`, for its length. How long `Access.result` waits between two looks
+grows to a quarter of a second: a caller hears of a quick job at once, and one that waits for hours
+costs the store four reads a second.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import sys
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from goose.brokers import name_of
+from goose._returns import decode_result
+from goose.brokers import name_of, sees_all
 from goose.brokers.base import Broker, Inspector
-from goose.errors import Unsupported
+from goose.errors import (
+    ArgumentError,
+    JobFailed,
+    ResultTimeout,
+    ResultUnavailable,
+    Unsupported,
+)
+from goose.jobs import Job, Status
 from goose.sending import Destination, Root
 from goose.settings import Settings
+from goose.values import seconds
 
 if TYPE_CHECKING:
+    from goose.features.results import Progress, Record
     from goose.inspecting import Inspection
     from goose.metrics.enqueuing import Meter
     from goose.stores.base import Store
+
+R = TypeVar("R")
+
+FIRST_LOOK = 0.005
+"""Seconds between the first two looks for a result."""
+LAST_LOOK = 0.25
+"""Seconds between two looks at most."""
+PRESENCE = 2.0
+"""Seconds between looks whether a job that is waited for is still stored at all."""
 
 
 class Access:
@@ -65,3 +90,175 @@ class Access:
             )
         traits = Traits(broker, lambda: self.store)
         return Inspection(broker, max_bytes=self.settings.max_bytes, traits=traits)
+
+    # --- what became of a job ----------------------------------------------------------------
+
+    def result(self, job: Job[R] | str, timeout: float | timedelta | None = None, /) -> R:
+        """Wait until *job* (or the job of that id) has ended; return what it returned.
+
+        See `Job.result`. What is asked for by an id, or is of a function whose module is not
+        imported here, comes back as plain JSON.
+
+        Raises:
+            GooseError: As `Job.result`.
+        """
+        wait = _Wait(self, job, timeout)
+        while (found := wait.look()) is None:
+            time.sleep(wait.pause())
+        return self._value(job, found)
+
+    async def aresult(
+        self,
+        job: Job[R] | str,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - as its sync twin
+        /,
+    ) -> R:
+        """Do what `result` does, for asyncio code."""
+        import asyncio  # not every program's
+
+        wait = _Wait(self, job, timeout)
+        while (found := await asyncio.to_thread(wait.look)) is None:  # noqa: ASYNC110 - others end it
+            await asyncio.sleep(wait.pause())
+        return self._value(job, found)
+
+    def status(self, job: Job[Any] | str, /) -> Status:
+        """Return where *job* (or the job of that id) is in its life; see `Job.status`."""
+        try:
+            record = self.record(_id(job))
+            if record is not None:
+                return record.ending
+            if self._waits(_id(job)):
+                return "waiting"
+        except Unsupported:
+            pass  # without a store, nothing of that can be
+        broker = self.broker
+        stored = broker.find(_id(job)) if isinstance(broker, Inspector) else None
+        return "unknown" if stored is None else stored.state.value
+
+    def progress(self, job: Job[Any] | str, /) -> Progress | None:
+        """Return what *job* (or the job of that id) said last of how far it is.
+
+        Raises:
+            BrokerError: The store failed.
+            Unsupported: There is none.
+        """
+        from goose.features.results.progress import latest
+
+        return latest(self.store, _id(job))
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def record(self, job_id: str) -> Record | None:
+        """Return how that job ended, None where nothing is kept of it."""
+        from goose.features.results.records import key_of, read
+        from goose.stores.base import Get
+
+        [body] = self.store.apply([Get(key_of(job_id))])
+        return None if body is None else read(body)
+
+    def _waits(self, job_id: str) -> bool:
+        """Say whether that job waits for others of its flow."""
+        from goose.features.flows.records import key_of, read
+        from goose.stores.base import Get
+
+        [body] = self.store.apply([Get(key_of(job_id))])
+        return body is not None and read(body).state in ("joining", "waiting")
+
+    def is_gone(self, job_id: str) -> bool:
+        """Say whether that job is certainly neither stored nor on record."""
+        broker = self.broker
+        if not isinstance(broker, Inspector) or not sees_all(broker):
+            return False
+        # In this order: it waits until it is sent, and leaves its record before it is forgotten.
+        return not self._waits(job_id) and broker.find(job_id) is None and not self.record(job_id)
+
+    def _value(self, job: Job[R] | str, record: Record) -> R:
+        if record.failed:
+            raise _failure(job, record)
+        if record.lost:
+            raise ResultUnavailable(
+                f"job {_id(job)} is done, but what it returned is not kept: {record.lost}"
+            )
+        fn = _function(job.fn) if isinstance(job, Job) else None
+        value: Any = record.value
+        if record.ending == "done" and fn is not None:
+            try:
+                value = decode_result(fn, record.value)
+            except ArgumentError as error:
+                raise ResultUnavailable(f"job {_id(job)} is done: {error}") from error
+        found: R = value
+        return found
+
+
+class _Wait:
+    """Waits for the end of one job, between growing pauses. For one caller.
+
+    Raises:
+        ResultUnavailable: There is nothing to wait for.
+    """
+
+    def __init__(
+        self, access: Access, job: Job[Any] | str, timeout: float | timedelta | None
+    ) -> None:
+        if isinstance(job, Job) and "result" not in job.traits:
+            raise ResultUnavailable(
+                f"job {job.id} of {job.fn} keeps no result: enqueue it with "
+                "goose.using(result=True), or put @goose.job(result=True) on its function"
+            )
+        self._access = access
+        self._id = _id(job)
+        self._timeout = math.inf if timeout is None else seconds(timeout, "timeout")
+        now = time.monotonic()
+        self._deadline = now + self._timeout
+        self._pause = FIRST_LOOK
+        self._check_at = now + LAST_LOOK
+
+    def look(self) -> Record | None:
+        """Return how the job ended, None if it has not and there is time left."""
+        now = time.monotonic()
+        found = self._access.record(self._id)
+        if found is None and now >= self._deadline:
+            state = self._access.status(self._id)
+            raise ResultTimeout(
+                f"job {self._id} has not ended within {self._timeout:g} s; it is {state}"
+            )
+        if found is None and now >= self._check_at:
+            self._check_at = now + PRESENCE
+            if self._access.is_gone(self._id):
+                raise ResultUnavailable(
+                    f"job {self._id} is not stored and has left no result: it kept none, that has "
+                    "outlived its time, or there never was such a job here"
+                )
+        return found
+
+    def pause(self) -> float:
+        """Return the seconds until the next look."""
+        pause, self._pause = self._pause, min(1.5 * self._pause, LAST_LOOK)
+        return min(pause, max(0.0, self._deadline - time.monotonic()))
+
+
+def _id(job: Job[Any] | str) -> str:
+    return job if isinstance(job, str) else job.id
+
+
+def _function(name: str) -> Any:
+    """Return the function of that name if its module is imported; imports nothing."""
+    module, _, attribute = name.partition(":")
+    return vars(sys.modules[module]).get(attribute) if module in sys.modules else None
+
+
+def _failure(job: Job[Any] | str, record: Record) -> JobFailed:
+    failure = record.failure or {}
+    what = f"job {_id(job)}" + (f" of {job.fn}" if isinstance(job, Job) else "")
+    error, message = failure.get("type", ""), failure.get("message", "")
+    why = f"{error.removeprefix('builtins:')}: {message}" if error else message or record.reason
+    if record.ending != "dead":
+        why = record.reason
+    return JobFailed(
+        f"{what} is {record.ending}" + (f": {why}" if why else ""),
+        ending=record.ending,
+        type=error,
+        message=message,
+        traceback=failure.get("traceback", ""),
+        reason=record.reason,
+    )

@@ -23,7 +23,8 @@ from goose.calls import Call
 from goose.combining import BATCH, Combiner
 from goose.errors import EnqueueError, Stored
 from goose.features.asking import Claimed
-from goose.jobs import Envelope, Job
+from goose.flowing import A, AsyncFlow, B, C, Link, Step, linked
+from goose.jobs import Envelope, Job, Status
 from goose.metrics.base import Metrics
 from goose.options import Bound
 from goose.sealing import BeforeEnqueue, Sealed, delay_of, instant_of, item_arguments
@@ -32,6 +33,7 @@ from goose.settings import Settings
 
 if TYPE_CHECKING:
     from goose.features.crons import CatchUp, Cron, Crons
+    from goose.features.results import Progress
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -207,6 +209,40 @@ class Client:
         make: Callable[..., Cron] = self._client.cron
         return await asyncio.to_thread(make, name, expression, fn, *args, **kwargs)
 
+    def flow(self) -> AsyncFlow:
+        """Return an empty flow, as `goose.Client.flow`: ``async with aio.flow() as flow: …``."""
+        return AsyncFlow(self._client, self._store)
+
+    @overload
+    async def chain(self, first: Call[A] | Callable[[], A], second: Step[A, B], /) -> Job[B]: ...
+    @overload
+    async def chain(
+        self, first: Call[A] | Callable[[], A], second: Step[A, B], third: Step[B, C], /
+    ) -> Job[C]: ...
+    @overload
+    async def chain(self, first: Link, /, *rest: Link) -> Job[Any]: ...
+    async def chain(self, first: Link, /, *rest: Link) -> Job[Any]:
+        """Enqueue calls that run one after the other, as `goose.Client.chain`."""
+        async with self.flow() as flow:
+            return linked(flow, first, rest)
+
+    async def result(
+        self,
+        job: Job[R] | str,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - as its sync twin
+        /,
+    ) -> R:
+        """Wait until *job* (or the job of that id) has ended, as `goose.Client.result`."""
+        return await self._client.aresult(job, timeout)
+
+    async def status(self, job: Job[Any] | str, /) -> Status:
+        """Return where *job* is in its life, as `goose.Client.status`."""
+        return await asyncio.to_thread(self._client.status, job)
+
+    async def progress(self, job: Job[Any] | str, /) -> Progress | None:
+        """Return what *job* said last of how far it is, as `goose.Client.progress`."""
+        return await asyncio.to_thread(self._client.progress, job)
+
     @property
     def crons(self) -> AsyncCrons:
         """Looks at cron entries and changes them, as `goose.Client.crons`."""
@@ -237,7 +273,7 @@ class Client:
                 except Exception as error:  # noqa: BLE001 - it comes back sorted out
                     steps.throw(error)
         except EnqueueError as error:
-            await asyncio.to_thread(claimed.undo, error.jobs)
+            error.jobs = await asyncio.to_thread(claimed.undo, error.jobs)
             raise
         return [claimed.answer(job) for job, _ in sealed]
 
@@ -311,22 +347,26 @@ async def _sent(door: Door, envelopes: Sequence[Envelope]) -> None:
 
 _default = Client.of(clients.default)
 
+chain = _default.chain
 cron = _default.cron
 enqueue = _default.enqueue
 enqueue_in = _default.enqueue_in
 enqueue_at = _default.enqueue_at
 enqueue_many = _default.enqueue_many
+flow = _default.flow
 submit = _default.submit
 using = _default.using
 
 __all__ = [
     "AsyncCrons",
     "Client",
+    "chain",
     "cron",
     "enqueue",
     "enqueue_at",
     "enqueue_in",
     "enqueue_many",
+    "flow",
     "submit",
     "using",
 ]

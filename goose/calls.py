@@ -60,8 +60,9 @@ def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call[Any]:
 
 # --- functions as names ------------------------------------------------------------------
 
-_plans: dict[Callable[..., Any], Plan] = {}
-on_register.append(_plans.clear)
+plans: dict[Callable[..., Any], Plan] = {}
+"""Of every function that was enqueued or asked about, how its arguments travel."""
+on_register.append(plans.clear)
 
 
 def name_of(fn: Callable[..., Any]) -> str:
@@ -76,7 +77,7 @@ def name_of(fn: Callable[..., Any]) -> str:
             or one of a ``__main__`` that has no module name.
     """
     try:
-        plan = _plans.get(fn)
+        plan = plans.get(fn)
     except TypeError:  # unhashable, so not a function
         plan = None
     return plan.name if plan is not None else _name(fn)
@@ -95,14 +96,14 @@ def encode_arguments(
             type and value, or has an annotation that cannot be resolved.
     """
     try:
-        plan = _plans.get(fn)
+        plan = plans.get(fn)
     except TypeError:
         plan = None
     if plan is None:
         # Two threads may both make one; they are alike. Never too many: only functions
         # that their module holds by name get this far.
         name = _name(fn)
-        plan = _plans[fn] = Plan(name, fn, _innermost(fn))
+        plan = plans[fn] = Plan(name, fn, _innermost(fn))
     return plan.encode(args, kwargs)
 
 

@@ -27,6 +27,7 @@ from goose.calls import Call
 from goose.errors import EnqueueError, Unsupported
 from goose.errors import Stored as Known
 from goose.features.asking import Claimed, claimed
+from goose.flowing import Flowing
 from goose.jobs import Job
 from goose.options import Bound, Options, options
 from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
@@ -42,7 +43,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client(Access):
+class Client(Access, Flowing):
     """Puts jobs on one broker, by one set of options. Immutable; any thread may use it.
 
     Args:
@@ -69,7 +70,7 @@ class Client(Access):
         **given: Unpack[Bound],
     ) -> None:
         self._root = Root(broker, options(**given), settings, before_enqueue, metrics)
-        self.sealer = Sealer(self._root, Options())
+        self.sealer = Sealer(self._root, Options(), self)
         self._to = Destination()
         self._timezone = "UTC"
         self._catch_up: CatchUp = "one"
@@ -106,7 +107,7 @@ class Client(Access):
         bound = options(**given)
         other = object.__new__(type(self))
         other._root = self._root
-        other.sealer = self.sealer.using(bound)
+        other.sealer = self.sealer.using(bound, other)
         other._to = Destination(broker, connection, outbox).over(self._to)
         other._timezone = self._timezone if timezone is None else timezone
         other._catch_up = self._catch_up if catch_up is None else catch_up
@@ -221,7 +222,7 @@ class Client(Access):
         Returns:
             The jobs, in the order of the items.
         """
-        return self._store([self.sealer.seal(fn, *item_arguments(fn, item)) for item in items])
+        return self.send([self.sealer.seal(fn, *item_arguments(fn, item)) for item in items])
 
     def submit(self, jobs: Mapping[Job[Any], Known] | Iterable[Job[Any]], /) -> list[Job[Any]]:
         """Store jobs that exist already, under their own ids and with the options they have.
@@ -240,7 +241,7 @@ class Client(Access):
         Raises:
             EnqueueError: The broker did not confirm; see its ``jobs``.
         """
-        return self._store(self.sealer.again(jobs))
+        return self.send(self.sealer.again(jobs))
 
     @overload
     def cron(
@@ -331,11 +332,16 @@ class Client(Access):
 
     def _store_one(self, sealed: Sealed, *, later: bool) -> Job[Any]:
         if sealed[0].traits:
-            return self._store([sealed])[0]
+            return self.send([sealed])[0]
         store_one(sealed, self.door, self._root.meter(), later=later)
         return sealed[0]
 
-    def _store(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+    def send(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+        """Store sealed jobs; return what their callers get.
+
+        Raises:
+            EnqueueError: The broker did not confirm; see its ``jobs``.
+        """
         claimed = self.claimed(sealed)
         steps = storing(claimed.sealed, self.door, self._root.meter())
         try:
@@ -345,7 +351,7 @@ class Client(Access):
                 except Exception as error:  # noqa: BLE001 - it comes back sorted out
                     steps.throw(error)
         except EnqueueError as error:
-            claimed.undo(error.jobs)
+            error.jobs = claimed.undo(error.jobs)
             raise
         return [claimed.answer(job) for job, _ in sealed]
 
@@ -358,7 +364,14 @@ class Client(Access):
         """
         if instead.get() is not None or not any(job.traits for job, _ in sealed):
             return Claimed(sealed)
-        return claimed(sealed, self.broker, self.store)
+        found = claimed(sealed, self.broker, self.store)
+        if found.claims and self._to.transacts:
+            found.undo({job: "not_stored" for job, _ in sealed})
+            raise Unsupported(
+                "what a job waits for or shares with others is no part of a transaction; leave out "
+                "connection= or outbox= for jobs that depend on others or are unique"
+            )
+        return found
 
     def door(self, later: bool) -> Door:
         """Return where envelopes that are due *later*, or ready, are handed over."""
@@ -367,3 +380,4 @@ class Client(Access):
 
 default: Client = Client()
 """The client behind ``goose.enqueue`` and its relatives: wholly by this process's settings."""
+Job._home = default  # noqa: SLF001 - where jobs are asked about that no client of this process made

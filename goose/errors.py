@@ -9,6 +9,7 @@
     │   ├── FunctionError      the function is not importable by name
     │   ├── ArgumentError      an argument does not fit or cannot be stored
     │   └── PayloadTooLarge    the encoded job is over the size or depth limit
+    ├── FlowError              jobs cannot depend on each other like that
     ├── EnqueueError           the broker did not confirm; ``.jobs`` says what is known
     ├── BrokerError            the broker refused, or cannot do it now
     │   ├── BrokerUnavailable  it cannot be reached; worth trying again
@@ -19,7 +20,9 @@
     │   └── NewerVersion       they are a job of a later Goose
     ├── UnknownFunction        this worker does not offer the job's function
     ├── SignatureMismatch      a job's arguments do not fit its function as it is now
-    └── JobFailed              a job run by a test helper ended in an error
+    ├── JobFailed              a job ended in an error, or without having run
+    ├── ResultUnavailable      what a job returned is not kept, or not any more
+    └── ResultTimeout          a job has not ended in time (also a TimeoutError)
 
     Control (BaseException)    raised *inside* a job to steer it
     ├── Postpone               run again later, costing no attempt
@@ -80,6 +83,10 @@ class ArgumentError(CallError):
 
 class PayloadTooLarge(CallError):
     """The encoded job is larger than the size limit (bytes) or nested deeper than the depth limit."""
+
+
+class FlowError(GooseError):
+    """Jobs depend on each other in a circle, or on one that nobody knows; nothing was stored."""
 
 
 class EnqueueError(GooseError):
@@ -150,7 +157,45 @@ class SignatureMismatch(GooseError):
 
 
 class JobFailed(GooseError):
-    """A job that a test helper ran ended in an error, which is the ``__cause__``."""
+    """A job ended in an error, or was cancelled or deleted before it ran.
+
+    Raised by `Job.result`, with the error's text as the worker saw it, never the exception itself;
+    and by test helpers, which ran the job here and have the error as ``__cause__``.
+
+    Attributes:
+        ending: ``dead``, ``cancelled`` or ``deleted``; empty from test helpers.
+        type: ``module:qualname`` of the error's class; empty if there was no error.
+        message: The error's text.
+        traceback: The worker's traceback, as text; its end, at most a few kilobytes.
+        reason: Why it was given up: ``retries``, ``crashed``, ``timeout`` …
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        ending: str = "",
+        type: str = "",  # noqa: A002 - the field's own name
+        message: str = "",
+        traceback: str = "",
+        reason: str = "",
+    ) -> None:
+        super().__init__(text)
+        self.ending = ending
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+        self.reason = reason
+        if traceback:
+            self.add_note(f"In the worker:\n{traceback.rstrip()}")
+
+
+class ResultUnavailable(GooseError):
+    """A job keeps no result, its result is gone or could not be kept, or there is no such job."""
+
+
+class ResultTimeout(GooseError, TimeoutError):
+    """A job has not ended in the time its caller would wait; it goes on, and may be asked again."""
 
 
 class Control(BaseException):
@@ -216,6 +261,7 @@ __all__ = [
     "ConfigError",
     "Control",
     "EnqueueError",
+    "FlowError",
     "FunctionError",
     "GooseError",
     "JobFailed",
@@ -224,6 +270,8 @@ __all__ = [
     "NewerVersion",
     "PayloadTooLarge",
     "Postpone",
+    "ResultTimeout",
+    "ResultUnavailable",
     "SessionLost",
     "SignatureMismatch",
     "Skip",

@@ -14,121 +14,20 @@ The format is described in docs/wire-format.md.
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from goose import _fields
 from goose._ids import new_id
+from goose._job import Envelope, Failure, Home, Job, R_co, Status, job_of
 from goose._json import JSON, MAX_BYTES, MAX_DEPTH, dump, is_too_deep, parse
 from goose.errors import ConfigError, NewerVersion, PayloadTooLarge, Undecodable
-
-R_co = TypeVar("R_co", covariant=True)
 
 VERSION = 1
 """Version of the envelope this Goose writes."""
 
 _QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,99}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What is remembered of a job's errors; travels with the job.
-
-    Instants are epoch seconds by the worker's clock.
-    """
-
-    type: str
-    """``module:qualname`` of the last error's class."""
-    message: str
-    first_at: float
-    """When the job failed for the first time."""
-    last_at: float
-    traceback: str = ""
-    """Text of the last traceback, its end, at most a few kilobytes."""
-    died_at: float | None = None
-    reason: str = ""
-    """Why the job is dead: ``retries``, ``gave_up``, ``buried``, ``crashed``, ``timeout`` …"""
-    extra: Mapping[str, JSON] = field(default_factory=dict)
-    """Keys this version does not know, kept as they came."""
-
-
-@dataclass(frozen=True)  # no slots: `decode` fills the instance's dictionary in one go
-class Job(Generic[R_co]):
-    """One stored call. Frozen; hashed by id; `R_co` is what the function returns."""
-
-    id: str
-    """Unique while the job is stored; a UUIDv7 when made by a client."""
-    fn: str
-    """The function as ``module:name``."""
-    args: tuple[JSON, ...] = ()
-    """Positional arguments as JSON values."""
-    kwargs: Mapping[str, JSON] = field(default_factory=dict)
-    queue: str = "default"
-    group: str | None = None
-    enqueued_at: float = 0.0
-    """Epoch seconds by the client's clock."""
-    attempt: int = 0
-    """Executions that ended in an error so far."""
-    crashes: int = 0
-    """Executions that were alone in their process when it died."""
-    suspicions: int = 0
-    """Times it was, perhaps among others, in a process that died; above 0 it runs alone."""
-    retry: Mapping[str, JSON] | None = None
-    """Fields of its `Retry` that differ from the default."""
-    timeout: float | None = None
-    """Seconds a single run may take, or None."""
-    failure: Failure | None = None
-    meta: Mapping[str, JSON] = field(default_factory=dict)
-    """Free for middleware and integrations: trace context, tenant, …"""
-    deferred_since: float | None = None
-    """Epoch seconds since when it waits for a worker that knows its function, or that is empty."""
-    origin: str = ""
-    """Why it had to wait before it was due: ``scheduled`` or ``cron``; empty if it had not."""
-    traits: Mapping[str, JSON] = field(default_factory=dict)
-    """What Goose's own features keep about it, by the feature: ``result``, ``flow``, …"""
-    extra: Mapping[str, JSON] = field(default_factory=dict)
-    """Keys of the body this version does not know, kept as they came."""
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
-    def evolve(self, **changes: Any) -> Job[R_co]:
-        """Return a copy with *changes*."""
-        return dataclasses.replace(self, **changes)
-
-
-class Envelope(NamedTuple):
-    """A job as a broker sees it. A tuple, because nothing else frozen is made as quickly.
-
-    At most one of `delay` and `due_at` is given; neither means ready now.
-    """
-
-    id: str
-    queue: str
-    body: bytes
-    delay: float | None = None
-    """Seconds from now by the broker's clock, at least 0."""
-    due_at: float | None = None
-    """Epoch seconds; an instant that has passed means now."""
-    group: str | None = None
-
-    def evolve(self, **changes: Any) -> Envelope:
-        """Return a copy with *changes*."""
-        return self._replace(**changes)
-
-
-def job_of(fields: Mapping[str, Any]) -> Job[Any]:
-    """Return the job of these fields, which must be right and have ``meta``, ``traits`` and ``extra``.
-
-    The generated ``__init__`` of a frozen class would cost as much as all the rest of a job.
-    """
-    # What is not in *fields* is read from the class, where a dataclass keeps its defaults.
-    job: Job[Any] = object.__new__(Job)
-    job.__dict__.update(fields)
-    return job
 
 
 def check_queue(name: str) -> str:
@@ -365,12 +264,15 @@ __all__ = [
     "VERSION",
     "Envelope",
     "Failure",
+    "Home",
     "Job",
     "R_co",
+    "Status",
     "check_queue",
     "decode",
     "dump",
     "encode",
+    "job_of",
     "new_id",
     "parse",
     "seal",

@@ -20,6 +20,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any, TypedDict, TypeVar, Unpack
 
+from goose._edges import After, Dependencies, parents_of
 from goose.errors import ConfigError
 from goose.jobs import check_queue
 from goose.plugins import nearest
@@ -30,6 +31,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_GROUP = 200
 """Characters a group may have."""
+
+RESULT_SECONDS = 86_400.0
+"""For how long a result is kept where nobody says."""
 
 _ATTRIBUTE = "__goose_options__"
 
@@ -45,6 +49,11 @@ class Bound(TypedDict, total=False):
     """Seconds (or `timedelta`) a single run may take, above 0; `math.inf` for no limit."""
     group: str | None
     """Whose job it is, kept with it, for brokers that share a queue among groups (none here)."""
+    result: bool | float | timedelta | None
+    """Whether what it returns is kept, and for how long: seconds (or `timedelta`), a day if True."""
+    depends_on: Dependencies | None
+    """Jobs (or ids, or `goose.after`) that have to end first; or a function of its arguments that
+    returns them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +72,10 @@ class Options:
     """Seconds a single run may take; `math.inf` for no limit, over one set elsewhere."""
     group: str | None = None
     """Whose job it is, kept with it, for brokers that share a queue among groups (none here)."""
+    result: float | None = None
+    """Seconds for which what it returns is kept; 0 keeps nothing."""
+    depends_on: tuple[After, ...] | Callable[..., Any] | None = None
+    """What has to end first, or a function of the arguments that returns that."""
 
     def __post_init__(self) -> None:
         if self.queue is not None:
@@ -74,6 +87,10 @@ class Options:
             )
         if self.timeout is not None:
             object.__setattr__(self, "timeout", _timeout(self.timeout))
+        if self.result is not None:
+            object.__setattr__(self, "result", _kept(self.result))
+        if self.depends_on is not None and not callable(self.depends_on):
+            object.__setattr__(self, "depends_on", parents_of(self.depends_on))
         if self.group is not None and not _is_group(self.group):
             raise ConfigError(
                 f"group = {self.group!r:.80} is not a text of 1 to {MAX_GROUP} printable characters"
@@ -108,6 +125,15 @@ def _timeout(value: float | timedelta) -> float:
     if not checked:
         raise ConfigError("timeout = 0 s leaves no time to run; give seconds, or math.inf for none")
     return checked
+
+
+def _kept(value: bool | float | timedelta) -> float:
+    if isinstance(value, bool):
+        return RESULT_SECONDS if value else 0.0
+    try:
+        return seconds(value, "result")
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{error}; or True, to keep it for a day") from None
 
 
 _NONE = Options()

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeAlias
 
+from goose._holes import Hole, encode_with_holes
 from goose.calls import Call, encode_arguments, name_of
 from goose.errors import ArgumentError, CallError, ConfigError, Stored
-from goose.features.asking import Prepare, asked
-from goose.jobs import JSON, Envelope, Job, R_co, check_queue, job_of, new_id, seal
+from goose.features.asking import Prepare, asked, depending
+from goose.jobs import JSON, Envelope, Home, Job, R_co, check_queue, job_of, new_id, seal
 from goose.options import Options, options_of
 from goose.plugins import load
 from goose.settings import Settings
@@ -76,18 +77,20 @@ class Sealer:
     Args:
         source: Where settings come from, and the options of the client itself.
         bound: Options that win over those of the function.
+        home: Where jobs can be asked about later.
     """
 
-    def __init__(self, source: Source, bound: Options) -> None:
+    def __init__(self, source: Source, bound: Options, home: Home | None = None) -> None:
+        self._home = home
         self._source = source
         self._bound = bound
         self._plans: dict[Callable[..., Any], _Plan] = {}
         self._planned_for: Settings | None = None
         self._chain: tuple[BeforeEnqueue, ...] = ()
 
-    def using(self, bound: Options) -> Sealer:
-        """Return a sealer with *bound* on top of the options bound here."""
-        return Sealer(self._source, bound.over(self._bound))
+    def using(self, bound: Options, home: Home) -> Sealer:
+        """Return a sealer with *bound* on top of the options bound here, for jobs of *home*."""
+        return Sealer(self._source, bound.over(self._bound), home)
 
     def seal(
         self,
@@ -111,7 +114,13 @@ class Sealer:
             CallError: The function or an argument cannot be stored.
         """
         plan = self._plan(fn)
-        values, named = encode_arguments(fn, args, kwargs)
+        holes: tuple[Hole, ...] = ()
+        try:
+            values, named = encode_arguments(fn, args, kwargs)
+        except ArgumentError:
+            values, named, holes = encode_with_holes(fn, args, kwargs)
+            if not holes:
+                raise
         job = job_of(
             {
                 "id": new_id(),
@@ -129,6 +138,10 @@ class Sealer:
                 **(_LATER if delay or due_at else {}),
             }
         )
+        if self._home is not None:
+            job.__dict__["_home"] = self._home
+        if holes:
+            job = depending(job, (), holes)
         for feature in plan.features:
             job = feature(job, Call(fn, args, kwargs))
         if self._chain:

@@ -521,7 +521,7 @@ def test_a_registered_type_travels_inside_generics() -> None:
         assert {"a": [Money(1)], "b": None} == back  # type: ignore[has-type]
     finally:
         del registered[Money]
-        goose.calls._plans.clear()
+        goose.calls.plans.clear()
 
 
 def test_a_registration_takes_the_place_of_pydantics_own_form() -> None:
@@ -534,7 +534,7 @@ def test_a_registration_takes_the_place_of_pydantics_own_form() -> None:
         assert ((["/tmp"],), {}) == encode_arguments(path, (where,), {})
     finally:
         del registered[Path]
-        goose.calls._plans.clear()
+        goose.calls.plans.clear()
 
 
 def test_what_a_class_does_not_compare_may_be_lost() -> None:
@@ -581,7 +581,7 @@ def test_an_integer_is_a_float_for_type_checkers_and_stays_an_integer() -> None:
 def test_many_threads_may_make_the_first_call() -> None:
     """Plans and codecs are made without a lock, and all callers get the same answer."""
     when = datetime.now(UTC)
-    goose.calls._plans.pop(moments, None)
+    goose.calls.plans.pop(moments, None)
     start = threading.Barrier(8)
     results: list[object] = []
 

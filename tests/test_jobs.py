@@ -163,6 +163,7 @@ jobs = st.builds(
     timeout=st.none() | st.floats(0, 1e9, exclude_min=True),
     failure=st.none() | failures,
     meta=objects,
+    traits=objects,
     deferred_since=st.none() | instants,
     extra=st.dictionaries(texts.map("x-{}".format), values, max_size=3),
 )

@@ -96,7 +96,7 @@ def described(kind: type, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             continue
         name = statement.target.id
-        if name == "extra":
+        if name == "extra" or name.startswith("_"):
             continue
         text = ""
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):

@@ -12,8 +12,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
-from goose.brokers.base import Broker
-from goose.errors import ConfigError, MissingDriver
+from goose.brokers.base import Broker, Inspector, State
+from goose.errors import ConfigError, MissingDriver, Unsupported
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -128,4 +128,13 @@ def name_of(broker: object) -> str:
     return type(broker).__name__
 
 
-__all__ = ["GROUP", "Broker", "connect", "name_of", "namespaced", "redact"]
+def sees_all(inspector: Inspector) -> bool:
+    """Say whether *inspector* can find a job in any state; one that cannot see what runs cannot."""
+    try:
+        inspector.count(State.RUNNING, "default")
+    except Unsupported:
+        return False
+    return True
+
+
+__all__ = ["GROUP", "Broker", "connect", "name_of", "namespaced", "redact", "sees_all"]

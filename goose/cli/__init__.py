@@ -15,11 +15,12 @@ import click
 COMMANDS = {
     "worker": "Run jobs.",
     "demo": "See real jobs run while workers are killed under them.",
-    "jobs": "List, show, retry, delete and prioritise stored jobs.",
+    "jobs": "List, show and change stored jobs; ask for their results and progress.",
     "dead": "List, show, pop, replay and purge dead jobs.",
     "doctor": "Look whether settings, broker, code and stored jobs fit together.",
     "health": "Say whether a worker is well, from its heartbeat file.",
     "cron": "List, show, pause, resume, run and delete cron entries.",
+    "flow": "Show jobs that depend on each other, as text or drawn.",
     "outbox": "Make, look at and empty an outbox of jobs in your own database.",
     "queues": "Show the queues: counts and the age of the oldest job.",
     "migrate": "Make the tables of a database that keeps jobs, or print how.",

@@ -15,6 +15,7 @@ from itertools import islice
 import click
 
 from goose.brokers.base import State
+from goose.cli import ends
 from goose.cli.choosing import (
     LIMIT,
     Filters,
@@ -51,7 +52,7 @@ Changes = Mapping[State, tuple[str, Callable[[Sequence[str]], Sequence[str]]]]
 
 @click.group("jobs")
 def command() -> None:
-    """List, show, retry, delete and prioritise stored jobs.
+    """List, show, retry, delete and prioritise stored jobs; ask for results and progress.
 
     \b
     Ends with
@@ -175,6 +176,10 @@ def prioritise(*, ids: tuple[str, ...], broker: str | None, as_json: bool) -> No
         changes: Changes = {State.READY: ("prioritised", inspection.prioritise)}
         results = change(inspection, ids, changes)
     end(results, {"prioritised"}, as_json=as_json)
+
+
+command.add_command(ends.result)
+command.add_command(ends.progress)
 
 
 def change(inspection: Inspection, ids: Iterable[str], changes: Changes) -> Outcomes:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from goose._edges import After
+from goose._holes import Hole
 from goose.brokers.base import Broker
 from goose.calls import Call
 from goose.errors import Stored
@@ -30,9 +32,12 @@ Prepare: TypeAlias = Callable[[Job[Any], Call[Any]], Job[Any]]
 """Returns a new job with a feature's trait; the call is the one it was made of."""
 Sealed: TypeAlias = tuple[Job[Any], Envelope]
 
-PREPARED: dict[str, str] = {}
+PREPARED: dict[str, str] = {
+    "result": "goose.features.results.trait:asked",
+    "depends_on": "goose.features.flows.asking:asked",
+}
 """By option, what takes the `Options` and returns a `Prepare`, or None if it asks for nothing."""
-CLAIMED: dict[str, str] = {}
+CLAIMED: dict[str, str] = {"flow": "goose.features.flows.claim:Claim"}
 """By trait, what takes broker and store and returns a `Claim`; in the order in which they are made."""
 
 
@@ -51,8 +56,8 @@ class Claim(Protocol):
         """
         ...
 
-    def undo(self, jobs: Sequence[Job[Any]]) -> None:
-        """Give up the claims of *jobs*, which are not stored."""
+    def undo(self, jobs: Sequence[Job[Any]]) -> Sequence[Job[Any]]:
+        """Give up the claims of *jobs*, which are not stored; return all that are lost with them."""
         ...
 
 
@@ -69,13 +74,19 @@ class Claimed:
         """Return what the caller of *job* gets."""
         return self.answers.get(job.id, job)
 
-    def undo(self, jobs: Mapping[Job[Any], Stored]) -> None:
-        """Give up the claims of those that are certainly not stored."""
-        lost = [job for job, known in jobs.items() if known == "not_stored"]
+    def undo(self, jobs: Mapping[Job[Any], Stored]) -> dict[Job[Any], Stored]:
+        """Give up the claims of those that are certainly not stored.
+
+        Returns:
+            What is known of *jobs*, and of those that a feature had kept and that are lost with them.
+        """
+        found = dict(jobs)
         for name, claim in reversed(self.claims):
+            lost = [job for job, known in found.items() if known == "not_stored"]
             concerned = [job for job in lost if name in job.traits]
             if concerned:
-                claim.undo(concerned)
+                found.update(dict.fromkeys(claim.undo(concerned), "not_stored"))
+        return found
 
 
 def asked(chosen: Options) -> tuple[Prepare, ...]:
@@ -86,6 +97,13 @@ def asked(chosen: Options) -> tuple[Prepare, ...]:
         if getattr(chosen, option) is not None
     ]
     return tuple(prepare for prepare in found if prepare is not None)
+
+
+def depending(job: Job[Any], parents: tuple[After, ...], holes: tuple[Hole, ...]) -> Job[Any]:
+    """Return *job* as a part of a flow, after *parents* and those that fill its *holes*."""
+    from goose.features.flows.asking import depending as made  # not every program's
+
+    return made(job, parents, holes)
 
 
 def claimed(sealed: Sequence[Sealed], broker: Broker, store: Store) -> Claimed:

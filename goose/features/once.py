@@ -17,7 +17,7 @@ from typing import Any
 
 from goose.features.traits import Admission, Ended, Finish, Tools
 from goose.jobs import Job
-from goose.stores.base import Delete, Get, Operation, Put
+from goose.stores.base import Delete, Get, Operation, Put, part
 
 NAME = "once"
 REMEMBERED = 7 * 86_400.0
@@ -57,4 +57,4 @@ class Once:
 
 
 def _key(job_id: str) -> str:
-    return f"once:{job_id}"
+    return f"once:{part(job_id)}"

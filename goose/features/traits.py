@@ -34,8 +34,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from goose.brokers.base import Broker
-from goose.errors import BrokerError, BrokerUnavailable, GooseError
+from goose.errors import BrokerError, BrokerUnavailable, GooseError, UnknownFunction
 from goose.jobs import JSON, Failure, Job
+from goose.metrics.base import Metrics
+from goose.metrics.fanout import Fanout
 from goose.plugins import load
 from goose.stores import OnDemand
 from goose.stores.base import Store
@@ -98,6 +100,10 @@ class Tools:
     """Returns the store of this process; raises `Unsupported` where there is none."""
     ended: Callable[[Sequence[Ended]], None]
     """Tells all traits of jobs that end without having been lent; raises `BrokerError`."""
+    resolve: Callable[[str], Callable[..., Any]]
+    """Returns the function of a job that ran here, by its ``module:name``."""
+    metrics: Metrics
+    """Counts, never raises, and may be called from any thread."""
 
 
 class Trait(Protocol):
@@ -120,11 +126,19 @@ class Trait(Protocol):
         ...
 
 
-KNOWN: dict[str, str] = {"once": "goose.features.once:Once"}
+KNOWN: dict[str, str] = {
+    "once": "goose.features.once:Once",
+    "flow": "goose.features.flows.trait:Flow",
+    "result": "goose.features.results.trait:Results",
+}
 """Each trait's key and what makes it, given `Tools`; in the order in which they are asked."""
 
 AGAIN = 1.0
 """Seconds that a job waits whose trait could not be asked."""
+
+
+def _nowhere(name: str) -> Callable[..., Any]:
+    raise UnknownFunction(f"{name} does not run here")
 
 
 def unknown(job: Job[Any]) -> str:
@@ -139,10 +153,25 @@ class Traits:
         broker: Where the jobs are.
         store: Returns where traits remember, or raises `Unsupported`; the broker's own store if
             left out.
+        resolve: See `Tools`; needed where jobs run.
+        metrics: See `Tools`; nothing is counted without.
     """
 
-    def __init__(self, broker: Broker, store: Callable[[], Store] | None = None) -> None:
-        self._tools = Tools(broker, store or OnDemand(broker).open, self._tell_all)
+    def __init__(
+        self,
+        broker: Broker,
+        store: Callable[[], Store] | None = None,
+        *,
+        resolve: Callable[[str], Callable[..., Any]] | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._tools = Tools(
+            broker,
+            store or OnDemand(broker).open,
+            self._tell_all,
+            resolve or _nowhere,
+            metrics or Fanout(),
+        )
         self._made: dict[str, Trait] = {}
         self._lock = threading.Lock()
 

@@ -106,6 +106,11 @@ MEASURES = {
             (*_JOB, "outcome"),
             "Jobs the broker did not confirm to a client",
         ),
+        Measure(base.RESULTS_LOST, "counter", _JOB, "Results that could not be kept"),
+        Measure(base.FLOW_SENT, "counter", _JOB, "Jobs set free by the end of those before them"),
+        Measure(
+            base.FLOW_CANCELLED, "counter", _JOB, "Jobs cancelled because one before them failed"
+        ),
         Measure(base.SESSIONS_LOST, "counter", (), "Times a worker found itself declared dead"),
         Measure(
             base.PROCESS_DEATHS, "counter", ("cause",), "Worker processes that died or were killed"

@@ -27,15 +27,24 @@ records about the failure are written in it, and callbacks of its policy run in 
 from __future__ import annotations
 
 import contextvars
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from goose.errors import ConfigError
 from goose.jobs import Job
+
+
+class Inside(Protocol):
+    """What features do for a running function; a worker's. Any thread may call it; nothing blocks."""
+
+    def progress(self, job: Job[Any], done: float, total: float | None, note: str) -> None:
+        """Say how far *job* is."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +66,27 @@ class Execution:
     """Whether the function has returned; middleware may still raise."""
     failed_in: contextvars.Context | None = None
     """The context in which it failed; what is said about that is said in there."""
+    inside: Inside | None = None
+    """What features do for it; None where it runs without a worker."""
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far this job is, for ``job.progress()``, the command line and consoles.
+
+        Cheap, and never waits for anything: call it as often as you like. What is said last is
+        written a few times a second at most, and kept for a day.
+
+        Args:
+            done: How much is done, at least 0, in any unit.
+            total: How much that will be in the end, above 0; None if it is not known.
+            note: What it is doing, in a few words.
+
+        Raises:
+            ValueError: *done* or *total* is out of its range.
+        """
+        if not 0 <= done < math.inf or not (total is None or 0 < total < math.inf):
+            raise ValueError(f"progress({done!r}, {total!r}): give numbers, 0 or more out of more")
+        if self.inside is not None:
+            self.inside.progress(self.job, done, total, note)
 
     @property
     def attempt(self) -> int:

@@ -31,7 +31,9 @@ Errors: a store that cannot be reached raises `BrokerUnavailable`, what it refus
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -44,6 +46,8 @@ MAX_VALUE = 1 << 20
 """Bytes of a value at most."""
 MAX_COUNT = 10**15
 """A counter stays between minus this and this, which every store holds exactly."""
+
+_HARMLESS = re.compile(r"[A-Za-z0-9_.:\-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +202,13 @@ def group_of(key: str) -> str:
     _, opened, rest = key.partition("{")
     inside, closed, _ = rest.partition("}")
     return inside if opened and closed and inside else key
+
+
+def part(text: str) -> str:
+    """Return *text*, which came from elsewhere, as a part of a key: itself, if it is harmless."""
+    if len(text) <= 100 and _HARMLESS.fullmatch(text):
+        return text
+    return "sha256-" + hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def check(operations: Sequence[Operation]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,15 @@ from goose import settings
 from goose.brokers.base import Broker, Delivery
 from goose.calls import Function, Offer
 from goose.errors import JobFailed, UnknownFunction
+from goose.features.results.progress import ProgressLog
 from goose.features.traits import Traits
 from goose.jobs import Job
 from goose.middleware.base import Middleware
+from goose.stores.base import Store
 from goose.worker.clock import SystemClock
 from goose.worker.config import WorkerConfig
 from goose.worker.execution import Executor
+from goose.worker.inside import Inside
 from goose.worker.outcomes import Ending, Outcome
 from goose.worker.prepare import Preparer
 from goose.worker.settle import Settler
@@ -69,7 +72,7 @@ class Bench:
         allow: Modules whose functions may run; None for all that are imported already.
         middleware: Around each run; None for the configured ones.
         resources: What functions find in ``goose.current().resources``, by type.
-        traits: What features do with jobs that bear some; None runs jobs as if they bore none.
+        features: The broker and what opens its store; None runs jobs as if they bore no traits.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class Bench:
         *,
         middleware: Sequence[str | Middleware] | None = None,
         resources: Mapping[type, Any] | None = None,
-        traits: Traits | None = None,
+        features: tuple[Broker, Callable[[], Store]] | None = None,
     ) -> None:
         offer: Offer = _Imported() if allow is None else Offer(list(allow))
         offer.load()
@@ -86,10 +89,20 @@ class Bench:
         clock, chance = SystemClock(), random.Random()
         around = [middlewares.connect(spec) for spec in specs]
         self._preparer = Preparer(offer, WorkerConfig(), around, clock, random.Random())
+        self._gate: Gate | None = None
+        self._progress: ProgressLog | None = None
+        if features is not None:
+            traits = Traits(*features, resolve=lambda name: offer.resolve(name).fn)
+            self._gate = Gate(traits, self._preparer)
+            self._progress = ProgressLog(features[1])
         self._executor = Executor(
-            offer, self._preparer, resources=resources or {}, clock=clock, random=chance
+            offer,
+            self._preparer,
+            resources=resources or {},
+            clock=clock,
+            random=chance,
+            inside=Inside(self._progress) if self._progress else None,
         )
-        self._gate = None if traits is None else Gate(traits, self._preparer)
 
     def run(self, delivery: Delivery) -> tuple[Run, Outcome]:
         """Run *delivery*; return what happened and how to settle it.
@@ -117,6 +130,8 @@ class Bench:
         Raises:
             BrokerError: A trait could not be told, or the broker failed.
         """
+        if self._progress is not None:
+            self._progress.step(0.0)
         if self._gate is not None and outcome.job is not None and outcome.job.traits:
             for error in self._gate.ended([outcome]).values():
                 raise error

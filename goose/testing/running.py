@@ -17,9 +17,9 @@ from goose import brokers, clients, sending
 from goose.brokers.base import Broker, Delivery, Inspector, Session, Sessions, Share, State, Upkeep
 from goose.clients import Client
 from goose.errors import BrokerUnavailable, Unsupported
-from goose.features.traits import Traits
 from goose.jobs import Envelope, Job, decode, seal
 from goose.middleware.base import Middleware
+from goose.stores.base import Store
 from goose.testing.bench import Bench, Run
 from goose.worker.outcomes import Outcome, Verb
 
@@ -199,7 +199,8 @@ def drain(
         Unsupported: The broker cannot list its queues, and none is named.
     """
     broker = _broker(where)
-    bench = Bench(allow, middleware=middleware, resources=resources, traits=_traits(where, broker))
+    features = (broker, _store(where, broker))
+    bench = Bench(allow, middleware=middleware, resources=resources, features=features)
     chosen = None if queues is None else list(queues)
     runs: list[Run] = []
     with _session(broker) as session:
@@ -231,7 +232,8 @@ def run_one(
         JobFailed: It ended in an error, which is the cause; it is retried or dead by then.
     """
     broker = _broker(where)
-    bench = Bench(allow, middleware=middleware, resources=resources, traits=_traits(where, broker))
+    features = (broker, _store(where, broker))
+    bench = Bench(allow, middleware=middleware, resources=resources, features=features)
     with _session(broker) as session:
         run = _next(broker, bench, session, [queue])
     if run is None:
@@ -267,11 +269,11 @@ def _broker(where: Where) -> Broker:
     return where.broker if isinstance(where, Client) else brokers.connect(where)
 
 
-def _traits(where: Where, broker: Broker) -> Traits:
+def _store(where: Where, broker: Broker) -> Callable[[], Store]:
     if where is None:
         where = clients.default
     client = where if isinstance(where, Client) else Client(broker)
-    return Traits(broker, lambda: client.store)
+    return lambda: client.store
 
 
 @contextmanager

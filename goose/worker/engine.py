@@ -21,14 +21,18 @@ from typing import Any, Protocol
 
 from goose.brokers.base import Broker, Delivery, Session, Sessions
 from goose.calls import Offer
+from goose.features.results.progress import ProgressLog
 from goose.features.traits import Traits
 from goose.metrics.base import Metrics
 from goose.middleware.base import Execution, Middleware
+from goose.stores import OnDemand
+from goose.stores.base import Store
 from goose.worker.buffer import Buffer
 from goose.worker.clock import Clock
 from goose.worker.config import WorkerConfig
 from goose.worker.execution import Executor
 from goose.worker.fetch import Fetcher
+from goose.worker.inside import Inside
 from goose.worker.outcomes import Outcome
 from goose.worker.prepare import Preparer
 from goose.worker.recovery import Recovered
@@ -73,6 +77,7 @@ class Kicks:
     fetch: Callable[[], None] = _nothing
     settle: Callable[[], None] = _nothing
     slots: Callable[[], None] = _nothing
+    progress: Callable[[], None] = _nothing
 
 
 class Engine:
@@ -81,7 +86,7 @@ class Engine:
     Args:
         session: Opened by the caller, where the broker knows sessions.
         wait: Seconds a fetch blocks in the broker; 0 under a simulator.
-        traits: What features do with jobs; those of the broker's own store if left out.
+        store: Returns what features remember in; the broker's own if left out.
     """
 
     def __init__(
@@ -98,7 +103,7 @@ class Engine:
         clock: Clock,
         random: random.Random,
         wait: float = 1.0,
-        traits: Traits | None = None,
+        store: Callable[[], Store] | None = None,
     ) -> None:
         self.config = config
         self.session = session
@@ -107,8 +112,23 @@ class Engine:
         self.report = Report(metrics)
         self.buffer = Buffer(config.concurrency, config.async_slots, on_room=self._on_room)
         preparer = Preparer(offer, config, middleware, clock, random)
-        self.executor = Executor(offer, preparer, resources=resources, clock=clock, random=random)
-        gate = Gate(traits or Traits(broker), preparer)
+        store = store or OnDemand(broker).open
+        self.progress = ProgressLog(store, self._on_progress)
+        self.executor = Executor(
+            offer,
+            preparer,
+            resources=resources,
+            clock=clock,
+            random=random,
+            inside=Inside(self.progress),
+        )
+        traits = Traits(
+            broker,
+            store,
+            resolve=lambda name: offer.resolve(name).fn,
+            metrics=self.report.metrics,
+        )
+        gate = Gate(traits, preparer)
         self.settler = Settler(broker, self._on_settled, gate.ended)
         self.heartbeat = self._heartbeat(broker)
         self.fetcher = self._fetcher(broker, preparer, gate, clock, wait)
@@ -201,6 +221,9 @@ class Engine:
 
     def _on_work(self) -> None:
         self.kicks.slots()
+
+    def _on_progress(self) -> None:
+        self.kicks.progress()
 
     # --- around it ------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import Any
 from goose.calls import Offer
 from goose.errors import Bury, Control, JobTimeout, Postpone, SignatureMismatch, Skip
 from goose.jobs import Job
-from goose.middleware.base import Execution
+from goose.middleware.base import Execution, Inside
 from goose.retries import Retry
 from goose.worker.clock import Clock
 from goose.worker.deaths import death, tell
@@ -65,7 +65,9 @@ class Executor:
         resources: Mapping[type, Any],
         clock: Clock,
         random: random.Random,
+        inside: Inside | None = None,
     ) -> None:
+        self._inside = inside
         self._offer = offer
         self._preparer = preparer
         self.resources = resources
@@ -123,7 +125,8 @@ class Executor:
             args, kwargs = work.plan.decode(job.args, job.kwargs)
         else:
             args, kwargs = work.plan.decode(*work.filled)
-        execution = Execution(job, args, kwargs, self.resources, started_mono=started)
+        execution = Execution(job, args, kwargs, self.resources, None, started)
+        execution.inside = self._inside
         work.execution = execution
         if work.interrupted:  # the shutdown came between the choice of a slot and here
             raise Interrupted

@@ -11,6 +11,7 @@ settle      `Settler.step`; kicked by every outcome
 heartbeat   `Heartbeat.step`, unless a supervisor beats for this process
 orphans     `OrphanChecker.step`
 promote     `Promoter.step`
+progress    `ProgressLog.step`: how far jobs say they are
 gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
@@ -37,7 +38,6 @@ from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
 from goose.errors import BrokerError, SessionLost, Unsupported
 from goose.features.crons.firing import Firing
-from goose.features.traits import Traits
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
 from goose.middleware import Middleware, refuse_async
@@ -141,7 +141,7 @@ class Runner:
             notes=notes or NoNotes(),
             clock=clock,
             random=chance,
-            traits=Traits(broker, self._store.open),
+            store=self._store.open,
         )
         self._relay = None if relay is None else relay(self._engine.report.metrics)
         self._threads = Threads(

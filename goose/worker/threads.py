@@ -70,6 +70,7 @@ class Threads:
         engine.kicks.fetch = self._loops["fetch"].kick
         engine.kicks.settle = self._loops["settle"].kick
         engine.kicks.slots = self._wake_slots
+        engine.kicks.progress = self._loops["progress"].kick
 
     def _slot(self, number: int) -> Slot:
         return Slot(
@@ -88,6 +89,7 @@ class Threads:
             "watch": self._watch.step,
             "orphans": self._engine.checker.step,
             "promote": self._engine.promoter.step,
+            "progress": self._engine.progress.step,
         }
 
     def _loop(self, name: str, step: Step) -> Loop:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.features.places import PLACES, Place
+from tests.servers.postgres import QUICK as FAST
+from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import QUICK, RedisServer
 
@@ -19,6 +21,13 @@ from tests.servers.redis import QUICK, RedisServer
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A redis-server for the tests of one file."""
     with RedisServer(tmp_path_factory.mktemp("redis"), config=QUICK) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server for the tests of one file."""
+    with PostgresServer(tmp_path_factory.mktemp("postgres"), config=FAST) as server:
         yield server.url
 
 
@@ -41,7 +50,7 @@ def new_place(request: Any, tmp_path: Path) -> Iterator[Callable[[], Place]]:
             return f"memory://feature-{uuid.uuid4()}"
         if kind == "sqlite":
             return f"sqlite:///{tmp_path}/{number}.db?synchronous=normal"
-        name = {"redis": "redis_url", "rabbitmq": "rabbit_url"}[kind]
+        name = {"redis": "redis_url", "rabbitmq": "rabbit_url", "postgres": "postgres_url"}[kind]
         return f"{request.getfixturevalue(name)}?namespace={uuid.uuid4().hex}"
 
     def make() -> Place:

@@ -22,6 +22,10 @@ def add(a: int, b: int = 0) -> int:
 def send_email(to: str, *, subject: str, queue: str = "") -> None: ...
 
 
+def size(data: bytes) -> int:
+    return len(data)
+
+
 @goose.job()
 async def fetch(url: str) -> bytes:
     return url.encode()
@@ -55,6 +59,16 @@ assert_type(cron.next_due, datetime | None)
 job = goose.enqueue(add, 1)
 assert_type(job.id, str)
 
+assert_type(job.result(5), int)
+assert_type(job.output, int)
+assert_type(goose.enqueue(add, job.output), goose.Job[int])
+assert_type(goose.using(result=60, depends_on=[job, "id"]).enqueue(fetch, "x").output, bytes)
+assert_type(goose.chain(goose.call(add, 1), add), goose.Job[int])
+assert_type(goose.chain(goose.call(fetch, "x"), size, add), goose.Job[int])
+with goose.flow() as flow:
+    first = flow.add(add, 1)
+    assert_type(flow.using(depends_on=goose.after(first)).add(add, first.output), goose.Job[int])
+
 goose.configure(broker="redis://localhost:6379/0", queues=["mail", "default"], ttl=30)
 
 try:
@@ -72,6 +86,9 @@ async def main() -> None:
     assert_type(await aio.enqueue_many(add, [(1,)]), list[goose.Job[int]])
     assert_type(await aio.using(queue="q").enqueue(add, 1), goose.Job[int])
     assert_type(await mail.aio.enqueue(add, 1), goose.Job[int])
+    assert_type(await job.aresult(5), int)
+    async with aio.flow() as flow:
+        assert_type(flow.add(add, flow.add(add, 1).output), goose.Job[int])
     await aio.using(catch_up="all").cron("name", "@daily", fetch, "x")
 
 
@@ -113,6 +130,8 @@ goose.job(queue="mail")(5)  # mistake: not a function
 goose.Retry(max_retries="5")  # mistake: a number is wanted
 goose.configure(queue=5)  # mistake: a queue is named by a text
 job.queue = "other"  # mistake: a job is frozen
+goose.enqueue(fetch, job.output)  # mistake: the output has the wrong type
+goose.after(job, on_failure="explode")  # mistake: no such policy
 goose.enqeue(add, 1)  # mistake: a misspelt verb
 
 

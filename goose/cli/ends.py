@@ -1,0 +1,119 @@
+"""``goose jobs result`` and ``progress``: what became of jobs, and how far others are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from goose import values
+from goose.brokers.base import Capability
+from goose.brokers.memory import MemoryBroker
+from goose.cli.choosing import checked, common, configured, missing_file, place
+from goose.cli.showing import print_json, print_table, printable
+from goose.clients import Client
+from goose.errors import JobFailed, ResultTimeout, ResultUnavailable, Unsupported
+from goose.features.results import Progress
+from goose.settings import Settings
+
+
+@contextmanager
+def client_of(broker: str | None) -> Iterator[Client]:
+    """Open broker and store of a command that only looks.
+
+    Raises:
+        Unsupported: They are inside another process.
+    """
+    chosen = configured(broker)
+    missing = missing_file(chosen.broker)
+    if missing is not None:
+        # Looking must not make a database; an empty one answers as it would.
+        click.echo(f"{missing} does not exist: nothing was ever enqueued there", err=True)
+        with Client(MemoryBroker(), settings=Settings()) as client:
+            yield client
+        return
+    with Client(settings=chosen) as client:
+        if Capability.SHARED not in client.broker.capabilities:
+            raise Unsupported(
+                f"{place(chosen)} keeps its jobs inside the process that uses it, where no command "
+                "can see them; use goose.Client(broker) there, or another broker"
+            )
+        yield client
+
+
+@click.command("result")
+@click.argument("job_id", metavar="ID")
+@click.option(
+    "--wait", callback=checked(values.duration), default="0", metavar="TIME",
+    help="Wait for its end, so long at most: 30s, 5m.  [0]",
+)  # fmt: skip
+@common
+def result(*, job_id: str, wait: float, broker: str | None, as_json: bool) -> None:
+    """Print what a job returned, as JSON; exit code 1 if it returned nothing, or not yet."""
+    with client_of(broker) as client:
+        try:
+            value: object = client.result(job_id, wait)
+        except JobFailed as error:
+            fields = {"status": error.ending, "type": error.type, "message": error.message}
+            more = {"traceback": error.traceback, "reason": error.reason}
+            _refuse(job_id, fields | more, str(error), error.traceback, as_json=as_json)
+        except (ResultTimeout, ResultUnavailable) as error:
+            fields = {"status": client.status(job_id), "message": str(error)}
+            _refuse(job_id, fields, str(error), "", as_json=as_json)
+        else:
+            if as_json:
+                print_json([{"id": job_id, "status": client.status(job_id), "result": value}])
+            else:
+                click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _refuse(
+    job_id: str, fields: dict[str, str], text: str, traceback: str, *, as_json: bool
+) -> None:
+    if as_json:
+        print_json([{"id": job_id, **fields}])
+    click.echo(f"goose: {printable(text)}", err=True)
+    if traceback and not as_json:
+        for line in traceback.rstrip().splitlines():
+            click.echo(printable(line), err=True)
+    raise click.exceptions.Exit(1)
+
+
+@click.command("progress")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@common
+def progress(*, ids: tuple[str, ...], broker: str | None, as_json: bool) -> None:
+    """Show how far jobs are, by what they said last; exit code 1 if one has said nothing."""
+    with client_of(broker) as client:
+        found = {id_: (client.progress(id_), client.status(id_)) for id_ in ids}
+    if as_json:
+        print_json(
+            [
+                {
+                    "id": id_,
+                    "status": status,
+                    "done": said and said.done,
+                    "total": said and said.total,
+                    "note": said and said.note,
+                    "at": said and said.at,
+                }
+                for id_, (said, status) in found.items()
+            ]
+        )
+    else:
+        print_table([_row(id_, status, said) for id_, (said, status) in found.items()])
+    if any(said is None for said, _ in found.values()):
+        raise click.exceptions.Exit(1)
+
+
+def _row(job_id: str, status: str, said: Progress | None) -> dict[str, object]:
+    row: dict[str, object] = {"id": job_id, "status": status, "done": "", "part": "", "note": ""}
+    if said is not None:
+        row["done"] = f"{said.done:,g}"
+        if said.fraction is not None:
+            row["done"] = f"{said.done:,g} of {said.total:,g}"
+            row["part"] = f"{said.fraction:.0%}"
+        row["note"] = said.note
+    return row

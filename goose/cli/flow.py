@@ -1,0 +1,75 @@
+"""``goose flow``: jobs that depend on each other, drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from goose.brokers.base import Inspector
+from goose.cli.choosing import common
+from goose.cli.ends import client_of
+from goose.cli.showing import print_json, printable
+from goose.clients import Client
+from goose.errors import Undecodable
+from goose.features.flows import drawing
+from goose.features.flows.book import Flows
+from goose.jobs import decode
+
+
+@click.group("flow")
+def command() -> None:
+    """Show jobs that depend on each other.
+
+    \b
+    Ends with
+      0    done                      1    there is no such job
+      2    a setting is wrong        4    broker or store cannot be reached, or refuse
+    """  # noqa: D301 - \b is click's mark for text to keep as it is
+
+
+@command.command("show")
+@click.argument("job_id", metavar="ID")
+@click.option(
+    "--svg", "target", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Write a drawing to this file; - for standard output.",
+)  # fmt: skip
+@common
+def show(*, job_id: str, target: Path | None, broker: str | None, as_json: bool) -> None:
+    """Show the flow that the job of this id is in: each job, its status, what it waits for."""
+    with client_of(broker) as client:
+        flows = Flows(client.store, client.broker)
+        jobs = drawing.gathered(flows, job_id, client.status, lambda id_: _function(client, id_))
+    if len(jobs) == 1 and jobs[0].status == "unknown":
+        click.echo(f"goose: nothing is known here of job {printable(job_id)}", err=True)
+        raise click.exceptions.Exit(1)
+    if target is not None:
+        with click.open_file(str(target), "w", encoding="utf-8") as file:
+            file.write(drawing.svg(jobs))
+        if str(target) != "-":
+            click.echo(f"wrote {target}", err=True)
+    elif as_json:
+        print_json(
+            [
+                {
+                    "id": job.id,
+                    "fn": job.fn or None,
+                    "status": job.status,
+                    "after": dict(job.parents),
+                }
+                for job in jobs
+            ]
+        )
+    else:
+        for line in drawing.text(jobs).splitlines():
+            click.echo(printable(line))
+
+
+def _function(client: Client, job_id: str) -> str:
+    """Return the function of a job that waits for nobody, if the broker still has it."""
+    broker = client.broker
+    found = broker.find(job_id) if isinstance(broker, Inspector) else None
+    try:
+        return "" if found is None else decode(found.envelope, max_bytes=1 << 62).fn
+    except Undecodable:
+        return ""

@@ -1,0 +1,335 @@
+"""Jobs that depend on others: who waits for whom, and what the end of one sets free.
+
+Every job is a group of keys of its own, so no step changes two of them at once. The order of the
+steps makes up for that:
+
+* *Joining* (a client): the node is written as ``joining``, then each parent is told of it in one step
+  that also reads how that parent ended, then the node is made ``waiting``. Only a waiting node is ever
+  sent by its parents. A client that dies before has not returned, and what it wrote goes by itself.
+* *Ending* (whoever ends a parent): the parent's record is written first, then its dependents are read.
+  The two steps are of one group, so either joining sees the record, or ending sees the dependent.
+* *Sending*: the last parent's edge is written to the node, the job goes to the broker, and then the
+  node becomes ``sent``. All of that comes before the parent is settled. A crash anywhere in it has
+  the parent end again, and everything is done again: the edge is there, the job has the same id
+  and runs once (see `goose.features.once`).
+* *Cancelling*: the traits of the dependent are told first, then its node is marked. Its own
+  dependents follow in the same way, from a list and not by recursion: flows may be long.
+
+A node that was cancelled because a parent died keeps its body and stays known to that parent. If the
+parent is replayed, it waits again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from goose.brokers.base import Broker
+from goose.errors import StoreError
+from goose.features.flows.records import JOINING, Edge, Node, body_key, key_of, read, write
+from goose.features.results.records import KEPT
+from goose.features.results.records import key_of as result_key
+from goose.features.results.records import read as read_result
+from goose.features.traits import Ended, Ending
+from goose.jobs import Envelope, Job, decode, seal
+from goose.metrics import base as names
+from goose.metrics.base import Metrics
+from goose.stores.base import Delete, Get, Operation, Put, Store, Swap, part
+
+PAGE = 100
+UNBOUNDED = 1 << 62
+
+_EDGES: dict[Ending, Edge] = {
+    "done": "ok",
+    "skipped": "ok",
+    "dead": "failed",
+    "cancelled": "gone",
+    "deleted": "gone",
+    "renewed": "pending",
+}
+
+
+def marker_key(job_id: str) -> str:
+    """Return the key that is there if anybody depends on that job."""
+    return f"{result_key(job_id)}:depended"
+
+
+def child_prefix(job_id: str) -> str:
+    """Return what the keys of its dependents begin with."""
+    return f"{result_key(job_id)}:child:"
+
+
+def past_prefix(job_id: str) -> str:
+    """Return what the keys of its dependents that have ended begin with, for those who look."""
+    return f"{result_key(job_id)}:past:"
+
+
+def child_key(parent: str, child: str) -> str:
+    """Return the key that says that *child* depends on *parent*."""
+    return child_prefix(parent) + part(child)
+
+
+class Flows:
+    """The nodes of one store. Any thread may use it.
+
+    Args:
+        store: Where they are.
+        broker: Where jobs go that are set free.
+        ended: Tells all traits of jobs that end without a run.
+        metrics: Counts what is set free and cancelled.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        broker: Broker,
+        ended: Callable[[Sequence[Ended]], None] = lambda _: None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._store = store
+        self._broker = broker
+        self._ended = ended
+        self._metrics = metrics
+        self._agenda = threading.local()
+
+    # --- looking ---------------------------------------------------------------------------
+
+    def node(self, job_id: str) -> Node | None:
+        """Return the node of that job, None if it has none."""
+        value = self._one(Get(key_of(job_id)))
+        return None if value is None else read(value)
+
+    def children(self, job_id: str) -> Iterator[str]:
+        """Yield the ids of those that depend on that job and have not ended for good."""
+        return self._listed(child_prefix(job_id))
+
+    def family(self, job_id: str) -> Iterator[str]:
+        """Yield the ids of those that depend on that job, or did and are remembered."""
+        yield from self.children(job_id)
+        yield from self._listed(past_prefix(job_id))
+
+    def _listed(self, prefix: str) -> Iterator[str]:
+        after = ""
+        while True:
+            page = self._store.scan(prefix, limit=PAGE, after=after)
+            for _, value in page:
+                yield value.decode()
+            if len(page) < PAGE:
+                return
+            after = page[-1][0]
+
+    # --- joining: for clients --------------------------------------------------------------
+
+    def begin(self, envelope: Envelope, node: Node) -> Node:
+        """Write a node as joining, with its body; return the one that is there.
+
+        One that was written before, by an enqueue whose answer got lost, stays as it is once it waits.
+        """
+        found = self.node(envelope.id)
+        if found is not None and found.state != "joining":
+            return found
+        self._store.apply(
+            [
+                Put(key_of(envelope.id), write(node), ttl=JOINING),
+                Put(body_key(envelope.id), envelope.body, ttl=JOINING),
+            ]
+        )
+        return node
+
+    def join(self, child: str, parent: str) -> Edge | None:
+        """Tell *parent* of *child*; return how the parent ended, None if nothing is known of that."""
+        record, _, _ = self._store.apply(
+            [
+                Get(result_key(parent)),
+                Put(child_key(parent, child), child.encode()),
+                Put(marker_key(parent), b"1"),
+            ]
+        )
+        if record is None:
+            return None
+        # It must not go before this one has run.
+        if not self._one(Swap(result_key(parent), record, record, ttl=KEPT)):
+            return self.join(child, parent)
+        return _EDGES[read_result(record).ending]
+
+    def mark(self, child: str, parent: str, edge: Edge) -> None:
+        """Note on a joining node how *parent* has ended."""
+        while True:
+            value = self._one(Get(key_of(child)))
+            node = None if value is None else read(value)
+            if node is None or node.state != "joining":
+                return
+            if self._swap(child, value, node.told(parent, edge)):
+                return
+
+    def await_parents(self, job_id: str) -> Node:
+        """Make a joining node wait; return it as it is then.
+
+        If its parents have all ended it is ``sent``, and for its client to send.
+
+        Raises:
+            StoreError: It took so long to join that it is forgotten.
+        """
+        while True:
+            value, body = self._store.apply([Get(key_of(job_id)), Get(body_key(job_id))])
+            node = None if value is None else read(value)
+            if node is not None and node.state != "joining":
+                return node
+            if node is None or value is None or body is None:
+                raise StoreError(f"job {job_id} took over {JOINING:g} s to join its flow")
+            ready = node.verdict == "run"
+            changed = replace(node, state="sent" if ready else "waiting")
+            body_step = Delete(body_key(job_id)) if ready else Put(body_key(job_id), body)
+            # Nobody else touches the body before the node waits.
+            swapped, _ = self._store.apply([Swap(key_of(job_id), value, write(changed)), body_step])
+            if swapped:
+                return changed
+
+    def forget(self, job_id: str) -> None:
+        """Remove a node that was not stored after all."""
+        node = self.node(job_id)
+        self._store.apply([Delete(key_of(job_id)), Delete(body_key(job_id))])
+        for parent in node.parents if node else ():
+            self._one(Delete(child_key(parent, job_id)))
+
+    # --- ending: for traits ----------------------------------------------------------------
+
+    def parent_ended(self, job_id: str, ending: Ending) -> None:
+        """Tell those that depend on that job how it ended; what follows for others is done, too.
+
+        Raises:
+            BrokerError: Some were not told; all are told when this is called again.
+        """
+        agenda: deque[tuple[str, Ending]] | None = getattr(self._agenda, "list", None)
+        if agenda is not None:  # a dependent that was cancelled just now has dependents of its own
+            agenda.append((job_id, ending))
+            return
+        agenda = self._agenda.list = deque([(job_id, ending)])
+        try:
+            while agenda:
+                parent, how = agenda.popleft()
+                for child in list(self.children(parent)):
+                    self._tell(child, parent, _EDGES[how])
+        finally:
+            del self._agenda.list
+
+    def _tell(self, child: str, parent: str, edge: Edge) -> None:
+        while True:
+            value = self._one(Get(key_of(child)))
+            node = None if value is None else read(value)
+            if node is None or parent not in node.parents or node.state == "ended":
+                self._one(Delete(child_key(parent, child)))
+                return
+            if node.state == "sent":
+                return
+            changed = node.told(parent, edge)
+            if node.state == "cancelled" and changed.verdict != "cancel":
+                changed = replace(changed, state="waiting")
+            if changed == node or self._swap(child, value, changed):
+                break
+        if changed.state == "joining":
+            return
+        if node.state == "cancelled" and changed.state == "waiting":
+            self._revive(child)
+        if changed.verdict == "run":
+            self._send(child, changed)
+        elif changed.verdict == "cancel" and (edge != "ok" or changed.state != "cancelled"):
+            culprit, state = changed.culprit
+            self.cancel(child, f"a job it depends on, {culprit}, is {_WORDS[state]}")
+
+    def _send(self, child: str, node: Node) -> None:
+        job = self._job(child)
+        if job is None:
+            return  # another parent's end was faster
+        envelope = seal(job, delay=node.delay, due_at=node.due_at, max_bytes=UNBOUNDED)
+        if envelope.delay is None and envelope.due_at is None:
+            self._broker.enqueue([envelope])
+        else:
+            self._broker.schedule([envelope])
+        self._mark(child, "sent")
+        self._one(Delete(body_key(child)))
+        self._count(names.FLOW_SENT, job)
+
+    def cancel(self, child: str, reason: str) -> None:
+        """End a job that waits without a run, and with it those that depend on it.
+
+        Raises:
+            BrokerError: Not everybody was told; call it again.
+        """
+        job = self._job(child)
+        if job is None:
+            return
+        # Its traits first: whoever finds it cancelled may rely on them.
+        self._ended([Ended(job, "cancelled", reason=reason)])
+        if self._mark(child, "cancelled"):
+            self._count(names.FLOW_CANCELLED, job)
+
+    def _revive(self, child: str) -> None:
+        job = self._job(child)
+        if job is not None:
+            self._ended([Ended(job, "renewed")])
+
+    def _job(self, child: str) -> Job[Any] | None:
+        body = self._one(Get(body_key(child)))
+        if body is None:
+            return None
+        return decode(Envelope(child, "default", body), max_bytes=UNBOUNDED)
+
+    def _mark(self, child: str, state: Any) -> bool:
+        while True:
+            value = self._one(Get(key_of(child)))
+            if value is None or read(value).state in (state, "ended"):
+                return False
+            if self._swap(child, value, replace(read(value), state=state)):
+                return True
+
+    # --- the end of a dependent ------------------------------------------------------------
+
+    def child_ended(self, job: Job[Any], ending: Ending, ttl: float) -> None:
+        """Let go of what that job depended on; while it may be replayed, only after long."""
+        value = None if ending == "renewed" else self._one(Get(key_of(job.id)))
+        if value is None:
+            return
+        node = read(value)
+        again = ending in ("dead", "cancelled")
+        for parent in node.parents:
+            key, name = child_key(parent, job.id), job.id.encode()
+            if again:
+                self._one(Put(key, name, ttl=KEPT))
+                continue
+            past = past_prefix(parent) + part(job.id)
+            self._store.apply([Delete(key), Put(past, name, ttl=ttl)])
+            self._let_go(parent, ttl)
+        ended = node if again else replace(node, state="ended")
+        self._one(Swap(key_of(job.id), value, write(ended), ttl=KEPT if again else ttl))
+
+    def _let_go(self, parent: str, ttl: float) -> None:
+        """Have the result of *parent* go after a while, if nobody depends on it any more."""
+        key, marker = result_key(parent), marker_key(parent)
+        if self._store.scan(child_prefix(parent), limit=1):
+            return
+        record = self._one(Get(key))
+        self._store.apply([Swap(key, record, record, ttl=ttl), Delete(marker)])
+        # Whoever joined between the look and that would lose the result.
+        if self._store.scan(child_prefix(parent), limit=1):
+            self._store.apply([Swap(key, record, record, ttl=KEPT), Put(marker, b"1")])
+
+    # --- inside ----------------------------------------------------------------------------
+
+    def _count(self, name: str, job: Job[Any]) -> None:
+        if self._metrics is not None:
+            self._metrics.increment(name, 1, {"queue": job.queue, "function": job.fn})
+
+    def _swap(self, job_id: str, value: bytes, node: Node) -> bool:
+        ttl = {"joining": JOINING, "cancelled": KEPT}.get(node.state)
+        return bool(self._one(Swap(key_of(job_id), value, write(node), ttl=ttl)))
+
+    def _one(self, operation: Operation) -> Any:
+        [result] = self._store.apply([operation])
+        return result
+
+
+_WORDS: dict[Edge, str] = {"failed": "dead", "gone": "cancelled or deleted"}

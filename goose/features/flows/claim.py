@@ -1,0 +1,144 @@
+"""What a client does before jobs that depend on others are sent: it has them join their parents.
+
+Those whose parents have all ended are sent at once, the others stay in the store. See `book`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from goose._edges import OnFailure
+from goose.brokers import name_of, sees_all
+from goose.brokers.base import Broker, Inspector
+from goose.errors import FlowError, StoreError, Unsupported
+from goose.features.asking import Sealed
+from goose.features.flows.asking import NAME
+from goose.features.flows.book import Flows
+from goose.features.flows.records import Node
+from goose.features.traits import Ended, Traits
+from goose.jobs import Job, decode
+from goose.stores.base import MAX_VALUE, Store
+
+MAX_PARENTS = 5_000
+"""Jobs that one job may depend on; the node must fit into one value of the store."""
+
+
+class Claim:
+    """See `goose.features.asking.Claim`."""
+
+    def __init__(self, broker: Broker, store: Store) -> None:
+        self._broker = broker
+        self._flows = Flows(store, broker, self._tell)
+        self._traits = Traits(broker, lambda: store)
+        self._joined: dict[str, Job[Any]] = {}
+
+    def claim(self, sealed: Sequence[Sealed]) -> Mapping[str, Job[Any]]:
+        """Have *sealed* join; return those that wait for others."""
+        parents = {job.id: _parents(job) for job, _ in sealed}
+        _check(sealed, parents)
+        try:
+            for job, envelope in sealed:
+                edges = {parent: (policy, "pending") for parent, policy in parents[job.id].items()}
+                node = Node("joining", job.fn, edges, envelope.delay, envelope.due_at)  # type: ignore[arg-type]
+                if self._flows.begin(envelope, node).state == "joining":
+                    self._joined[job.id] = job
+            for job_id in self._joined:
+                for parent in parents[job_id]:
+                    self._join(job_id, parent)
+            return {job.id: job for job, _ in sealed if not self._is_to_be_sent(job)}
+        except BaseException:
+            self.undo(list(self._joined.values()))
+            raise
+
+    def undo(self, jobs: Sequence[Job[Any]]) -> Sequence[Job[Any]]:
+        """Forget *jobs*, and those that joined with them and would wait for them for ever."""
+        lost = {job.id for job in jobs}
+        while True:
+            more = {id_ for id_, job in self._joined.items() if lost & set(_parents(job))} - lost
+            if not more:
+                break
+            lost |= more
+        gone = [job for id_, job in self._joined.items() if id_ in lost]
+        for job in gone:
+            self._flows.forget(job.id)
+            del self._joined[job.id]
+        return gone
+
+    def _join(self, job_id: str, parent: str) -> None:
+        for _ in range(2):
+            edge = self._flows.join(job_id, parent)
+            if edge is not None:
+                self._flows.mark(job_id, parent, edge)
+                return
+            if self._exists(parent):
+                return
+            # It may have ended between the two looks: then it has left its record by now.
+        raise FlowError(
+            f"job {job_id} depends on {parent}, which is not stored here and has left no result: it "
+            "never was, it kept no result, or that has outlived its time"
+        )
+
+    def _exists(self, parent: str) -> bool:
+        """Say whether *parent* will be heard of."""
+        if self._flows.node(parent) is not None:
+            return True
+        broker = self._broker
+        if not isinstance(broker, Inspector) or not sees_all(broker):
+            raise Unsupported(
+                f"{name_of(broker)} cannot say whether job {parent} is stored; enqueue it together "
+                "with what depends on it: goose.flow() or goose.chain(…)"
+            )
+        found = broker.find(parent)
+        if found is None:
+            return False
+        if "result" not in decode(found.envelope, max_bytes=1 << 62).traits:
+            raise FlowError(
+                f"job {parent} keeps no result, so nobody is told when it ends: enqueue it with "
+                "goose.using(result=True)"
+            )
+        return True
+
+    def _is_to_be_sent(self, job: Job[Any]) -> bool:
+        node = self._flows.await_parents(job.id)
+        if node.state == "waiting" and node.verdict == "cancel":
+            self._flows.cancel(job.id, "a job it depends on had failed before")
+        return node.state == "sent"
+
+    def _tell(self, endings: Sequence[Ended]) -> None:
+        for error in self._traits.ended(endings).values():
+            raise error
+
+
+def _parents(job: Job[Any]) -> Mapping[str, OnFailure]:
+    trait = job.traits.get(NAME)
+    after = trait.get("after", {}) if isinstance(trait, dict) else {}
+    return cast("Mapping[str, OnFailure]", after)
+
+
+def _check(sealed: Sequence[Sealed], parents: Mapping[str, Mapping[str, OnFailure]]) -> None:
+    """Raise what is wrong with the jobs whatever the store knows.
+
+    Raises:
+        FlowError: They depend on each other in a circle, or one on too many.
+        StoreError: One is too large to wait in the store.
+    """
+    for job, envelope in sealed:
+        if len(parents[job.id]) > MAX_PARENTS:
+            raise FlowError(
+                f"job {job.id} of {job.fn} depends on {len(parents[job.id]):,} jobs, over the limit of "
+                f"{MAX_PARENTS:,}; let some jobs gather for it, or use a batch"
+            )
+        if len(envelope.body) > MAX_VALUE:
+            raise StoreError(
+                f"job {job.id} of {job.fn} takes {len(envelope.body):,} bytes, over the "
+                f"{MAX_VALUE:,} that one that depends on others may"
+            )
+    left = {job_id: {each for each in of if each in parents} for job_id, of in parents.items()}
+    while free := [job_id for job_id, of in left.items() if not of]:
+        for job_id in free:
+            del left[job_id]
+        for of in left.values():
+            of.difference_update(free)
+    if left:
+        raise FlowError(f"these jobs depend on each other in a circle: {', '.join(sorted(left))}")
