@@ -67,9 +67,11 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
     using = default.using
 else:  # to a type checker `__getattr__` would make every misspelt name an object
     _HOMES = {
+        "": "aio brokers calls clients errors jobs options retries settings",
         "_edges": "After after",
         "calls": "Call call register_type",
         "clients": "Client",
+        "clients:default": "chain cron enqueue enqueue_at enqueue_in enqueue_many flow submit using",
         "errors": "ArgumentError BrokerError BrokerUnavailable Bury CallError ConfigError Control "
         "EnqueueError FlowError FunctionError GooseError JobFailed JobTimeout MissingDriver "
         "NewerVersion PayloadTooLarge Postpone ResultTimeout ResultUnavailable SessionLost "
@@ -82,35 +84,23 @@ else:  # to a type checker `__getattr__` would make every misspelt name an objec
         "worker.embedded": "Worker",
     }
     _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
-    _VERBS = set("chain cron enqueue enqueue_at enqueue_in enqueue_many flow submit using".split())
-    _MODULES = {
-        "aio",
-        "brokers",
-        "calls",
-        "clients",
-        "errors",
-        "jobs",
-        "options",
-        "retries",
-        "settings",
-    }
 
     def __getattr__(name: str) -> object:
         from importlib import import_module
 
-        if name in _VERBS:
-            found = getattr(import_module("goose.clients").default, name)
-        elif name in _MODULES:
-            found = import_module(f"goose.{name}")
-        elif name in _HOME:
-            found = getattr(import_module(f"goose.{_HOME[name]}"), name)
-        else:
+        if name not in _HOME:
             raise AttributeError(f"module 'goose' has no attribute {name!r}")
+        module, _, inside = _HOME[name].partition(":")
+        if not module:
+            return import_module(f"goose.{name}")
+        found: object = import_module(f"goose.{module}")
+        for part in (inside, name):
+            found = getattr(found, part) if part else found
         # The next look finds it here. Two threads may both come this way: they find the same.
         return globals().setdefault(name, found)
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_HOME, *_VERBS, *_MODULES})
+        return sorted({*globals(), *_HOME})
 
 
 __all__ = [
