@@ -20,9 +20,11 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
     from goose import aio
     from goose._edges import After, after
     from goose.calls import Call, call, register_type
+    from goose.circuits import Circuit
     from goose.clients import Client, default
     from goose.errors import (
         ArgumentError,
+        BatchError,
         BrokerError,
         BrokerUnavailable,
         Bury,
@@ -56,11 +58,13 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
     from goose.settings import Settings, configure
     from goose.worker.embedded import Worker
 
+    batch = default.batch
     chain = default.chain
     cron = default.cron
     enqueue = default.enqueue
     enqueue_in = default.enqueue_in
     enqueue_at = default.enqueue_at
+    enqueue_batch = default.enqueue_batch
     enqueue_many = default.enqueue_many
     flow = default.flow
     submit = default.submit
@@ -70,10 +74,13 @@ else:  # to a type checker `__getattr__` would make every misspelt name an objec
         "": "aio brokers calls clients errors jobs options retries settings",
         "_edges": "After after",
         "calls": "Call call register_type",
+        "circuits": "Circuit",
         "clients": "Client",
-        "clients:default": "chain cron enqueue enqueue_at enqueue_in enqueue_many flow submit using",
-        "errors": "ArgumentError BrokerError BrokerUnavailable Bury CallError ConfigError Control "
-        "EnqueueError FlowError FunctionError GooseError JobFailed JobTimeout MissingDriver "
+        "clients:default": "batch chain cron enqueue enqueue_at enqueue_batch enqueue_in "
+        "enqueue_many flow submit using",
+        "errors": "ArgumentError BatchError BrokerError BrokerUnavailable Bury CallError "
+        "ConfigError Control EnqueueError FlowError FunctionError GooseError JobFailed JobTimeout "
+        "MissingDriver "
         "NewerVersion PayloadTooLarge Postpone ResultTimeout ResultUnavailable SessionLost "
         "SignatureMismatch Skip StoreError Undecodable UnknownFunction Unsupported",
         "jobs": "Job",
@@ -106,11 +113,13 @@ else:  # to a type checker `__getattr__` would make every misspelt name an objec
 __all__ = [
     "After",
     "ArgumentError",
+    "BatchError",
     "BrokerError",
     "BrokerUnavailable",
     "Bury",
     "Call",
     "CallError",
+    "Circuit",
     "Client",
     "ConfigError",
     "Control",
@@ -142,6 +151,7 @@ __all__ = [
     "__version__",
     "after",
     "aio",
+    "batch",
     "call",
     "chain",
     "configure",
@@ -149,6 +159,7 @@ __all__ = [
     "current",
     "enqueue",
     "enqueue_at",
+    "enqueue_batch",
     "enqueue_in",
     "enqueue_many",
     "flow",

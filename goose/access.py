@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from goose._returns import decode_result
 from goose.brokers import name_of, sees_all
@@ -23,8 +25,10 @@ from goose.errors import (
     ResultUnavailable,
     Unsupported,
 )
+from goose.features.asking import Claimed, claimed
 from goose.jobs import Job, Status
-from goose.sending import Destination, Root
+from goose.sealing import Sealed
+from goose.sending import Destination, Door, Root, instead
 from goose.settings import Settings
 from goose.values import seconds
 
@@ -90,6 +94,46 @@ class Access:
             )
         traits = Traits(broker, lambda: self.store)
         return Inspection(broker, max_bytes=self.settings.max_bytes, traits=traits)
+
+    def close(self) -> None:
+        """Close the connections this client made, also those of all clients that share them.
+
+        A broker that was given as an object stays open. A later call connects again.
+        """
+        self._root.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def claimed(self, sealed: Sequence[Sealed]) -> Claimed:
+        """Claim what the features of these jobs need; return what is left to send.
+
+        Raises:
+            Unsupported: They need a store, and there is none.
+            GooseError: They cannot be what they ask for.
+        """
+        if instead.get() is not None or not any(job.traits for job, _ in sealed):
+            return Claimed(sealed)
+        found = claimed(sealed, self.broker, self.store)
+        if found.claims and self._to.transacts:
+            found.undo({job: "not_stored" for job, _ in sealed})
+            raise Unsupported(
+                "what a job waits for or shares with others is no part of a transaction; leave out "
+                "connection= or outbox= for jobs that depend on others or are unique"
+            )
+        return found
+
+    def door(self, later: bool) -> Door:
+        """Return where envelopes that are due *later*, or ready, are handed over."""
+        return self._root.door(self._to, later=later)
 
     # --- what became of a job ----------------------------------------------------------------
 

@@ -26,13 +26,14 @@ from goose.features.asking import Claimed
 from goose.flowing import A, AsyncFlow, B, C, Link, Step, linked
 from goose.jobs import Envelope, Job, Status
 from goose.metrics.base import Metrics
-from goose.options import Bound
+from goose.options import Bound, Plan, Using
 from goose.sealing import BeforeEnqueue, Sealed, delay_of, instant_of, item_arguments
 from goose.sending import Door, Within, storing
 from goose.settings import Settings
 
 if TYPE_CHECKING:
-    from goose.features.crons import CatchUp, Cron, Crons
+    from goose.aio_batching import Batch
+    from goose.features.crons import Cron, Crons
     from goose.features.results import Progress
 
 P = ParamSpec("P")
@@ -75,32 +76,14 @@ class Client:
         made._sealer = client.sealer
         return made
 
-    def using(
-        self,
-        *,
-        broker: str | Broker | None = None,
-        connection: Any = None,
-        outbox: Any = None,
-        timezone: str | None = None,
-        catch_up: CatchUp | None = None,
-        **given: Unpack[Bound],
-    ) -> Client:
+    def using(self, **given: Unpack[Using]) -> Client:
         """Return a client with these options bound on top, as `goose.Client.using`.
 
         With *connection* or *outbox*, one that is awaited (psycopg's ``AsyncConnection``, SQLAlchemy's
         ``AsyncSession`` …) is awaited; any other blocks the event loop for as long as its
         database takes.
         """
-        return Client.of(
-            self._client.using(
-                broker=broker,
-                connection=connection,
-                outbox=outbox,
-                timezone=timezone,
-                catch_up=catch_up,
-                **given,
-            )
-        )
+        return Client.of(self._client.using(**given))
 
     @overload
     async def enqueue(
@@ -208,6 +191,24 @@ class Client:
         """Have a call of *fn* enqueued at every instant of *expression*, as `goose.Client.cron`."""
         make: Callable[..., Cron] = self._client.cron
         return await asyncio.to_thread(make, name, expression, fn, *args, **kwargs)
+
+    def batch(self, **plan: Unpack[Plan]) -> Batch:
+        """Return a batch, to be opened by ``async with``, as `goose.Client.batch`."""
+        from goose.aio_batching import Batch  # not every program's
+
+        return Batch(self._client.batch(**plan))
+
+    async def enqueue_batch(
+        self, fn: Callable[..., Any], items: Iterable[tuple[Any, ...] | Call[Any]], /
+    ) -> Batch:
+        """Store one call of *fn* for each item as a batch of its own, as `goose.Client.enqueue_batch`."""
+        return await self.batch().enqueue_batch(fn, items)
+
+    async def find_batch(self, wanted: str) -> Batch:
+        """Return the batch of that name or id, as `goose.Client.find_batch`."""
+        from goose.aio_batching import Batch  # not every program's
+
+        return Batch(await asyncio.to_thread(self._client.find_batch, wanted))
 
     def flow(self) -> AsyncFlow:
         """Return an empty flow, as `goose.Client.flow`: ``async with aio.flow() as flow: …``."""
@@ -347,11 +348,13 @@ async def _sent(door: Door, envelopes: Sequence[Envelope]) -> None:
 
 _default = Client.of(clients.default)
 
+batch = _default.batch
 chain = _default.chain
 cron = _default.cron
 enqueue = _default.enqueue
 enqueue_in = _default.enqueue_in
 enqueue_at = _default.enqueue_at
+enqueue_batch = _default.enqueue_batch
 enqueue_many = _default.enqueue_many
 flow = _default.flow
 submit = _default.submit
@@ -360,10 +363,12 @@ using = _default.using
 __all__ = [
     "AsyncCrons",
     "Client",
+    "batch",
     "chain",
     "cron",
     "enqueue",
     "enqueue_at",
+    "enqueue_batch",
     "enqueue_in",
     "enqueue_many",
     "flow",

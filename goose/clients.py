@@ -18,24 +18,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from goose.access import Access
 from goose.brokers.base import Broker
 from goose.calls import Call
 from goose.errors import EnqueueError, Unsupported
 from goose.errors import Stored as Known
-from goose.features.asking import Claimed, claimed
 from goose.flowing import Flowing
 from goose.jobs import Job
-from goose.options import Bound, Options, options
+from goose.options import Bound, Options, Plan, Using, options
 from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
-from goose.sending import Destination, Door, Root, instead, store_one, storing
+from goose.sending import Destination, Root, store_one, storing
 from goose.settings import Settings
 
 if TYPE_CHECKING:
     from goose.aio import Client as AsyncClient
+    from goose.batching import Batch
+    from goose.features.batches.book import Batches
     from goose.features.crons import CatchUp, Cron, Crons
     from goose.metrics.base import Metrics
 
@@ -74,43 +81,31 @@ class Client(Access, Flowing):
         self._to = Destination()
         self._timezone = "UTC"
         self._catch_up: CatchUp = "one"
+        self._plan: Plan = {}
 
-    def using(
-        self,
-        *,
-        broker: str | Broker | None = None,
-        connection: Any = None,
-        outbox: Any = None,
-        timezone: str | None = None,
-        catch_up: CatchUp | None = None,
-        **given: Unpack[Bound],
-    ) -> Client:
+    def using(self, **given: Unpack[Using]) -> Client:
         """Return a client with these options bound on top; what is left out stays as it is.
 
         Bound options win over those of ``@goose.job``.
 
         Args:
-            broker: URL or `Broker` jobs go to instead.
-            connection: An open connection to the broker's own database: jobs exist if and
-                only if its transaction commits. Use the client on that connection's thread.
-            outbox: The same for any broker: a connection to a database, from whose outbox a relay moves jobs.
-            timezone: For `cron`: whose clock it goes by, such as ``Europe/Berlin``; UTC if not given.
-            catch_up: For `cron`: whether instants that passed while no worker ran are left out
-                (``skip``), are one job (``one``, the default), or a job each (``all``).
-            **given: What goes for each job, such as ``queue`` or ``retry``: see
-                `goose.options.Bound`.
+            **given: What goes for each job, such as ``queue`` or ``retry``, and what goes for
+                this client: see `Using`.
 
         Raises:
-            ConfigError: A value cannot be meant; for those of `cron` it is found there.
+            ConfigError: A value cannot be meant; for those of `cron` and batches found there.
             Unsupported: The broker cannot store jobs in a caller's transaction.
         """
-        bound = options(**given)
+        said: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         other = object.__new__(type(self))
-        other._root = self._root
-        other.sealer = self.sealer.using(bound, other)
-        other._to = Destination(broker, connection, outbox).over(self._to)
-        other._timezone = self._timezone if timezone is None else timezone
-        other._catch_up = self._catch_up if catch_up is None else catch_up
+        other.__dict__.update(self.__dict__)
+        to = Destination(*(said.pop(name, None) for name in ("broker", "connection", "outbox")))
+        other._to = to.over(self._to)
+        other._timezone = said.pop("timezone", self._timezone)
+        other._catch_up = said.pop("catch_up", self._catch_up)
+        plan: Any = {name: said.pop(name) for name in Plan.__annotations__ if name in said}
+        other._plan = {**self._plan, **plan}
+        other.sealer = self.sealer.using(options(**said), other)
         if other._to.transacts:
             other.door(later=False)
         return other
@@ -292,6 +287,52 @@ class Client(Access, Flowing):
             name, expression, job, timezone=self._timezone, catch_up=self._catch_up
         )
 
+    # --- batches ---------------------------------------------------------------------------
+
+    def batch(self, **plan: Unpack[Plan]) -> Batch:
+        """Return a batch, to be opened by a ``with`` block: jobs that belong together.
+
+        Args:
+            **plan: See `Plan`, whose values can be bound by `using`, too.
+
+        Raises:
+            ConfigError: A name or a duration cannot be meant.
+        """
+        from goose.batching import planned  # not every program's
+
+        return planned(self, {**self._plan, **plan})
+
+    def enqueue_batch(
+        self, fn: Callable[..., Any], items: Iterable[tuple[Any, ...] | Call[Any]], /
+    ) -> Batch:
+        """Store one call of *fn* for each item as a batch of its own, by the bound options.
+
+        Raises:
+            BatchError: As `Batch.open` and `Batch.enqueue_batch`, like the rest.
+        """
+        return self.batch().enqueue_batch(fn, items)
+
+    def find_batch(self, wanted: str) -> Batch:
+        """Return the batch of that name or id.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        from goose.batching import Batch  # not every program's
+
+        return Batch(self, self.batches.found(wanted))
+
+    @property
+    def batches(self) -> Batches:
+        """The batches of the store, to list.
+
+        Raises:
+            Unsupported: The broker has no store for them, and none is configured.
+        """
+        from goose.batching import batches_of  # not every program's
+
+        return batches_of(self)
+
     # --- around ----------------------------------------------------------------------------
 
     @property
@@ -311,24 +352,6 @@ class Client(Access, Flowing):
         from goose.aio import Client as AsyncClient
 
         return AsyncClient.of(self)
-
-    def close(self) -> None:
-        """Close the connections this client made, also those of all clients that share them.
-
-        A broker that was given as an object stays open. A later call connects again.
-        """
-        self._root.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _store_one(self, sealed: Sealed, *, later: bool) -> Job[Any]:
         if sealed[0].traits:
@@ -354,28 +377,6 @@ class Client(Access, Flowing):
             error.jobs = claimed.undo(error.jobs)
             raise
         return [claimed.answer(job) for job, _ in sealed]
-
-    def claimed(self, sealed: Sequence[Sealed]) -> Claimed:
-        """Claim what the features of these jobs need; return what is left to send.
-
-        Raises:
-            Unsupported: They need a store, and there is none.
-            GooseError: They cannot be what they ask for.
-        """
-        if instead.get() is not None or not any(job.traits for job, _ in sealed):
-            return Claimed(sealed)
-        found = claimed(sealed, self.broker, self.store)
-        if found.claims and self._to.transacts:
-            found.undo({job: "not_stored" for job, _ in sealed})
-            raise Unsupported(
-                "what a job waits for or shares with others is no part of a transaction; leave out "
-                "connection= or outbox= for jobs that depend on others or are unique"
-            )
-        return found
-
-    def door(self, later: bool) -> Door:
-        """Return where envelopes that are due *later*, or ready, are handed over."""
-        return self._root.door(self._to, later=later)
 
 
 default: Client = Client()

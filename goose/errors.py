@@ -15,6 +15,7 @@
     │   ├── BrokerUnavailable  it cannot be reached; worth trying again
     │   ├── SessionLost        the broker holds this session for dead
     │   └── StoreError         the store refuses an operation
+    ├── BatchError             a batch cannot take, or be, what was asked
     ├── Unsupported            this broker or worker cannot do that at all
     ├── Undecodable            bytes in a queue are not a job
     │   └── NewerVersion       they are a job of a later Goose
@@ -130,6 +131,10 @@ class StoreError(BrokerError):
 
     Nothing of the call it came from has happened.
     """
+
+
+class BatchError(GooseError):
+    """There is a batch of that name already, or one that should take members is gone or has ended."""
 
 
 class Unsupported(GooseError):

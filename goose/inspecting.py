@@ -157,12 +157,16 @@ class Inspection:
             BrokerError: As `delete`.
         """
         age = seconds(older_than, "older_than")
-        bearing = self._bearing(self._old_enough(state, queue, age))
-        removed = 0
-        # All are read before the first is removed, for removing would shift the pages.
-        for at in range(0, len(bearing), PAGE):
-            removed += len(self.delete(bearing[at : at + PAGE], state=state))
-        return removed + self._inspector.purge(state, queue, older_than=age)
+        bearing = {each.id: each.job for each in self._bearing(self._old_enough(state, queue, age))}
+        removed: list[str] = []
+        # All are read before the first is removed, for removing would shift the pages; and told
+        # after the last, for what follows from an end, such as a callback, is not to be purged.
+        ids = list(bearing)
+        for at in range(0, len(ids), PAGE):
+            removed += self._inspector.delete(ids[at : at + PAGE], state=state)
+        count = len(removed) + self._inspector.purge(state, queue, older_than=age)
+        self._tell("deleted", [bearing[id_] for id_ in removed])
+        return count
 
     def promote(self, jobs: Iterable[StoredJob | str]) -> list[str]:
         """Make scheduled jobs (or ids) ready now; return the ids of those that were."""

@@ -18,14 +18,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from difflib import get_close_matches
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
 
 from goose._edges import After, Dependencies, parents_of
+from goose.calls import Call
 from goose.errors import ConfigError
 from goose.jobs import check_queue
 from goose.plugins import nearest
 from goose.retries import Retry
 from goose.values import duration, seconds
+
+if TYPE_CHECKING:
+    from goose.brokers.base import Broker
+    from goose.features.crons import CatchUp
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,6 +59,44 @@ class Bound(TypedDict, total=False):
     depends_on: Dependencies | None
     """Jobs (or ids, or `goose.after`) that have to end first; or a function of its arguments that
     returns them."""
+
+
+Callback: TypeAlias = Callable[..., Any] | Call[Any]
+"""What a batch calls: a function, or a ``goose.call(fn, …)`` with its arguments."""
+
+
+class Plan(TypedDict, total=False):
+    """What a batch is to be."""
+
+    on_success: Callback | None
+    """To run once all members are done or skipped."""
+    on_complete: Callback | None
+    """To run once all members have ended, however they ended."""
+    name: str | None
+    """What to find it by: 1 to 100 of A-Z a-z 0-9 _ . : -; no two at the same time."""
+    linger: float | timedelta | None
+    """Seconds (or `timedelta`) for which it is kept once it has ended; 7 days if not given."""
+    resume: bool
+    """Whether to go on with the batch of that name, if there is one."""
+    stay_open: bool
+    """Whether it ends only after `Batch.seal`, and anybody may add members until then."""
+
+
+class Using(Bound, Plan, total=False):
+    """What `Client.using` takes."""
+
+    broker: str | Broker | None
+    """URL or `Broker` jobs go to instead."""
+    connection: Any
+    """An open connection to the broker's own database: jobs exist if and only if its transaction
+    commits. Use the client on that connection's thread."""
+    outbox: Any
+    """The same for any broker: a connection to a database, from whose outbox a relay moves jobs."""
+    timezone: str | None
+    """For `cron`: whose clock it goes by, such as ``Europe/Berlin``; UTC if not given."""
+    catch_up: CatchUp | None
+    """For `cron`: whether instants that passed while no worker ran are left out (``skip``), are one
+    job (``one``, the default), or a job each (``all``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,19 +78,31 @@ class Sealer:
         source: Where settings come from, and the options of the client itself.
         bound: Options that win over those of the function.
         home: Where jobs can be asked about later.
+        joining: What else changes each new job.
     """
 
-    def __init__(self, source: Source, bound: Options, home: Home | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        bound: Options,
+        home: Home | None = None,
+        joining: tuple[Prepare, ...] = (),
+    ) -> None:
         self._home = home
         self._source = source
         self._bound = bound
+        self._joining = joining
         self._plans: dict[Callable[..., Any], _Plan] = {}
         self._planned_for: Settings | None = None
         self._chain: tuple[BeforeEnqueue, ...] = ()
 
     def using(self, bound: Options, home: Home) -> Sealer:
         """Return a sealer with *bound* on top of the options bound here, for jobs of *home*."""
-        return Sealer(self._source, bound.over(self._bound), home)
+        return Sealer(self._source, bound.over(self._bound), home, self._joining)
+
+    def joining(self, prepare: Prepare) -> Sealer:
+        """Return a sealer whose jobs *prepare* changes, too."""
+        return Sealer(self._source, self._bound, self._home, (*self._joining, prepare))
 
     def seal(
         self,
@@ -212,7 +224,7 @@ class Sealer:
             retry=None if retry is None else retry.to_wire(),
             timeout=None if timeout == math.inf else timeout,
             max_bytes=settings.max_bytes,
-            features=asked(chosen),
+            features=(*asked(chosen), *self._joining),
         )
         return plan
 

@@ -16,6 +16,7 @@ Files and environment are trusted: they may name code to run (``middleware``, â€
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,8 @@ from typing import Any
 from goose import _project, values
 from goose.brokers import namespaced, redact
 from goose.brokers.base import Broker, Share
+from goose.circuits import Circuit
+from goose.circuits import parse as parse_circuit
 from goose.errors import ConfigError
 from goose.jobs import MAX_BYTES, check_queue
 from goose.options import parse_retry
@@ -84,6 +87,8 @@ class Settings:
     """URL of the database with an outbox, from which workers move jobs to the broker."""
     outbox_table: str | None = None
     """Name of its table; None: ``goose_outbox``, and the namespace after it if there is one."""
+    circuit: Mapping[str, Circuit] = field(default_factory=dict, hash=False)
+    """When workers leave a queue alone, by its name."""
     cron: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Cron entries a worker registers, by name."""
     grace: float = 30.0
@@ -167,6 +172,24 @@ def _shares(value: object) -> tuple[Share, ...]:
     return tuple(found)
 
 
+def _circuits(value: object) -> dict[str, Circuit]:
+    """Return the circuits of queues, from a table of tables or of numbers of failures."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ValueError('give JSON such as {"mail": 5}') from None
+    if not isinstance(value, Mapping):
+        raise TypeError("give a table such as {mail = 5}, or [circuit.mail]")
+    found: dict[str, Circuit] = {}
+    for name, given in value.items():
+        try:
+            found[_queue(name)] = parse_circuit(given)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: {error}") from None
+    return found
+
+
 def _share(item: object) -> Share:
     name, weighted, weight = values.text(item).partition("=")
     return Share(_queue(name.strip()), values.count(weight) if weighted else 0)
@@ -192,6 +215,7 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "store": values.text,
     "outbox": values.text,
     "outbox_table": values.text,
+    "circuit": _circuits,
     "cron": values.tables,
     "grace": values.duration,
     "ttl": values.positive_duration,

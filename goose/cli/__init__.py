@@ -19,6 +19,7 @@ COMMANDS = {
     "dead": "List, show, pop, replay and purge dead jobs.",
     "doctor": "Look whether settings, broker, code and stored jobs fit together.",
     "health": "Say whether a worker is well, from its heartbeat file.",
+    "batch": "List, show, watch, cancel and delete batches.",
     "cron": "List, show, pause, resume, run and delete cron entries.",
     "flow": "Show jobs that depend on each other, as text or drawn.",
     "outbox": "Make, look at and empty an outbox of jobs in your own database.",

@@ -128,6 +128,30 @@ def inspecting(broker: str | None) -> Iterator[Inspection]:
         yield client.inspector
 
 
+@contextmanager
+def remembering(broker: str | None, what: str) -> Iterator[Client]:
+    """Yield a client whose store has *what*, such as ``batches``.
+
+    Raises:
+        Unsupported: It is inside of another process.
+    """
+    chosen = configured(broker)
+    missing = missing_file(chosen.store or chosen.broker)
+    if missing is not None:
+        # Looking must not make a database; an empty one answers as it would.
+        click.echo(f"{missing} does not exist: nothing was ever stored there", err=True)
+        with Client(MemoryBroker(), settings=Settings()) as client:
+            yield client
+        return
+    with Client(settings=chosen) as client:
+        if Capability.SHARED not in client.broker.capabilities and chosen.store is None:
+            raise Unsupported(
+                f"{place(chosen)} keeps its {what} inside the process that uses it, where no "
+                "command can see them; use a goose.Client(broker) there, or another broker"
+            )
+        yield client
+
+
 def missing_file(url: object) -> Path | None:
     """Return the absolute path of the SQLite file that *url* names, if it is not there.
 

@@ -11,14 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
-from goose.brokers.base import Capability
-from goose.brokers.memory import MemoryBroker
-from goose.cli.choosing import common, configured, confirm, missing_file, place, sure
+from goose.cli.choosing import common, configured, confirm, place, remembering, sure
 from goose.cli.showing import lasting, print_json, print_table, printable
-from goose.clients import Client
-from goose.errors import Unsupported
 from goose.features.crons import Cron, Crons
-from goose.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 NEXT = 5
@@ -41,20 +36,7 @@ def command() -> None:
 
 @contextmanager
 def _crons(broker: str | None) -> Iterator[Crons]:
-    chosen = configured(broker)
-    missing = missing_file(chosen.store or chosen.broker)
-    if missing is not None:
-        # Looking must not make a database; an empty one answers as it would.
-        click.echo(f"{missing} does not exist: nothing was ever stored there", err=True)
-        with Client(MemoryBroker(), settings=Settings()) as client:
-            yield client.crons
-        return
-    with Client(settings=chosen) as client:
-        if Capability.SHARED not in client.broker.capabilities and chosen.store is None:
-            raise Unsupported(
-                f"{place(chosen)} keeps its entries inside the process that uses it, where no "
-                "command can see them; use goose.Client(broker).crons there, or another broker"
-            )
+    with remembering(broker, "cron entries") as client:
         yield client.crons
 
 

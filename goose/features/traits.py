@@ -31,7 +31,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from goose.brokers.base import Broker
 from goose.errors import BrokerError, BrokerUnavailable, GooseError, UnknownFunction
@@ -126,8 +126,18 @@ class Trait(Protocol):
         ...
 
 
+@runtime_checkable
+class Retried(Protocol):
+    """A trait that wants to know of failures, too."""
+
+    def retried(self, jobs: Sequence[Job[Any]]) -> None:
+        """Note that these jobs failed and will run again; what it raises is logged, no more."""
+        ...
+
+
 KNOWN: dict[str, str] = {
     "once": "goose.features.once:Once",
+    "batch": "goose.features.batches.trait:BatchTrait",
     "flow": "goose.features.flows.trait:Flow",
     "result": "goose.features.results.trait:Results",
 }
@@ -165,7 +175,7 @@ class Traits:
         resolve: Callable[[str], Callable[..., Any]] | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self._tools = Tools(
+        self.tools = Tools(
             broker,
             store or OnDemand(broker).open,
             self._tell_all,
@@ -180,7 +190,7 @@ class Traits:
         trait = self._made.get(name)
         if trait is None:
             with self._lock:
-                trait = self._made.get(name) or load(KNOWN[name], kind="trait")(self._tools)
+                trait = self._made.get(name) or load(KNOWN[name], kind="trait")(self.tools)
                 self._made[name] = trait
         return trait
 
@@ -190,7 +200,7 @@ class Traits:
         """Return what is to become of *jobs*, by id; what is left out goes on. Never raises."""
         answers: dict[str, Admission] = {}
         try:
-            self._tools.store()
+            self.tools.store()
         except GooseError as error:
             logger.error("%d jobs are left for a worker that has a store: %s", len(jobs), error)
             return {job.id: Defer(60 * AGAIN, "no store here") for job in jobs}
@@ -243,6 +253,17 @@ class Traits:
             # Told again it would fail again, and the job would never be settled.
             logger.exception("%s: the end of job %s is not noted", name, endings[0].job.id)
         return {}
+
+    def retried(self, jobs: Sequence[Job[Any]]) -> None:
+        """Tell those that want to know of *jobs*, which failed and will run again. Never raises."""
+        for name in KNOWN:
+            concerned = [job for job in jobs if name in job.traits]
+            try:
+                trait = self.of(name) if concerned else None
+                if isinstance(trait, Retried):
+                    trait.retried(concerned)
+            except Exception as error:  # noqa: BLE001 - a number that is late is no reason to wait
+                logger.warning("%s: %d retries are not noted: %s", name, len(concerned), error)
 
     def _tell_all(self, endings: Sequence[Ended]) -> None:
         for error in self.ended(endings).values():

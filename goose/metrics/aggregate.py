@@ -111,10 +111,10 @@ class Aggregate:
     # --- what goes out -------------------------------------------------------------------
 
     def gauges(self) -> list[tuple[str, float, dict[str, str]]]:
-        """Return every gauge's sum over the processes, or what all of them see, with its tags."""
+        """Return every gauge's sum over the processes, with its tags."""
         with self._lock:
             return [
-                (name, self._merged(name, said), self._tags(name, "gauge", values))
+                (name, sum(said.values()), self._tags(name, "gauge", values))
                 for (name, values), said in self._gauges.items()
                 if said
             ]
@@ -128,10 +128,6 @@ class Aggregate:
                 lines += self._samples(measure)
             lines += self._foreign_lines()
         return "\n".join(lines) + "\n"
-
-    def _merged(self, name: str, said: dict[str, float]) -> float:
-        merge = max if self._measures[name, "gauge"].shared else sum
-        return merge(said.values())
 
     def _tags(self, name: str, kind: Kind, values: Values) -> dict[str, str]:
         return dict(zip(self._measures[name, kind].tags, values, strict=True))
@@ -147,7 +143,7 @@ class Aggregate:
             for (of, values), said in self._gauges.items():
                 if of == measure.name and said:
                     shown = _labels(zip(labels, values, strict=True))
-                    yield f"{name}{shown} {_number(self._merged(measure.name, said))}"
+                    yield f"{name}{shown} {_number(sum(said.values()))}"
         else:
             for (of, values), (total, counts) in self._timings.items():
                 if of == measure.name:

@@ -38,6 +38,8 @@ BUCKETS = (
 
 _JOB = ("queue", "function")
 _QUEUE = ("queue",)
+_CRON = ("cron",)
+_STATUS = ("status",)
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]")
 
 
@@ -52,8 +54,6 @@ class Measure:
     """One sentence without a full stop."""
     unit: str = ""
     """``seconds``, or nothing for a plain count."""
-    shared: bool = False
-    """Whether it is about something all processes see: then the largest of what they say holds, not the sum."""
 
     @property
     def prometheus(self) -> str:
@@ -121,10 +121,20 @@ MEASURES = {
         Measure(
             base.BROKER_RECONNECTS, "counter", ("step",), "Times the broker worked again after that"
         ),
-        Measure(base.CRON_FIRED, "counter", ("entry",), "Jobs made by cron entries"),
         Measure(base.OUTBOX_MOVED, "counter", _QUEUE, "Jobs moved from an outbox to the broker"),
         Measure(
             base.OUTBOX_REFUSED, "counter", _QUEUE, "Times the broker refused a job of an outbox"
+        ),
+        Measure(base.CRON_FIRED, "counter", _CRON, "Instants of cron whose job is enqueued"),
+        Measure(
+            base.CRON_MISSED, "counter", _CRON, "Instants of cron that passed and are left out"
+        ),
+        Measure(
+            base.BATCH_STATUS, "counter", _STATUS, "Batches that ended, by how their members did"
+        ),
+        Measure(base.BATCH_MEMBERS, "counter", ("ending",), "Members of batches that ended"),
+        Measure(
+            base.CIRCUIT_OPENED, "counter", _QUEUE, "Times a process stopped taking from a queue"
         ),
         Measure(base.EXECUTION_TIME, "timing", _JOB, "Duration of an execution", "seconds"),
         Measure(
@@ -137,6 +147,16 @@ MEASURES = {
         Measure(
             base.ENQUEUE_TIME, "timing", _JOB, "A client's wait for the confirmation", "seconds"
         ),
+        Measure(
+            base.CRON_LATENESS, "timing", _CRON, "From an instant to its job's enqueue", "seconds"
+        ),
+        Measure(
+            base.BATCH_COMPLETION_TIME,
+            "timing",
+            _STATUS,
+            "From a batch's opening to its last member's end",
+            "seconds",
+        ),
         Measure(base.QUEUE_SIZE, "gauge", ("queue", "state"), "Jobs in a queue, by state"),
         Measure(
             base.QUEUE_OLDEST, "gauge", _QUEUE, "Wait of the longest waiting ready job", "seconds"
@@ -147,6 +167,9 @@ MEASURES = {
         Measure(
             base.OUTBOX_OLDEST, "gauge", _QUEUE, "Wait of the oldest job in an outbox", "seconds"
         ),
+        Measure(
+            base.CIRCUIT_OPEN, "gauge", _QUEUE, "Processes that leave a queue alone after failures"
+        ),
         Measure(base.BROKER_UP, "gauge", (), "Whether the broker answered last time: 1 or 0"),
         Measure(base.PROCESSES, "gauge", (), "Worker processes at work"),
         Measure(base.SERVING, "gauge", _QUEUE, "Worker processes that take jobs from a queue"),
@@ -155,14 +178,6 @@ MEASURES = {
         Measure(base.HELD, "gauge", (), "Jobs fetched and not started"),
         Measure(base.IN_FLIGHT, "gauge", (), "Jobs lent to the worker and not settled yet"),
         Measure(base.WINDOW, "gauge", (), "Jobs the worker would hold ahead"),
-        Measure(
-            base.CRON_OVERDUE,
-            "gauge",
-            (),
-            "How long the latest cron entry has been due and not fired",
-            "seconds",
-            shared=True,
-        ),
     )
 }
 """Every measure of `goose.metrics.base`, by name."""

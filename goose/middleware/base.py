@@ -33,10 +33,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from goose.errors import ConfigError
 from goose.jobs import Job
+
+if TYPE_CHECKING:
+    from goose.batching import Batch
 
 
 class Inside(Protocol):
@@ -44,6 +47,10 @@ class Inside(Protocol):
 
     def progress(self, job: Job[Any], done: float, total: float | None, note: str) -> None:
         """Say how far *job* is."""
+        ...
+
+    def batch(self, job: Job[Any]) -> Batch:
+        """Return the batch of *job*, or raise `LookupError`."""
         ...
 
 
@@ -87,6 +94,17 @@ class Execution:
             raise ValueError(f"progress({done!r}, {total!r}): give numbers, 0 or more out of more")
         if self.inside is not None:
             self.inside.progress(self.job, done, total, note)
+
+    @property
+    def batch(self) -> Batch:
+        """The batch that this job is a member or a callback of; members can be added to it.
+
+        Raises:
+            LookupError: It is of none.
+        """
+        if self.inside is None:
+            raise LookupError(f"job {self.job.id} runs without a worker, so it is of no batch")
+        return self.inside.batch(self.job)
 
     @property
     def attempt(self) -> int:

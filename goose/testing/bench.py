@@ -101,7 +101,7 @@ class Bench:
             resources=resources or {},
             clock=clock,
             random=chance,
-            inside=Inside(self._progress) if self._progress else None,
+            inside=Inside(self._progress, *features) if features and self._progress else None,
         )
 
     def run(self, delivery: Delivery) -> tuple[Run, Outcome]:

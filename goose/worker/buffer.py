@@ -252,6 +252,20 @@ class Buffer:
             self._suspect = None
             return back, suspect
 
+    def take_back(self, unwanted: Callable[[Work], bool]) -> list[Work]:
+        """Return, and no longer hold, what was not started and is *unwanted*."""
+        with self._lock:
+            back: list[Work] = []
+            for lane in (self._sync, self._async):
+                found = [work for work in lane.held if unwanted(work)]
+                if found:
+                    back += found
+                    lane.held = deque(work for work in lane.held if work not in found)
+            if self._suspect is not None and unwanted(self._suspect):
+                back.append(self._suspect)
+                self._suspect = None
+            return back
+
     def clear(self) -> list[Work]:
         """Return, and no longer hold, everything that was not started."""
         with self._lock:

@@ -223,6 +223,7 @@ def _build(
             resources=[connect_resource(spec) for spec in bootstrap.resources],
             firing=crons.firing(broker, offer, chosen, store),
             store=store,
+            circuits=chosen.circuit,
             # One process of a worker does it for all of them.
             relay=None if bootstrap.index else relay_of(broker, chosen, bootstrap.broker),
             session=Session(bootstrap.session, bootstrap.epoch),

@@ -129,6 +129,7 @@ class Worker:
                 resources=[connect_resource(spec) for spec in chosen.resources],
                 firing=crons.firing(broker, self._offer, chosen, store),
                 store=store,
+                circuits=chosen.circuit,
                 relay=relay_of(broker, chosen, chosen.broker),
                 # Another each time: how far the epochs of the last one went is not known here.
                 session=Session(str(uuid.uuid4())),

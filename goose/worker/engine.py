@@ -28,10 +28,11 @@ from goose.middleware.base import Execution, Middleware
 from goose.stores import OnDemand
 from goose.stores.base import Store
 from goose.worker.buffer import Buffer
+from goose.worker.circuits import Circuits
 from goose.worker.clock import Clock
 from goose.worker.config import WorkerConfig
 from goose.worker.execution import Executor
-from goose.worker.fetch import Fetcher
+from goose.worker.fetch import Fetcher, given_back
 from goose.worker.inside import Inside
 from goose.worker.outcomes import Outcome
 from goose.worker.prepare import Preparer
@@ -87,6 +88,7 @@ class Engine:
         session: Opened by the caller, where the broker knows sessions.
         wait: Seconds a fetch blocks in the broker; 0 under a simulator.
         store: Returns what features remember in; the broker's own if left out.
+        circuits: Say which queues are left alone for a while.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Engine:
         random: random.Random,
         wait: float = 1.0,
         store: Callable[[], Store] | None = None,
+        circuits: Circuits | None = None,
     ) -> None:
         self.config = config
         self.session = session
@@ -120,16 +123,19 @@ class Engine:
             resources=resources,
             clock=clock,
             random=random,
-            inside=Inside(self.progress),
+            inside=Inside(self.progress, broker, store),
         )
-        traits = Traits(
+        self.traits = Traits(
             broker,
             store,
             resolve=lambda name: offer.resolve(name).fn,
             metrics=self.report.metrics,
         )
-        gate = Gate(traits, preparer)
-        self.settler = Settler(broker, self._on_settled, gate.ended)
+        gate = Gate(self.traits, preparer)
+        self.settler = Settler(broker, self._on_settled, gate.ended, gate.retried)
+        self.circuits = circuits
+        if circuits is not None:
+            circuits.on_open = self._on_open
         self.heartbeat = self._heartbeat(broker)
         self.fetcher = self._fetcher(broker, preparer, gate, clock, wait)
         self.promoter = Promoter(broker)
@@ -166,6 +172,7 @@ class Engine:
             admit=gate.admit,
             clock=clock,
             wait=wait,
+            circuits=self.circuits,
         )
 
     # --- a job in a slot ------------------------------------------------------------------
@@ -211,6 +218,8 @@ class Engine:
         self.running.discard(work)
         now = self._clock.mono()
         self.buffer.ended(work, now - work.started_mono if work.started_mono else 0.0, now)
+        if self.circuits is not None:
+            self.circuits.ended(outcome)
         self.settler.add(outcome)
         self.kicks.settle()
 
@@ -231,8 +240,18 @@ class Engine:
         """Hand outcomes of jobs that never had a slot to the settler."""
         self.buffer.settling(len(outcomes))
         for outcome in outcomes:
+            if self.circuits is not None:
+                self.circuits.ended(outcome)
             self.settler.add(outcome)
         self.kicks.settle()
+
+    def _on_open(self, queue: str) -> None:
+        """Give back what is held of a queue that is left alone from now on."""
+        assert self.circuits is not None
+        held_up = self.circuits.holds_up
+        back = self.buffer.take_back(lambda work: held_up(work.delivery))
+        if back:
+            self.settle([given_back(work) for work in back])
 
     def _on_settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
         self.fetcher.forget([outcome.delivery for outcome in batch])
@@ -254,6 +273,8 @@ class Engine:
         """
         self.session = session
         self.fetcher.forget([work.delivery for work in self.buffer.clear()])
+        if self.circuits is not None:
+            self.circuits.forget_probes()
         self.ask_to_stop()
         self.report.session_lost()
 

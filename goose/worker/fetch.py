@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from goose.brokers.base import Broker, Delivery, Session, Sessions, Share
 from goose.errors import SessionLost
 from goose.worker.buffer import MAX_UNSETTLED, Buffer
+from goose.worker.circuits import Circuits
 from goose.worker.clock import Clock
 from goose.worker.outcomes import Ending, Outcome, Verb
 from goose.worker.prepare import Preparer
@@ -44,6 +45,7 @@ class Fetcher:
         admit: Returns which works may start, and the outcomes of the others; asked where one
             of them bears traits.
         wait: Seconds to block in the broker when there is nothing to do.
+        circuits: Say which queues are left alone for a while.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Fetcher:
         admit: Callable[[Sequence[Work]], tuple[list[Work], list[Outcome]]],
         clock: Clock,
         wait: float = 1.0,
+        circuits: Circuits | None = None,
     ) -> None:
         self._broker = broker
         self._buffer = buffer
@@ -72,6 +75,7 @@ class Fetcher:
         self._admit = admit
         self._clock = clock
         self._wait = wait
+        self._circuits = circuits
         self.found_nothing = False
         """Whether the last look at the broker found no ready job."""
         self.contact_mono = -math.inf
@@ -103,8 +107,13 @@ class Fetcher:
                 self.contact_mono = now
             return ASK_AGAIN
         session = self._session()
+        queues, probing = self._queues_now(now)
+        if not queues:
+            self.contact_mono = now
+            return ASK_AGAIN
+        limit, wait = (1, 0.0) if probing else (room, self._wait)
         try:
-            deliveries = self._broker.dequeue(session, self._queues, limit=room, wait=self._wait)
+            deliveries = self._broker.dequeue(session, queues, limit=limit, wait=wait)
         except SessionLost:
             raise  # it took nothing
         except Exception:  # also a defect of the broker, which may have struck after it lent
@@ -118,12 +127,31 @@ class Fetcher:
         if session is not self._session():
             return 0.0  # lost while we waited: others have these jobs by now
         self._known.update([delivery.receipt for delivery in deliveries])
-        outcomes += [given_back(work) for work in self._buffer.put(works)]
+        outcomes += [given_back(work) for work in self._put(works, probing)]
         if outcomes:
             self._settle(outcomes)
         if works:
             self._on_work()
         return 0.0
+
+    def _queues_now(self, now: float) -> tuple[Sequence[Share], bool]:
+        """Return what to take from, and whether that is one job, to try whether a queue works again."""
+        return (
+            (self._queues, False)
+            if self._circuits is None
+            else self._circuits.look(self._queues, now)
+        )
+
+    def _put(self, works: Sequence[Work], probing: bool) -> list[Work]:
+        """Hold *works*; return those to give back."""
+        circuits = self._circuits
+        if circuits is None:
+            return self._buffer.put(works)
+        if probing:
+            circuits.tried([work.delivery for work in works])
+        back = self._buffer.put(works)
+        # After they are held, so that none slips through between a look and a circuit that opens.
+        return back + self._buffer.take_back(lambda work: circuits.holds_up(work.delivery))
 
     def _prepared(self, deliveries: Sequence[Delivery]) -> tuple[list[Work], list[Outcome]]:
         """Return what of *deliveries* may start, and the outcomes of the rest."""

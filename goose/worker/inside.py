@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from goose.brokers.base import Broker
 from goose.features.results.progress import ProgressLog
 from goose.jobs import Job
+from goose.plugins import load
+from goose.stores.base import Store
+
+if TYPE_CHECKING:
+    from goose.batching import Batch
 
 
 class Inside:
-    """Implements `goose.middleware.base.Inside` for one process. Thread-safe; never blocks."""
+    """Implements `goose.middleware.base.Inside` for one process. Thread-safe.
 
-    def __init__(self, progress: ProgressLog) -> None:
+    Args:
+        progress: Takes what jobs say of how far they are.
+        broker: Where jobs go that a function adds to its batch.
+        store: Returns where batches are.
+    """
+
+    def __init__(self, progress: ProgressLog, broker: Broker, store: Callable[[], Store]) -> None:
         self._progress = progress
+        self._broker = broker
+        self._store = store
 
     def progress(self, job: Job[Any], done: float, total: float | None, note: str) -> None:
         """Say how far *job* is."""
         self._progress.note(job.id, done, total, note)
+
+    def batch(self, job: Job[Any]) -> Batch:
+        """Return the batch of *job*."""
+        # By its name: client and worker know each other only through a broker.
+        of_job: Callable[..., Batch] = load("goose.batching:of_job", kind="feature")
+        return of_job(job, self._broker, self._store())

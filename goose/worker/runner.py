@@ -16,6 +16,8 @@ gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
 cron        `Firing.step`, if there is a store for cron entries
+batches     `Sweeper.step`, likewise
+circuits    `Circuits.step`, if a queue has one
 outbox      `Relay.step`, if this process moves jobs from an outbox
 slot N      sync jobs, one at a time
 async       the event loop of async jobs
@@ -31,18 +33,22 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from goose.brokers.base import Broker, Session, Sessions
 from goose.calls import Offer
+from goose.circuits import Circuit
 from goose.errors import BrokerError, SessionLost, Unsupported
+from goose.features.batches.trait import Sweeper
 from goose.features.crons.firing import Firing
 from goose.metrics.base import Metrics
 from goose.metrics.detached import Detached, detached
+from goose.metrics.fanout import Fanout
 from goose.middleware import Middleware, refuse_async
 from goose.stores import OnDemand
 from goose.worker import standing
+from goose.worker.circuits import Circuits
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine, NoNotes, Notes
@@ -80,6 +86,7 @@ class Runner:
         session: Under which jobs are taken; opened by `start`, or by a supervisor.
         notes: Where running jobs are noted for a supervisor, if there is one.
         firing: Fires cron entries.
+        circuits: When to leave a queue alone, by its name.
         relay: Makes what moves jobs from an outbox, given what it counts into; closed by `stop`.
         store: What features remember in, the broker's own if left out; closed by `stop`.
         beats: Whether this process opens the session and sends its own heartbeats; False
@@ -107,6 +114,7 @@ class Runner:
         session: Session,
         notes: Notes | None = None,
         firing: Firing | None = None,
+        circuits: Mapping[str, Circuit] = {},
         relay: Callable[[Metrics], Relay] | None = None,
         store: OnDemand | None = None,
         beats: bool = True,
@@ -130,6 +138,7 @@ class Runner:
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
         self._detached = [detached(backend) for backend in metrics]
+        self._circuits = self._made(circuits) if circuits else None
         self._engine = Engine(
             broker,
             offer,
@@ -142,26 +151,39 @@ class Runner:
             clock=clock,
             random=chance,
             store=self._store.open,
+            circuits=self._circuits,
         )
         self._relay = None if relay is None else relay(self._engine.report.metrics)
         self._threads = Threads(
             self._engine,
             config,
-            self._steps(gauges) | self._measuring(gauges),
+            self._steps() | self._measuring(gauges),
             clock=clock,
             random=chance,
             on_tick=on_tick,
             on_death=self._died,
         )
 
-    def _steps(self, gauges: Metrics | None) -> dict[str, Step]:
+    def _made(self, circuits: Mapping[str, Circuit]) -> Circuits:
+        return Circuits(
+            circuits,
+            store=self._store.open,
+            metrics=Fanout(self._detached),
+            clock=self._clock,
+            on_change=lambda: self._threads.kick("circuits"),
+        )
+
+    def _steps(self) -> dict[str, Step]:
         steps: dict[str, Step] = {"fetch": self._fetch}
         if self._beats and self._engine.heartbeat is not None:
             steps["heartbeat"] = self._engine.heartbeat.step
         if self._firing is not None:
+            self._firing.metrics = self._engine.report.metrics
             steps["cron"] = self._firing.step
-            self._firing.counts = self._engine.report.metrics
-            self._firing.gauges = gauges or self._engine.report.metrics
+            # There is a store.
+            steps["batches"] = Sweeper(self._engine.traits.tools).step
+        if self._circuits is not None:
+            steps["circuits"] = self._circuits.step
         if self._relay is not None:
             steps["outbox"] = self._relay.step
         return steps
@@ -245,8 +267,8 @@ class Runner:
         done = self._engine.buffer.running == 0
         self._threads.stop_all()
         self._threads.let_slots_go()
-        for name in ("cron", "settle"):
-            # Not under their feet; if the store hangs, their calls fail as they would anyway.
+        # Not under their feet; if the store hangs, their calls fail as they would anyway.
+        for name in ("settle", "cron", "batches"):
             self._threads.join(name, 0.2)
         self._store.close()
         # On threads of their own: a resource or a broker that hangs must not hold up the end.

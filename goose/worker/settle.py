@@ -25,7 +25,7 @@ from typing import cast
 from goose.brokers.base import Broker, Delivery
 from goose.errors import BrokerError, BrokerUnavailable
 from goose.jobs import Envelope
-from goose.worker.outcomes import FINAL, Outcome, Verb, fields, known
+from goose.worker.outcomes import FINAL, Ending, Outcome, Verb, fields, known
 
 logger = logging.getLogger("goose.worker.settle")
 
@@ -45,6 +45,7 @@ class Settler:
         broker: Where the deliveries came from.
         on_settled: Told of each batch that is settled and which of it was lost.
         tell: Tells the traits of these outcomes; returns which, by job id, must be told again.
+        retried: Tells the traits of jobs that will run again, as well as it can.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Settler:
         broker: Broker,
         on_settled: Callable[[Sequence[Outcome], Sequence[Delivery]], None],
         tell: Callable[[Sequence[Outcome]], Mapping[str, BrokerError]] = lambda _: {},
+        retried: Callable[[Sequence[Outcome]], None] = lambda _: None,
     ) -> None:
         self._broker = broker
         self._on_settled = on_settled
         self._tell_traits = tell
+        self._tell_retried = retried
         self._untold: list[Outcome] = []
         self._tell_at = -math.inf
         self._tell_again = TELL_FIRST
@@ -138,13 +141,18 @@ class Settler:
     def _gather(self) -> None:
         """Move what was added into batches, or to what the traits have to be told of."""
         ready: list[Outcome] = []
+        again: list[Outcome] = []
         for _ in range(len(self._added)):
             outcome = self._added.popleft()
             job = outcome.job
             if job is not None and job.traits and outcome.ending in FINAL:
                 self._untold.append(outcome)
-            else:
-                ready.append(outcome)
+                continue
+            if job is not None and job.traits and outcome.ending is Ending.RETRIED:
+                again.append(outcome)
+            ready.append(outcome)
+        if again:
+            self._tell_retried(again)
         self._batch(ready)
 
     def _batch(self, ready: Iterable[Outcome]) -> None:

@@ -133,7 +133,7 @@ class Threads:
             loop.stop()
 
     def join(self, name: str, timeout: float) -> None:
-        """Wait up to *timeout* seconds for the loop of this name, if there is one; it was stopped."""
+        """Wait up to *timeout* seconds for the loop of this name, which was stopped, if there is one."""
         loop = self._loops.get(name)
         if loop is not None:
             loop.join(timeout)

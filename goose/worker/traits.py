@@ -70,6 +70,10 @@ class Gate:
         """Tell the traits of what ended for good; return what kept jobs, by id, from being told of."""
         return self._traits.ended([_ended(each) for each in outcomes if each.ending in FINAL])
 
+    def retried(self, outcomes: Sequence[Outcome]) -> None:
+        """Tell the traits of what failed and will run again. Never raises."""
+        self._traits.retried([each.job for each in outcomes if each.job is not None])
+
 
 def _later(work: Work, seconds: float, reason: str) -> Outcome:
     envelope = stored(work.job, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def test_json_has_the_documented_keys(shop: Any, cli: Any) -> None:
 
     busy, default = cli("queues", "--json").json
 
-    keys = ["queue", "ready", "running", "scheduled", "dead", "oldest_seconds"]
+    keys = ["queue", "ready", "running", "scheduled", "dead", "oldest_seconds", "circuit"]
     assert keys == list(busy) == list(default)
     assert (1, None, 1) == (busy["running"], busy["oldest_seconds"], default["ready"])
     assert 0 <= default["oldest_seconds"] < 60
@@ -128,3 +129,19 @@ def test_a_wrong_url_is_told_though_no_file_is_there(cli: Any) -> None:
 
     assert 2 == done.code
     assert "did you mean 'synchronous'?" in done.err
+
+
+def test_how_circuits_stand(shop: Any, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that has a circuit shows it, as the workers have written it into the store."""
+    monkeypatch.setenv("GOOSE_CIRCUIT", '{"default": 3, "busy": 3}')
+    shop.ready()
+    shop.running()
+    store = shop.client.store
+    until = store.now() + 100
+    store.put("circuit:{busy}", json.dumps({"pause": 100.0, "until": until}).encode())
+
+    busy, default = cli("queues", "--json").json
+    assert "closed" == default["circuit"]
+    assert busy["circuit"].startswith("open, tries one in 1 m")
+    assert "circuit" in cli("queues").out
+    shop.client.close()

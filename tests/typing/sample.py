@@ -56,6 +56,12 @@ assert_type(mail.enqueue(fetch, "x"), goose.Job[bytes])
 cron = goose.using(timezone="Europe/Berlin", catch_up="skip").cron("name", "@daily", add, 1, b=2)
 assert_type(cron.next_due, datetime | None)
 
+with goose.batch(name="letters", on_success=goose.call(add, 1, 2)) as batch:
+    assert_type(batch.enqueue(add, 1), goose.Job[int])
+    assert_type(batch.using(queue="mail").enqueue(fetch, "x"), goose.Job[bytes])
+    assert_type(batch.progress().done, int)
+    batch.enqueue_batch(add, [(1,), (2,)])
+
 job = goose.enqueue(add, 1)
 assert_type(job.id, str)
 
@@ -86,6 +92,8 @@ async def main() -> None:
     assert_type(await aio.enqueue_many(add, [(1,)]), list[goose.Job[int]])
     assert_type(await aio.using(queue="q").enqueue(add, 1), goose.Job[int])
     assert_type(await mail.aio.enqueue(add, 1), goose.Job[int])
+    async with goose.aio.batch(on_complete=add) as batch:
+        assert_type(await batch.enqueue(add, 1), goose.Job[int])
     assert_type(await job.aresult(5), int)
     async with aio.flow() as flow:
         assert_type(flow.add(add, flow.add(add, 1).output), goose.Job[int])
@@ -120,6 +128,8 @@ goose.enqueue_at(300, add, 1)  # mistake: seconds are no instant
 goose.enqueue_at(datetime.now(UTC), fetch)  # mistake: an argument is missing
 goose.enqueue_many(add, [goose.call(add, "1")])  # mistake: a call with a wrong argument
 goose.enqueue_many(add, [1, 2])  # mistake: items are tuples
+goose.batch(on_succes=add)  # mistake: a misspelt callback
+goose.batch().enqueue(add, "1")  # mistake: the function's argument is wrong
 goose.cron("name", "@daily", add, "1")  # mistake: the function's argument is wrong
 goose.cron("name", add, 1)  # mistake: the expression is forgotten
 goose.using(catch_up="some")  # mistake: no such policy

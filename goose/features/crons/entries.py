@@ -38,6 +38,8 @@ LATE = 60.0
 """Seconds for which an instant still counts as met, so that ``skip`` does not skip it."""
 BATCH = 100
 """Instants claimed in one swap at most."""
+MANY = 1000
+"""Instants that are counted if they were passed over, at most."""
 FAR = 31 * 86400.0
 """Seconds; ``all`` makes up for no more than what passed within them."""
 
@@ -161,6 +163,18 @@ class Cron:
         first = max(self.next_at, now - LATE) if self.catch_up == "skip" else self.next_at
         latest = schedule.latest(first, now)
         return [] if latest is None else [latest], schedule.after(now)
+
+    def left_out(self, changed: Cron, fired: Sequence[float]) -> int:
+        """Return how many instants a claim passed over, at most `MANY`.
+
+        Args:
+            changed: The entry after the claim.
+            fired: What was claimed.
+        """
+        if changed.next_at <= self.next_at:
+            return 0
+        passed = self.schedule.between(self.next_at, changed.next_at - 0.001)
+        return sum(instant not in fired for instant in islice(passed, MANY))
 
     def settled(self, by: str, instants: Sequence[float]) -> Cron:
         """Return the entry once the jobs of *instants*, claimed by *by*, are enqueued."""

@@ -18,10 +18,11 @@ from goose.errors import ConfigError
 from goose.features.crons.book import stored
 from goose.features.crons.entries import CLAIM, LATE, Cron, dump, parse
 from goose.jobs import MAX_BYTES, seal
-from goose.metrics.base import CRON_FIRED, CRON_OVERDUE, Metrics
+from goose.metrics.base import CRON_FIRED, CRON_LATENESS, CRON_MISSED
 from goose.metrics.fanout import Fanout
 from goose.stores.base import Get, Store, Swap
 
+_NO_METRICS = Fanout()
 logger = logging.getLogger("goose.worker.cron")
 
 LOOK = 2.0
@@ -39,6 +40,7 @@ class Firing:
         prepare: Called once, before the first look: registers what is configured.
         mono: Monotonic seconds.
         max_bytes: Size limit of an encoded job.
+        metrics: Counts what is fired and what is left out.
     """
 
     def __init__(
@@ -49,17 +51,15 @@ class Firing:
         prepare: Callable[[Store], object] = lambda _: None,
         mono: Callable[[], float] = time.monotonic,
         max_bytes: int = MAX_BYTES,
+        metrics: Fanout = _NO_METRICS,
     ) -> None:
+        self.metrics = metrics
         self._broker = broker
         self._store = store
         self._prepare: Callable[[Store], object] | None = prepare
         self._mono = mono
         self._max_bytes = max_bytes
         self._name = uuid.uuid4().hex
-        self.counts: Metrics = Fanout()
-        """Where fires are counted."""
-        self.gauges: Metrics = Fanout()
-        """Where it is shown how far behind the entries are."""
         self._told: set[bytes] = set()
         """Values that could not be read, each of which is logged once."""
 
@@ -74,10 +74,8 @@ class Firing:
             self._prepare = None
         entries = list(stored(self._store))
         if not entries:
-            self.gauges.gauge(CRON_OVERDUE, 0.0, {})
             return IDLE
         now = self._store.now()
-        self.gauges.gauge(CRON_OVERDUE, _overdue([value for _, value in entries], now), {})
         wanted = [self._look(key, value, now) for key, value in entries]
         return min(max(min(wanted) - now, 0.0), LOOK)
 
@@ -98,6 +96,8 @@ class Firing:
         begun_mono = self._mono()
         if not self._swap(key, value, changed):
             return now + LOOK  # another worker's, or it was just changed
+        if self.metrics and (missed := cron.left_out(changed, instants)):
+            self.metrics.increment(CRON_MISSED, missed, {"cron": cron.name})
         if instants:
             if self._mono() - begun_mono > CLAIM / 2:
                 # The answer took so long that the claim may be somebody else's by now.
@@ -112,8 +112,12 @@ class Firing:
             for due_at in instants
         ]
         self._broker.schedule(envelopes)
-        self.counts.increment(CRON_FIRED, len(instants), {"entry": cron.name})
         late = now - instants[0]
+        if self.metrics:
+            tags = {"cron": cron.name}
+            self.metrics.increment(CRON_FIRED, len(instants), tags)
+            for due_at in instants:
+                self.metrics.timing(CRON_LATENESS, max(0.0, now - due_at), tags)
         level = logging.INFO if late > LATE or len(instants) > 1 else logging.DEBUG
         logger.log(
             level, "cron %s: %d fired, the first %.1f s late", cron.name, len(instants), late
@@ -130,16 +134,3 @@ class Firing:
     def _swap(self, key: str, value: bytes, changed: Cron) -> bool:
         [done] = self._store.apply([Swap(key, value, dump(changed))])
         return bool(done)
-
-
-def _overdue(values: Sequence[bytes], now: float) -> float:
-    """Return the seconds for which the entry that is most behind has been due and not fired."""
-    found = 0.0
-    for value in values:
-        try:
-            cron = parse(value)
-        except ConfigError:
-            continue  # a later version's, which knows what it means
-        if not cron.paused:
-            found = max(found, now - min([cron.next_at, *(p.due_at for p in cron.pending)]))
-    return found
