@@ -52,7 +52,8 @@ simulate: setup ## the engine under a virtual clock with faults (SEEDS=100000)
 	$(BIN)/python -m goose.testing.simulate --seeds $(SEEDS) $(ARGS)
 
 .PHONY: cron
-cron: setup ## 50 cron expressions and brute force, around every turn of every clock (ARGS="1 4": a quarter)
+cron: setup ## 8 workers for 30 days; 50 expressions around every turn of every clock (ARGS="1 4": a quarter)
+	CRON_DAYS=30 $(BIN)/python -m pytest -q -n 0 tests/features/test_crons.py -k eight_workers
 	$(BIN)/python -m tests.features.cron_reference $(ARGS)
 
 .PHONY: cost

@@ -127,6 +127,11 @@ def _unfit(fn: Any) -> str | None:
         return "is a method; pass a module-level function and what it needs as arguments"
     if isinstance(fn, BuiltinFunctionType) or isinstance(inner, BuiltinFunctionType):
         return "is a builtin; wrap it in a function of your own"
+    if fn is None or isinstance(fn, Coroutine):
+        return (
+            "is not a function; if you called one, pass it uncalled, and its arguments after it: "
+            "enqueue(send, 'ada')"
+        )
     if not isinstance(inner, FunctionType):
         return (
             f"is a {type(fn).__name__}, not a function; pass a module-level function itself, and "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -692,7 +693,7 @@ def test_a_function_is_named_by_module_and_name() -> None:
         (generator, "is a generator"),
         (manager, "is a generator"),
         (first_shadowed, "not the function given"),
-        (None, "not a function"),
+        (None, "is not a function; if you called one"),
         ("app:send", "not a function"),
         ([], "not a function"),
     ],
@@ -942,3 +943,13 @@ def test_a_module_that_cannot_be_imported_is_told(
 
     assert f"cannot import {name}: " in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+def test_a_call_in_place_of_a_function_is_named_as_such() -> None:
+    """``enqueue(ping())`` hands over a coroutine: the error says what was meant."""
+
+    async def ping() -> None: ...
+
+    called = ping()
+    with contextlib.closing(called), pytest.raises(FunctionError, match="pass it uncalled"):
+        name_of(called)  # type: ignore[arg-type]

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import click
 
 from goose import brokers, metrics, settings
+from goose.brokers.base import Capability
 from goose.cli.choosing import place
 from goose.cli.showing import lasting, print_json, print_table
-from goose.errors import BrokerUnavailable, ConfigError
+from goose.errors import BrokerUnavailable, ConfigError, Unsupported
 from goose.features.outbox import Database, Figures, Relay, Table, table_for
 from goose.metrics.fanout import Fanout
 from goose.settings import Settings
@@ -124,6 +125,11 @@ def relay(*, until_empty: bool, broker: str | None, outbox: str | None, table: s
         signal.signal(number, lambda *_: stopped.set())
     backends = Fanout([metrics.connect(spec) for spec in chosen.metrics])
     target = brokers.connect(chosen.broker)
+    if Capability.SHARED not in target.capabilities:
+        raise Unsupported(
+            f"{place(chosen)} lives inside one process, so jobs that are moved there would be gone "
+            "with this one; name another broker"
+        )
     try:
         with _table(chosen) as found:
             click.echo(f"moving jobs from {found.database.place} to {place(chosen)}", err=True)

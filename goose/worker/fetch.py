@@ -119,7 +119,7 @@ class Fetcher:
         except Exception:  # also a defect of the broker, which may have struck after it lent
             self.doubt()
             raise
-        self.found_nothing = not deliveries
+        self.found_nothing = not deliveries and not probing
         self.contact_mono = self._clock.mono()
         if not deliveries:
             return 0.0

@@ -92,6 +92,11 @@ class Outcome(NamedTuple):
         # Both instants are on the wall, which may have jumped in between.
         return max(0.0, self.ended_at - self.seconds - ready)
 
+    @property
+    def failed(self) -> bool:
+        """Whether an execution ended in an error."""
+        return self.error is not None and self.seconds is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

@@ -68,6 +68,17 @@ def job(
     return Envelope(name, queue, name.encode(), delay, due_at)
 
 
+@contextmanager
+def held_by_another(path: Path) -> Iterator[None]:
+    """Hold the write lock of the file, as another program might."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.close()
+
+
 def take(broker: SQLiteBroker, limit: int = 100, session: Session = SESSION) -> list[Delivery]:
     """Lend what is ready."""
     return list(broker.dequeue(session, SHARES, limit=limit, wait=0))
@@ -283,6 +294,31 @@ def test_an_idle_dequeue_wakes_at_the_due_instant(tmp_path: Path) -> None:
         assert broker.dequeue(SESSION, SHARES, limit=1, wait=5.0)
         late.append(time.time() - due_at)
     assert -0.000_001 <= min(late) < 0.025
+    broker.close()
+
+
+def test_a_claim_after_a_full_one_may_find_nothing(broker: SQLiteBroker) -> None:
+    """It goes without a look, and what it meets is told as ever: nothing, then a new job."""
+    broker.enqueue([job("a"), job("b")])
+    assert ["a", "b"] == [delivery.envelope.id for delivery in take(broker, limit=2)]
+
+    assert [] == take(broker, limit=2)
+    broker.enqueue([job("c")])
+    assert ["c"] == [delivery.envelope.id for delivery in take(broker, limit=2)]
+
+
+def test_an_empty_queue_needs_no_lock_but_once_after_a_full_claim(tmp_path: Path) -> None:
+    """While another program holds the file, one claim that expected more fails; then it looks."""
+    path = tmp_path / "jobs.db"
+    broker = SQLiteBroker(path, timeout=0.05)
+    broker.open(SESSION, ttl=30)
+    broker.enqueue([job("a")])
+    assert 1 == len(take(broker, limit=1))
+    with held_by_another(path):
+        with pytest.raises(BrokerUnavailable):
+            take(broker, limit=1)
+
+        assert [] == take(broker, limit=1)
     broker.close()
 
 

@@ -70,10 +70,12 @@ def test_the_statements_can_be_looked_at(files: Path) -> None:
 
 
 def test_what_is_missing_is_said(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a URL it is the setting that is named, without a table the command that makes it."""
+    """Without a URL the setting is named, without a table the command, and no broker that forgets is served."""
     (files / "app.db").touch()
     done = run("relay")
     assert (4, True) == (done.returncode, "goose outbox migrate" in done.stderr), done.stderr
+    done = run("relay", "--broker", "memory://")
+    assert (2, True) == (done.returncode, "gone with this one" in done.stderr), done.stderr
     monkeypatch.delenv("GOOSE_OUTBOX")
     done = run("status")
     assert (2, True) == (done.returncode, "GOOSE_OUTBOX" in done.stderr), done.stderr

@@ -23,6 +23,7 @@ from goose.brokers import connect
 from goose.brokers.base import Broker, Session, Sessions, Share, State
 from goose.calls import Offer
 from goose.jobs import new_id
+from goose.metrics.base import Metrics
 from goose.settings import Settings
 from goose.stores import OnDemand
 from goose.stores.base import Operation, Store
@@ -178,6 +179,7 @@ class Process:
         *,
         allow: Sequence[str] = ("feature_app",),
         queues: Sequence[str] = ("default",),
+        metrics: Sequence[Metrics] = (),
         **config: Any,
     ) -> None:
         self.wire = wire
@@ -199,7 +201,7 @@ class Process:
             WorkerConfig(queues=tuple(Share(queue) for queue in queues), **config),
             session=self.session,
             middleware=(),
-            metrics=(),
+            metrics=metrics,
             resources={},
             notes=NoNotes(),
             clock=self.clock,

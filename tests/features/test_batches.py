@@ -287,6 +287,41 @@ def test_a_block_that_raises_leaves_the_batch_open(place: Place, app: Any) -> No
     assert batch.id == again.id
 
 
+def test_the_end_of_a_batch_is_measured(place: Place, app: Any) -> None:
+    """Status and members are counted and the time is taken once; a replay counts the new status."""
+    counted: list[tuple[str, float, dict[str, str]]] = []
+
+    class Backend:
+        never_blocks = True
+
+        def increment(self, name: str, value: int, tags: Any) -> None:
+            counted.append((name, value, dict(tags)))
+
+        def timing(self, name: str, seconds: float, tags: Any) -> None:
+            counted.append((name, seconds, dict(tags)))
+
+        def gauge(self, name: str, value: float, tags: Any) -> None: ...
+
+    app.fails.add("b")
+    client = place.client.using(retry=goose.Retry(max_retries=0))
+    client.enqueue_batch(app.work, [("a",), ("b",)])
+    process = place.process(metrics=[Backend()])
+    process.run()
+    app.fails.clear()
+    place.client.inspector.replay()
+    process.run()
+
+    ours = [each for each in counted if each[0].startswith("batch.")]
+    assert ("batch.status", 1, {"status": "partial"}) == ours[0]
+    assert ("batch.completion_time", {"status": "partial"}) == (ours[1][0], ours[1][2])
+    assert 0 <= ours[1][1] < 60
+    assert [
+        ("batch.members", 1, {"ending": "done"}),
+        ("batch.members", 1, {"ending": "dead"}),
+        ("batch.status", 1, {"status": "success"}),
+    ] == ours[2:]
+
+
 # --- crashes -------------------------------------------------------------------------------
 
 

@@ -33,7 +33,11 @@ from goose.metrics.base import Metrics
 logger = logging.getLogger("goose.outbox")
 
 BATCH = 500
-"""Rows moved together."""
+"""Rows moved together at most."""
+FIRST = 50
+"""Rows moved together before it is known how large they are."""
+BYTES = 16 << 20
+"""Bytes of bodies moved together, about: what a relay holds in memory."""
 SHORTEST, LONGEST = 0.02, 0.5
 """Seconds between looks: the pause doubles from the first to the second while nothing is found."""
 REFUSALS = 10
@@ -48,6 +52,8 @@ MEASURE_EVERY = 10.0
 class _Line:
     """What a relay knows of one queue."""
 
+    limit: int = FIRST
+    """Rows to move together, by the size of the last ones."""
     leased_mono: float | None = None
     """When the lease was last asked for, if it was given."""
     careful: int = 0
@@ -99,7 +105,10 @@ class Relay:
         """
         if now >= self._measure_at:
             self._measure_at = now + MEASURE_EVERY
+            began = self._mono()
             self.measure()
+            # Counting very many rows takes a while, which is not to be most of what is done.
+            self._measure_at += 20 * (self._mono() - began)
         if self.move():
             self._pause = SHORTEST
             return 0.0
@@ -134,12 +143,14 @@ class Relay:
         self._forget(line)
         if not self._holds(queue, line):
             return 0
-        rows = self._table.claim(queue, limit=BATCH, without=line.suspects)
+        rows = self._table.claim(queue, limit=line.limit, without=line.suspects)
         if not rows and line.suspects:
             line.suspects.clear()  # there is no other: from the beginning
             rows = self._table.claim(queue, limit=1)
         if not rows or not self._is_fresh(line):
             return 0
+        size = sum(len(row.envelope.body) for row in rows)
+        line.limit = max(1, min(BATCH, BYTES * len(rows) // max(1, size)))
         try:
             self._send(rows, line)
         finally:

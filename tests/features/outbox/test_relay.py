@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from goose.brokers.memory import MemoryBroker
 from goose.errors import BrokerError, BrokerUnavailable
 from goose.features.outbox import Outbox, Relay
-from goose.features.outbox.relay import BATCH, SUSPECTS
+from goose.features.outbox.relay import BATCH, BYTES, FIRST, SUSPECTS
 from goose.jobs import Envelope, Job, seal
 from goose.metrics.fanout import Fanout
 from tests.features.outbox.conftest import Place, ready
@@ -23,7 +22,7 @@ def put(place: Place, *ids: str, queue: str = "mail", body: bytes | None = None)
     """Insert jobs of these ids, and commit."""
     sealed = [seal(Job(each, "app:fn", queue=queue)) for each in ids]
     if body is not None:
-        sealed = [replace(envelope, body=body) for envelope in sealed]
+        sealed = [envelope.evolve(body=body) for envelope in sealed]
     with closing(sqlite3.connect(place.url.removeprefix("sqlite:///"))) as connection:
         Outbox(place.name).enqueue_within(connection, sealed)
         connection.commit()
@@ -85,15 +84,25 @@ def test_rows_are_moved_in_the_order_of_insertion(
     sqlite: Place, broker: MemoryBroker, relaying: Callable[..., Relay]
 ) -> None:
     """More rows than a batch, of two queues, arrive in their order, and the table is empty then."""
-    ids = [f"j{n:04}" for n in range(BATCH + 20)]
+    ids = [f"j{n:04}" for n in range(FIRST + BATCH + 20)]
     put(sqlite, *reversed(ids))
     put(sqlite, "other", queue="default")
     relay = relaying(sqlite)
 
-    assert [BATCH + 1, 20, 0] == [relay.move() for _ in range(3)]
+    assert [FIRST + 1, BATCH, 20, 0] == [relay.move() for _ in range(4)]
     assert [*reversed(ids)] == ready(broker, "mail")
     assert ["other"] == ready(broker, "default")
     assert [] == sqlite.table().figures()
+
+
+def test_large_rows_are_moved_few_at_a_time(
+    sqlite: Place, broker: MemoryBroker, relaying: Callable[..., Relay]
+) -> None:
+    """What a relay holds in memory is bounded by the size of the rows before."""
+    put(sqlite, *(f"j{n:03}" for n in range(FIRST + 20)), body=b"x" * (BYTES // 8))
+    relay = relaying(sqlite)
+
+    assert [FIRST, 8, 8, 4, 0] == [relay.move() for _ in range(5)]
 
 
 def test_what_the_broker_refuses_stops_nobody(
@@ -258,8 +267,8 @@ def test_leases_on_every_database(place: Place, relaying: Callable[..., Relay]) 
 def test_refusals_wait_on_every_database(place: Place) -> None:
     """A row that was set back is not claimed until its time, which doubles; the figures tell of it."""
     table = place.table()
-    engine_row = Envelope("a", "mail", b"{}")
-    table.database.change(Outbox(place.name)._plan([engine_row, replace(engine_row, id="b")]))
+    first_row = Envelope("a", "mail", b"{}")
+    table.database.change(Outbox(place.name)._plan([first_row, first_row.evolve(id="b")]))
     [first, second] = table.claim("mail", limit=10)
     for _ in range(12):
         table.set_back(first.seq, "too large")
