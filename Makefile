@@ -44,8 +44,13 @@ bench: ## measure beside other libraries (BROKER=sqlite|redis|postgres, ARGS="--
 	$(BIN)/python benchmarks/$(if $(filter redis postgres,$(BROKER)),$(BROKER)_run,run).py $(ARGS)
 
 .PHONY: chaos
-chaos: setup ## real processes killed, stopped, crashed (BROKER=sqlite|redis|sentinel|rabbitmq|postgres|transactions)
+chaos: setup ## real processes killed, stopped, crashed (BROKER=sqlite|redis|sentinel|rabbitmq|postgres|transactions|completions|flows)
 	$(BIN)/python -m tests.chaos.run $(BROKER) $(ARGS)
+
+.PHONY: features
+features: setup ## the tests of features on every broker with every store, crashing everywhere
+	PLACES=rabbitmq+sqlite,rabbitmq+redis,rabbitmq+postgres CRASHES=all \
+		$(BIN)/python -m pytest --timeout 600 tests/features $(ARGS)
 
 .PHONY: simulate
 simulate: setup ## the engine under a virtual clock with faults (SEEDS=100000)

@@ -21,6 +21,7 @@ from goose import aio, batching
 from goose.calls import Call
 from goose.errors import EnqueueError
 from goose.features.batches.records import Progress
+from goose.features.batches.waiting import waits
 from goose.jobs import Job
 from goose.options import Using
 from goose.sealing import Sealed
@@ -76,7 +77,7 @@ class Batch(aio.Client):
 
     async def wait(self, timeout: float | timedelta | None = None) -> Progress:  # noqa: ASYNC109
         """Wait until it has ended, as `goose.batching.Batch.wait`."""
-        for delay in batching.waits(timeout):
+        for delay in waits(timeout):
             if await asyncio.to_thread(self._batch.has_ended):
                 return await self.progress()
             await asyncio.sleep(delay)

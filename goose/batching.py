@@ -14,7 +14,6 @@ enqueued runs on: then the same can be done again with ``resume=True``, or the b
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -32,10 +31,12 @@ from goose.features.batches.joining import Membership
 from goose.features.batches.members import CANCELLED
 from goose.features.batches.records import LINGER, NAME, Event, Progress, Record, check_name
 from goose.features.batches.trait import membership as membership_of
+from goose.features.batches.waiting import waits
 from goose.features.once import once
 from goose.jobs import Job, new_id
 from goose.options import Callback, Plan, Using
 from goose.sealing import Sealed, item_arguments
+from goose.sending import instead
 from goose.stores.base import Store
 from goose.values import seconds
 
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 
 CHUNK = 500
 """Jobs made and stored at a time."""
-LOOKS = (0.01, 1.0)
-"""Seconds between looks of `Batch.wait`, at first and at most."""
 
 
 class Batch(Client):
@@ -66,11 +65,20 @@ class Batch(Client):
         self._record = record
         self._plan = plan or {}
         self.membership: Membership | None = None
+        self._inline: Store | None = None
         if plan is None:
             self._join(opener=False)
 
     def using(self, **given: Unpack[Using]) -> Batch:
-        """Return the same batch with these options for its jobs, as `Client.using`."""
+        """Return the same batch with these options for its jobs, as `Client.using`.
+
+        Raises:
+            Unsupported: With another broker, whose workers would not know the batch.
+        """
+        if given.get("broker") is not None:
+            raise Unsupported(
+                "all members of a batch are on one broker: give broker= before batch()"
+            )
         other = super().using(**given)
         assert isinstance(other, Batch)
         return other
@@ -78,7 +86,7 @@ class Batch(Client):
     @property
     def store(self) -> Store:
         """See `Client.store`."""
-        return self._client.store
+        return self._inline or self._client.store
 
     # --- its life --------------------------------------------------------------------------
 
@@ -109,6 +117,10 @@ class Batch(Client):
             raise Unsupported(
                 "a batch cannot be part of a transaction; leave out connection= and outbox="
             )
+        if instead.get() is not None:  # in a test, where jobs run at once and nothing is stored
+            from goose.stores.memory import MemoryStore
+
+            self._inline = MemoryStore()
         batches, name, shared = self.batches, self._record.name, self._record.shared
         found = batches.named(name) if name else None
         if found is not None and (self._plan.get("resume") or (shared and found.shared)):
@@ -214,6 +226,9 @@ class Batch(Client):
             BrokerError: The store failed.
         """
         self._joined().stored(stored)
+        if self._inline is not None:
+            ran = [job for job, envelope in fresh if envelope.delay is envelope.due_at is None]
+            self._joined().ran(ran)
         if len(fresh) == len(sealed):
             return list(stored)
         answers = {job.id: answer for (job, _), answer in zip(fresh, stored, strict=True)}
@@ -378,17 +393,6 @@ class Inner(Client):
     def store(self) -> Store:
         """See `Client.store`."""
         return self._inner_store
-
-
-def waits(timeout: float | timedelta | None) -> Iterator[float]:
-    """Yield how long to wait between looks, growing, until *timeout* is over."""
-    left = math.inf if timeout is None else seconds(timeout, "timeout")
-    end_mono, delay = time.monotonic() + left, LOOKS[0]
-    yield min(delay, left)
-    while (left := end_mono - time.monotonic()) > 0:
-        delay = min(1.5 * delay, LOOKS[1])
-        yield min(delay, left)
-    yield 0.0
 
 
 def batches_of(client: Client) -> Batches:

@@ -41,6 +41,7 @@ RESULT_SECONDS = 86_400.0
 """For how long a result is kept where nobody says."""
 
 _ATTRIBUTE = "__goose_options__"
+_TRANSACTIONAL = "__goose_transactional__"
 
 
 class Bound(TypedDict, total=False):
@@ -199,7 +200,9 @@ def options(**given: Unpack[Bound]) -> Options:
     return Options(**said)
 
 
-def job(bare: None = None, /, **given: Unpack[Bound]) -> Callable[[F], F]:
+def job(
+    bare: None = None, /, *, transactional: bool = False, **given: Unpack[Bound]
+) -> Callable[[F], F]:
     """Return a decorator that attaches options to a function and returns it, the same object.
 
     The options are frozen into each job when it is enqueued; what ``using`` binds wins
@@ -207,6 +210,9 @@ def job(bare: None = None, /, **given: Unpack[Bound]) -> Callable[[F], F]:
 
     Args:
         bare: What a decorator without parentheses is given, which is refused.
+        transactional: What it writes by ``goose.current().connection`` and the end of its job are
+            one transaction, on PostgreSQL and SQLite. That goes for the function, wherever and
+            whenever its jobs were enqueued.
         **given: See `Bound`.
 
     Raises:
@@ -221,6 +227,8 @@ def job(bare: None = None, /, **given: Unpack[Bound]) -> Callable[[F], F]:
 
     def attach(fn: F) -> F:
         setattr(fn, _ATTRIBUTE, attached)
+        if transactional:
+            setattr(fn, _TRANSACTIONAL, True)
         return fn
 
     return attach
@@ -230,6 +238,11 @@ def options_of(fn: Callable[..., Any]) -> Options:
     """Return the options attached to *fn* by `job`; all open if there are none."""
     found = getattr(fn, _ATTRIBUTE, _NONE)
     return found if isinstance(found, Options) else _NONE
+
+
+def is_transactional(fn: Callable[..., Any]) -> bool:
+    """Say whether *fn* was declared so by `job`."""
+    return getattr(fn, _TRANSACTIONAL, False) is True
 
 
 def parse_retry(value: object) -> Retry:

@@ -126,7 +126,10 @@ def test_the_snippets_on_postgres_run(own_folder: Path) -> None:
         [call] = re.findall(r"SELECT goose\.enqueue.*;", (ROOT / "docs/postgres.md").read_text())
         server.execute(call)
         assert [(1,)] == server.execute("SELECT count(*) FROM goose.jobs WHERE state = 0")
-        tables = "SELECT relname FROM pg_class WHERE relnamespace = 'goose'::regnamespace AND relkind = 'r'"
+        tables = (
+            "SELECT relname FROM pg_class WHERE relnamespace = 'goose'::regnamespace "
+            "AND relkind IN ('r', 'p') AND NOT relispartition"
+        )
         named = {name for (name,) in server.execute(tables)}
     page = (ROOT / "docs/postgres.md").read_text()
     listed = page.partition("| in the schema `goose` |")[2].partition("Instants")[0]

@@ -34,6 +34,7 @@ def connect(url: str | Broker) -> Broker:
     Raises:
         MissingDriver: The package the broker needs is not installed.
         ConfigError: The scheme is unknown, or the URL or one of its options is wrong.
+        Unsupported: It asks for what the broker cannot do.
     """
     if not isinstance(url, str):
         if isinstance(url, Broker):
@@ -48,6 +49,7 @@ def connect(url: str | Broker) -> Broker:
             "or redis://localhost:6379/0"
         )
     entry = _entry(scheme.lower(), url)
+    _check_keeping(entry, url)
     try:
         broker = entry.load()(url)
     except ModuleNotFoundError as error:
@@ -70,6 +72,16 @@ def _entry(scheme: str, url: str) -> EntryPoint:
     hint = f"; did you mean {near[0]}://?" if near else ""
     names = ", ".join(f"{name}://" for name in sorted(known)) or "none is registered"
     raise ConfigError(f"broker {redact(url)!r} has an unknown scheme{hint} (known: {names})")
+
+
+def _check_keeping(entry: EntryPoint, url: str) -> None:
+    """Refuse to keep finished jobs where there is nothing to keep them in."""
+    ours = entry.module.startswith("goose.brokers.")
+    if ours and "keep_done=" in url.partition("?")[2] and not entry.module.endswith(".postgres"):
+        raise Unsupported(
+            f"broker {redact(url)!r} forgets jobs that are done, so keep_done= is nothing for it: "
+            "PostgreSQL can keep them; else have a middleware or a result say what was done"
+        )
 
 
 def _missing(entry: EntryPoint, url: str, error: ModuleNotFoundError) -> ConfigError:

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "See real jobs run while workers are killed under them.",
     "jobs": "List, show and change stored jobs; ask for their results and progress.",
     "dead": "List, show, pop, replay and purge dead jobs.",
+    "done": "List jobs that are done, where the broker keeps them.",
     "doctor": "Look whether settings, broker, code and stored jobs fit together.",
     "health": "Say whether a worker is well, from its heartbeat file.",
     "batch": "List, show, watch, cancel and delete batches.",

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from goose.brokers.base import State
+from goose.cli import retry_one
 from goose.cli.choosing import (
     LIMIT,
     Filters,
@@ -36,7 +37,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @click.group("dead")
 def command() -> None:
-    """List, show, pop, replay and purge dead jobs.
+    """List, show, pop, replay and purge dead jobs, or run one again here.
 
     \b
     Ends with
@@ -55,6 +56,9 @@ def _choosing(verb: F) -> F:
     ):
         verb = option(verb)
     return verb
+
+
+command.add_command(retry_one.command)
 
 
 # --- looking -----------------------------------------------------------------------------

@@ -38,7 +38,11 @@ PREPARED: dict[str, str] = {
 }
 """By option, what takes the `Options` and returns a `Prepare`, or None if it asks for nothing."""
 CLAIMED: dict[str, str] = {"flow": "goose.features.flows.claim:Claim"}
-"""By trait, what takes broker and store and returns a `Claim`; in the order in which they are made."""
+"""By trait, what takes broker and store and returns a `Claim`; in the order in which they are made.
+
+Jobs that one answers for are not shown to those after it: what may answer with another job stands
+before what keeps the job itself.
+"""
 
 
 class Claim(Protocol):

@@ -75,6 +75,25 @@ class Execution:
     """The context in which it failed; what is said about that is said in there."""
     inside: Inside | None = None
     """What features do for it; None where it runs without a worker."""
+    own_connection: Any = None
+    """Set by the worker while a transactional function runs; read it as `connection`."""
+
+    @property
+    def connection(self) -> Any:
+        """The connection whose transaction ends with this job: of psycopg, or of `sqlite3`.
+
+        What is written by it is committed in one step with the job's end, and rolled back if
+        the function raises. It cannot be committed otherwise.
+
+        Raises:
+            LookupError: The function is not ``@goose.job(transactional=True)``, or has ended.
+        """
+        if self.own_connection is None:
+            raise LookupError(
+                f"{self.job.fn} has no connection of its own: declare it with "
+                "@goose.job(transactional=True), and use the connection while it runs"
+            )
+        return self.own_connection
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far this job is, for ``job.progress()``, the command line and consoles.

@@ -33,6 +33,7 @@ from goose.worker.outcomes import Ending, Outcome
 from goose.worker.prepare import Preparer
 from goose.worker.settle import Settler
 from goose.worker.traits import Gate
+from goose.worker.transactions import Transactions
 from goose.worker.work import Work
 
 
@@ -72,7 +73,8 @@ class Bench:
         allow: Modules whose functions may run; None for all that are imported already.
         middleware: Around each run; None for the configured ones.
         resources: What functions find in ``goose.current().resources``, by type.
-        features: The broker and what opens its store; None runs jobs as if they bore no traits.
+        features: The broker and what opens its store; None runs jobs as if they bore no traits, and no
+            transactional ones.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Bench:
             resources=resources or {},
             clock=clock,
             random=chance,
+            transactions=Transactions(features[0] if features else None, chance),
             inside=Inside(self._progress, *features) if features and self._progress else None,
         )
 
@@ -124,17 +127,25 @@ class Bench:
             raise outcome.error
         return _told(outcome, prepared), outcome
 
-    def settle(self, broker: Broker, outcome: Outcome) -> None:
-        """Carry out *outcome* on *broker*, telling traits first.
+    def tell(self, outcome: Outcome) -> None:
+        """Tell the traits of what ended for good.
 
         Raises:
-            BrokerError: A trait could not be told, or the broker failed.
+            BrokerError: One could not be told.
         """
         if self._progress is not None:
             self._progress.step(0.0)
         if self._gate is not None and outcome.job is not None and outcome.job.traits:
             for error in self._gate.ended([outcome]).values():
                 raise error
+
+    def settle(self, broker: Broker, outcome: Outcome) -> None:
+        """Carry out *outcome* on *broker*, telling traits first.
+
+        Raises:
+            BrokerError: A trait could not be told, or the broker failed.
+        """
+        self.tell(outcome)
         settler = Settler(broker, lambda batch, lost: None)
         settler.add(outcome)
         settler.step(0.0)

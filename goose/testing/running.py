@@ -15,10 +15,12 @@ from typing import Any
 
 from goose import brokers, clients, sending
 from goose.brokers.base import Broker, Delivery, Inspector, Session, Sessions, Share, State, Upkeep
+from goose.brokers.memory import MemoryBroker
 from goose.clients import Client
 from goose.errors import BrokerUnavailable, Unsupported
 from goose.jobs import Envelope, Job, decode, seal
 from goose.middleware.base import Middleware
+from goose.stores import OnDemand
 from goose.stores.base import Store
 from goose.testing.bench import Bench, Run
 from goose.worker.outcomes import Outcome, Verb
@@ -61,6 +63,7 @@ class _InlineDoor:
             if run.ending == "retried" and self._retries and outcome.envelope is not None:
                 envelope = outcome.envelope
                 continue
+            self._bench.tell(outcome)
             run.check()
             return
         raise RuntimeError(f"job {envelope.id} ran {LIMIT:,} times and is not done")
@@ -93,9 +96,11 @@ def inline(
         JobFailed: From the enqueue: the job ended in an error, which is the cause.
     """
     seen = Inlined()
-    door = _InlineDoor(
-        Bench(allow, middleware=middleware, resources=resources), seen, retries=retries
-    )
+    # What jobs return is remembered for those after them, and nowhere else.
+    own = MemoryBroker()
+    features = (own, OnDemand(own).open)
+    bench = Bench(allow, middleware=middleware, resources=resources, features=features)
+    door = _InlineDoor(bench, seen, retries=retries)
     with _instead(lambda _: door):
         yield seen
 

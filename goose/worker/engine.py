@@ -42,6 +42,7 @@ from goose.worker.schedule import Gauge, Promoter
 from goose.worker.sessions import Heartbeat, OrphanChecker
 from goose.worker.settle import Settler
 from goose.worker.traits import Gate
+from goose.worker.transactions import Transactions
 from goose.worker.work import Work
 
 
@@ -123,6 +124,7 @@ class Engine:
             resources=resources,
             clock=clock,
             random=random,
+            transactions=Transactions(broker, random),
             inside=Inside(self.progress, broker, store),
         )
         self.traits = Traits(

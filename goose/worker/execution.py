@@ -34,6 +34,7 @@ from goose.worker.outcomes import (
 )
 from goose.worker.prepare import Preparer, UsedUp
 from goose.worker.recovery import retry_of
+from goose.worker.transactions import Transactions
 from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
@@ -65,10 +66,12 @@ class Executor:
         resources: Mapping[type, Any],
         clock: Clock,
         random: random.Random,
+        transactions: Transactions,
         inside: Inside | None = None,
     ) -> None:
         self._inside = inside
         self._offer = offer
+        self._transactions = transactions
         self._preparer = preparer
         self.resources = resources
         self._clock = clock
@@ -88,6 +91,8 @@ class Executor:
         """
         try:
             execution = self._begin(work)
+            if work.plan.transactional:
+                return self._ended(work, self._transactions.run(work, execution, call))
             call(work.plan.call, execution)
         except SignatureMismatch as error:
             return self._preparer.defer(work.delivery, work.job, error)
@@ -97,20 +102,14 @@ class Executor:
 
     async def arun(self, work: Work) -> Outcome:
         """Run *work* on the running event loop and return its outcome."""
-        limit: asyncio.Timeout | None = None
         try:
             execution = self._begin(work)
-            if work.job.timeout is None:
-                # Nothing here needs asyncio then, so a simulator can drive the function itself.
-                await work.plan.call(execution)
-            else:
-                async with asyncio.timeout(work.job.timeout) as limit:
-                    await work.plan.call(execution)
+            if work.plan.transactional:
+                return self._ended(work, await self._transactions.arun(work, execution, _call))
+            await _call(work, execution)
         except SignatureMismatch as error:
             return self._preparer.defer(work.delivery, work.job, error)
         except BaseException as error:  # noqa: BLE001
-            if isinstance(error, TimeoutError) and limit is not None and limit.expired():
-                error = JobTimeout().with_traceback(error.__traceback__)
             retry = retry_of(work.job)
             if retry.on_error or retry.on_death:
                 # A callback is the user's own code and may block.
@@ -132,10 +131,16 @@ class Executor:
             raise Interrupted
         return execution
 
-    def _done(self, work: Work) -> Outcome:
+    def _ended(self, work: Work, verb: Verb) -> Outcome:
+        """Return the outcome of *work*, which its own transaction may have settled already."""
+        if verb is Verb.RELEASE:
+            return Outcome(Ending.RELEASED, verb, work.delivery, None, work.job)
+        return self._done(work, verb)
+
+    def _done(self, work: Work, verb: Verb = Verb.ACK) -> Outcome:
         return Outcome(
             Ending.DONE,
-            Verb.ACK,
+            verb,
             work.delivery,
             None,
             work.job,
@@ -237,6 +242,26 @@ class Executor:
             seconds,
             ended_at,
         )
+
+
+async def _call(work: Work, execution: Execution) -> None:
+    """Await the function of *work*, no longer than its timeout.
+
+    Raises:
+        JobTimeout: It took longer.
+    """
+    if work.job.timeout is None:
+        # Nothing here needs asyncio then, so a simulator can drive the function itself.
+        await work.plan.call(execution)
+        return
+    limit = asyncio.timeout(work.job.timeout)
+    try:
+        async with limit:
+            await work.plan.call(execution)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise JobTimeout().with_traceback(error.__traceback__) from None
 
 
 async def _on_a_thread(conclude: Callable[..., Outcome], *args: Any) -> Outcome:

@@ -25,6 +25,8 @@ MAX_TRACEBACK = 8_000
 """Characters of a traceback that are kept: its end, which says most."""
 BLAMED = "blamed"
 """The reason of a recovered job that was alone in its process when it died."""
+COMMITTED = "committed"
+"""The trait of a job whose own transaction was committed: it has been done, and must not run again."""
 UNBOUNDED = 1 << 62
 """Size limit for what is stored already: a job must never become too large to settle."""
 
@@ -36,6 +38,8 @@ class Verb(StrEnum):
     RELEASE = "release"
     REQUEUE = "requeue"
     BURY = "bury"
+    SETTLED = "settled"
+    """None: its own transaction has acked the job."""
 
 
 class Ending(StrEnum):

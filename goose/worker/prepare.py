@@ -21,11 +21,13 @@ from goose.errors import Control, NewerVersion, Undecodable, UnknownFunction
 from goose.features.traits import unknown
 from goose.jobs import Envelope, Job, decode, dump, parse
 from goose.middleware.base import Execution, Middleware, compose, compose_async
+from goose.options import is_transactional
 from goose.worker.clock import Clock
 from goose.worker.config import ENVELOPE_SLACK, WorkerConfig
 from goose.worker.deaths import death
 from goose.worker.outcomes import (
     BLAMED,
+    COMMITTED,
     Ending,
     Outcome,
     Verb,
@@ -80,6 +82,8 @@ class Preparer:
                 recovered = self._recover(delivery, job, delivery.verdict)
                 if recovered is not None:
                     return recovered
+            if job.traits and COMMITTED in job.traits:
+                return _committed(delivery, job)
             if job.crashes >= self._config.max_crashes:
                 return self.end(delivery, job, "crashed")
             if job.attempt and retry_of(job).exhausted(job.attempt):
@@ -136,7 +140,9 @@ class Preparer:
             if function.is_async
             else compose(self._middleware, fn)
         )
-        plan = self._plans[name] = Plan(function.is_async, function.decode, call)
+        plan = self._plans[name] = Plan(
+            function.is_async, function.decode, call, is_transactional(fn)
+        )
         return plan
 
     def end(self, delivery: Delivery, job: Job[Any], reason: str) -> Work | Outcome:
@@ -211,6 +217,13 @@ class UnknownTrait(Exception):
 
 
 _UNKNOWN: Mapping[type, str] = {UnknownFunction: "unknown_function", UnknownTrait: "unknown_trait"}
+
+
+def _committed(delivery: Delivery, job: Job[Any]) -> Outcome:
+    """Return the end of *job*, which was done by a worker that did not live to say so."""
+    traits = {name: value for name, value in job.traits.items() if name != COMMITTED}
+    logger.info("job %s of %s was done before, and is not run again", job.id, job.fn)
+    return Outcome(Ending.DONE, Verb.ACK, delivery, None, job.evolve(traits=traits))
 
 
 class UsedUp(Control):

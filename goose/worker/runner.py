@@ -47,7 +47,7 @@ from goose.metrics.detached import Detached, detached
 from goose.metrics.fanout import Fanout
 from goose.middleware import Middleware, refuse_async
 from goose.stores import OnDemand
-from goose.worker import standing
+from goose.worker import standing, transactions
 from goose.worker.circuits import Circuits
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
@@ -124,6 +124,7 @@ class Runner:
         gauges: Metrics | None = None,
         clock: Clock | None = None,
     ) -> None:
+        transactions.check(broker, offer)
         _refuse_impossible(offer, config, middleware, notes)
         self._broker = broker
         self._config = config

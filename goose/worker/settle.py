@@ -174,6 +174,8 @@ class Settler:
                 return self._broker.requeue(_with_envelopes(batch))
             case Verb.BURY:
                 return self._broker.bury(_with_envelopes(batch))
+            case Verb.SETTLED:
+                return ()
 
 
 def _warn(lost: Sequence[Delivery]) -> None:

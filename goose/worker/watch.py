@@ -18,12 +18,14 @@ from goose.worker.clock import Clock
 from goose.worker.fetch import given_back
 from goose.worker.outcomes import Ending, Outcome, Verb, fields, stored
 from goose.worker.slots import AsyncSlots, Slot, awaiting
+from goose.worker.transactions import OPEN_LONG
 from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
 
 EVERY = 0.1
 """Seconds between looks: how late a soft timeout may be."""
+_OPEN = ", and its transaction is open as long, in whose way nothing can be cleaned up"
 SUSPECT_DELAY = 60.0
 """Seconds a suspect stays away at least after it did not find this process empty."""
 
@@ -88,7 +90,8 @@ class Watch:
 
     def _is_slow(self, work: Work, ran: float) -> bool:
         """Say whether *work* is to be told about now: once, when it has run for long."""
-        if work.reported_slow or not work.started_mono or ran <= self._slow_after:
+        limit = min(self._slow_after, OPEN_LONG) if work.plan.transactional else self._slow_after
+        if work.reported_slow or not work.started_mono or ran <= limit:
             return False
         work.reported_slow = True
         return True
@@ -101,11 +104,13 @@ def stack_of(slot: Slot) -> str:
 
 
 def _tell(work: Work, ran: float, stack: str) -> None:
+    costs = _OPEN if work.plan.transactional else ""
     logger.warning(
-        "job %s of %s has been running for %.0f s; it is at\n%s",
+        "job %s of %s has been running for %.0f s%s; it is at\n%s",
         work.job.id,
         work.job.fn,
         ran,
+        costs,
         stack,
         extra=fields(work.job),
     )

@@ -18,6 +18,8 @@ class Plan:
     is_async: bool
     decode: Callable[[tuple[JSON, ...], Mapping[str, JSON]], tuple[tuple[Any, ...], dict[str, Any]]]
     call: Callable[[Execution], Any]
+    transactional: bool = False
+    """Whether what it writes is one transaction with the end of its job."""
 
 
 class Work:

@@ -24,14 +24,23 @@ class Fleet:
         folder: Where logs and marks go.
         broker: URL.
         options: More flags for ``goose worker``.
+        modules: Whose functions run.
     """
 
-    def __init__(self, folder: Path, broker: str, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        broker: str,
+        options: Sequence[str] = (),
+        *,
+        modules: Sequence[str] = ("tests.chaos.jobs",),
+    ) -> None:
         self.folder = folder
         self.marks = folder / "marks"
         self.marks.mkdir(exist_ok=True)
         self.broker = broker
         self.options = list(options)
+        self.modules = list(modules)
         self.supervisors: list[subprocess.Popen[bytes]] = []
         self.faults: list[Fault] = []
 
@@ -42,7 +51,7 @@ class Fleet:
             "PYTHONPATH": str(ROOT),
             "GOOSE_BROKER": self.broker,
         }
-        command = [sys.executable, "-m", "goose", "worker", "tests.chaos.jobs", *self.options]
+        command = [sys.executable, "-m", "goose", "worker", *self.modules, *self.options]
         with (self.folder / "workers.log").open("ab") as log:
             process = subprocess.Popen(
                 command, cwd=self.folder, env=environ, stdout=log, stderr=log

@@ -12,13 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.chaos import (
+    completions,
+    flows,
     postgres_campaign,
     rabbitmq_campaign,
     redis_campaign,
     redis_failover,
+    sqlite_transactions,
     transactions,
     workers,
 )
+from tests.servers.redis import DURABLE, RedisServer
 
 
 def main() -> int:
@@ -26,12 +30,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "broker",
-        choices=["sqlite", "redis", "sentinel", "postgres", "rabbitmq", "transactions"],
+        choices=[
+            "sqlite",
+            "redis",
+            "sentinel",
+            "postgres",
+            "rabbitmq",
+            "transactions",
+            "completions",
+            "flows",
+        ],
     )
     parser.add_argument("--jobs", type=int, help="jobs in all")
     parser.add_argument("--kills", type=int, default=20, help="sqlite: kills of workers")
     parser.add_argument(
-        "--rounds", type=int, help="redis, postgres: how often each fault; sentinel: failovers"
+        "--rounds",
+        type=int,
+        help="redis, postgres: how often each fault; sentinel: failovers; completions: faults",
     )
     parser.add_argument("--small", action="store_true", help="redis, postgres: as in the tests")
     parser.add_argument("--seed", type=int, default=1)
@@ -47,6 +62,8 @@ def main() -> int:
             "rabbitmq": _on_a_server,
             "sentinel": _sentinel,
             "transactions": _transactions,
+            "completions": _completions,
+            "flows": _flows,
         }
         return campaigns[chosen.broker](chosen, folder)
 
@@ -93,6 +110,48 @@ def _transactions(chosen: argparse.Namespace, folder: Path) -> int:
         )
         print("\n".join([f"jobs on {to}", *outcome.lines()]), flush=True)
         ok &= outcome.ok
+    place = folder / "sqlite"
+    place.mkdir(parents=True, exist_ok=True)
+    outcome = sqlite_transactions.run(
+        place,
+        round((chosen.jobs or 100_000) * 0.2),
+        seed=chosen.seed,
+        say=lambda text: print(text, end="\r", flush=True),
+    )
+    print("\n".join(["jobs on sqlite", *outcome.lines()]), flush=True)
+    ok &= outcome.ok
+    return 0 if ok else 1
+
+
+def _completions(chosen: argparse.Namespace, folder: Path) -> int:
+    ok = True
+    for kind in ("postgres", "sqlite"):
+        print(f"transactional jobs on {kind}")
+        place = folder / kind
+        place.mkdir(exist_ok=True)
+        outcome = completions.run(
+            kind,
+            place,
+            chosen.jobs or 5_000,
+            faults=chosen.rounds or 60,
+            seed=chosen.seed,
+            say=lambda text: print(text, end="\r", flush=True),
+        )
+        print("\n".join(outcome.lines()))
+        ok &= outcome.ok
+    return 0 if ok else 1
+
+
+def _flows(chosen: argparse.Namespace, folder: Path) -> int:
+    plan = flows.Plan(kills=chosen.kills, seed=chosen.seed)
+    ok = True
+    with RedisServer(folder / "server", config=DURABLE) as server:
+        for name, url in (("sqlite", f"sqlite:///{folder}/flows.db"), ("redis", server.url)):
+            place = folder / name
+            place.mkdir(exist_ok=True)
+            result = flows.run(url, place, plan, say=lambda text: print(text, flush=True))
+            print("\n".join([f"on {name}", *result.lines()]), flush=True)
+            ok &= result.ok
     return 0 if ok else 1
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import transactions
+from tests.chaos import completions, sqlite_transactions, transactions
 
 pytestmark = pytest.mark.long
 
@@ -29,5 +29,25 @@ def test_the_same_on_rabbitmq(own_folder: Path) -> None:
     outcome = transactions.run(
         own_folder, 300, to="rabbitmq", clients=2, crash_every=4.0, fewest=1, seed=3
     )
+
+    assert outcome.ok, outcome.lines()
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+def test_the_same_on_sqlite(own_folder: Path) -> None:
+    """Programs are killed in the middle of business on one file, and no exception is found."""
+    outcome = sqlite_transactions.run(own_folder, 300, clients=2)
+
+    assert outcome.ok, outcome.lines()
+    assert 0 == outcome.twice
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kind", ["postgres", "sqlite"])
+def test_transactional_jobs_have_their_effect_once(own_folder: Path, kind: str) -> None:
+    """Workers die, and go on as zombies, at any instant: no effect is missing, none is there twice."""
+    outcome = completions.run(kind, own_folder, 100, faults=4, seed=5)
 
     assert outcome.ok, outcome.lines()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sqlite3
 import sys
 import time
 
@@ -15,6 +16,9 @@ import psycopg
 
 import goose
 from tests.chaos import jobs
+
+Connection = psycopg.Connection[tuple[object, ...]] | sqlite3.Connection
+_FAILED = (psycopg.Error, sqlite3.Error, goose.EnqueueError, goose.BrokerError)
 
 
 def main(url: str, by: str, prefix: str, seed: str) -> None:
@@ -24,25 +28,32 @@ def main(url: str, by: str, prefix: str, seed: str) -> None:
     number = 0
     while True:
         # What failed is not repeated: whether it is stored or not, both must be so.
-        with (
-            contextlib.suppress(psycopg.Error, goose.EnqueueError, goose.BrokerError),
-            psycopg.connect(url, connect_timeout=3) as connection,
-        ):
+        with contextlib.suppress(*_FAILED), contextlib.closing(_connect(url)) as connection:
             while True:
                 number += 1
                 _transact(connection, client, by, f"{prefix}-{number}", chance)
         time.sleep(0.05)
 
 
+def _connect(url: str) -> Connection:
+    if not url.startswith("sqlite:"):
+        return psycopg.connect(url, connect_timeout=3)
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=15)
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    return connection
+
+
 def _transact(
-    connection: psycopg.Connection[tuple[object, ...]],
+    connection: Connection,
     client: goose.Client,
     by: str,
     name: str,
     chance: random.Random,
 ) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("BEGIN IMMEDIATE")
     first = [
-        lambda: connection.execute("INSERT INTO business VALUES (%s)", [name]),
+        lambda: connection.execute(f"INSERT INTO business VALUES ('{name}')"),
         lambda: client.using(**{by: connection}).enqueue(jobs.work, name, 0.0),
     ]
     chance.shuffle(first)

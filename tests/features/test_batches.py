@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import goose
+import goose.testing
 from goose.batching import Batch
 from goose.brokers.base import State
 from goose.brokers.memory import MemoryBroker
@@ -20,9 +22,10 @@ from goose.errors import (
     BrokerUnavailable,
     ConfigError,
     EnqueueError,
+    Unsupported,
 )
 from goose.features.batches.book import SWEEP
-from goose.features.batches.records import CLAIM
+from goose.features.batches.records import CLAIM, dump
 from goose.settings import Settings
 from goose.testing.faults import Fault, FaultyBroker
 from tests.features.places import Place, Process, crash_points
@@ -424,10 +427,6 @@ def settle(place: Place) -> None:
 
 def overdue(place: Place, record: Any) -> None:
     """Have it be later: the last sweep is over, and so is a claim."""
-    from dataclasses import replace
-
-    from goose.features.batches.records import dump
-
     place.store.delete(SWEEP)
     place.store.put(record.key, dump(replace(record, claimed_at=record.claimed_at - 2 * CLAIM)))
 
@@ -449,6 +448,8 @@ def test_what_cannot_be_meant_is_refused(app: Any) -> None:
         client.batch(on_success=goose.call(app.success, 3)).open()
     with pytest.raises(BatchError, match="not open"):
         client.batch().enqueue(app.work)
+    with pytest.raises(Unsupported, match="on one broker"):
+        client.batch().using(broker="memory://elsewhere")
     with pytest.raises(ConfigError, match="no batch 'x'"):
         client.find_batch("x")
     with pytest.raises(LookupError, match="without a worker"):
@@ -462,6 +463,19 @@ def test_waiting_ends(place: Place, app: Any) -> None:
         batch.wait(0.05)
 
 
+def test_a_test_runs_a_batch_inline(own_folder: Path, app: Any) -> None:
+    """Members run as they are enqueued, callbacks where the block ends, and nothing is stored."""
+    goose.configure(broker="sqlite:///inline.db")
+    with goose.testing.inline(), goose.batch(on_success=app.success) as batch:
+        batch.enqueue(app.work, "a")
+        batch.enqueue_many(app.work, [("b",), ("c",)])
+        assert ["a", "b", "c"] == app.runs
+
+    assert ["a", "b", "c", "success"] == app.runs
+    assert ("success", 3) == (batch.progress().status, batch.progress().done)
+    assert not (own_folder / "inline.db").exists()
+
+
 def test_the_verbs_of_the_door(own_folder: Path, app: Any) -> None:
     """`goose.batch` and `goose.enqueue_batch` use the configured broker."""
     goose.configure(broker="sqlite:///jobs.db")
@@ -470,6 +484,15 @@ def test_the_verbs_of_the_door(own_folder: Path, app: Any) -> None:
     assert isinstance(goose.enqueue_batch(app.work, [("b",)]), Batch)
 
     assert ["x", ""] == [record.name for record in goose.Client().batches.records()]
+
+
+def test_a_member_may_be_as_large_as_any_job(place: Place, app: Any) -> None:
+    """That a job becomes a member from elsewhere is not what makes it too large."""
+    client = goose.Client(place.broker, settings=replace(place.settings, max_bytes=3_000_000))
+    with client.batch(stay_open=True) as batch:
+        batch.enqueue(app.work, "x" * 2_000_000)
+
+    assert 1 == batch.progress().total
 
 
 def test_failed_members_are_retrying(place: Place, app: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import goose
+import goose.testing
 from goose.brokers.base import State
 from goose.errors import (
     ArgumentError,
@@ -83,13 +84,21 @@ def app(importable: Path) -> Any:
     return feature_app
 
 
+def enqueued(place: Place, fn: Any, *args: Any) -> Any:
+    """Enqueue a job that others can wait for; where only jobs of flows can, as one."""
+    if not place.url.startswith("amqp"):
+        return place.client.using(result=True).enqueue(fn, *args)
+    with place.client.flow() as flow:
+        return flow.add(fn, *args)
+
+
 # --- what waits for what ---------------------------------------------------------------------
 
 
 def test_a_job_takes_what_another_returned(place: Place, app: Any) -> None:
     """An output as an argument makes a job wait for the other and get its result."""
-    client = place.client.using(result=True)
-    first = client.enqueue(app.one, "a")
+    client = place.client
+    first = enqueued(place, app.one, "a")
     second = client.enqueue(app.join, [first.output, "-", first.output], end="!")
     assert "waiting" == second.status()
     place.process().run()
@@ -136,6 +145,16 @@ def test_asyncio_code_has_flows(place: Place, app: Any) -> None:
     asyncio.run(main())
 
 
+def test_a_flow_runs_inline(app: Any) -> None:
+    """In a test that runs jobs at once a flow is run in order, each job with what others returned."""
+    with goose.testing.inline(allow=["feature_app"]) as seen:
+        goose.chain(goose.call(app.one, "a"), app.shout)
+        with goose.flow() as flow:
+            flow.add(app.join, [flow.add(app.one, word).output for word in "bc"])
+
+    assert ["a", "A", "b", "c", "bc"] == [run.result for run in seen.runs]
+
+
 def test_a_worker_with_threads_runs_a_flow(place: Place, app: Any) -> None:
     """The real thing: a worker, threads, and a flow of three."""
     with place.client.flow() as flow:
@@ -148,11 +167,7 @@ def test_a_worker_with_threads_runs_a_flow(place: Place, app: Any) -> None:
 def test_it_waits_for_jobs_it_takes_nothing_of(place: Place, app: Any) -> None:
     """`depends_on` takes jobs, ids and functions of the arguments."""
     client = place.client
-    if place.url.startswith("amqp"):
-        with client.flow() as flow:
-            first = flow.add(app.one, "first")
-    else:
-        first = client.using(result=True).enqueue(app.one, "first")
+    first = enqueued(place, app.one, "first")
     second = client.using(depends_on=first).enqueue(app.one, "second")
     third = client.using(depends_on=[second.id]).enqueue(app.alone)
     fourth = client.enqueue(app.by_argument, "fourth", third.id)

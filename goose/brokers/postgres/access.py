@@ -168,10 +168,13 @@ class Access:
 
     def _call(self, call: Callable[[Connection], T], *, again: bool = False) -> T:
         """Return what *call* does with a connection, to a server that was looked at once."""
+        self._make_ready()
+        return self._try(call, again=again)
+
+    def _make_ready(self) -> None:
         self._check_open()
         if not self._started:
             self._start()
-        return self._try(call, again=again)
 
     def _try(self, call: Callable[[Connection], T], *, again: bool) -> T:
         deadline = time.monotonic() + _AGAIN

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from goose.brokers.base import Capability, Delivery, Session, Share, order
 from goose.brokers.postgres import checks
 from goose.brokers.postgres.arrays import numbers, texts
+from goose.brokers.postgres.completing import Completer
 from goose.brokers.postgres.connections import Connection
 from goose.brokers.postgres.inspector import Inspecting
 from goose.brokers.postgres.rows import (
@@ -29,7 +30,7 @@ from goose.brokers.postgres.rows import (
     receipt_of,
     stored,
 )
-from goose.brokers.postgres.sessions import Sessioned, lost
+from goose.brokers.postgres.sessions import lost
 from goose.brokers.postgres.statements import statement
 from goose.brokers.postgres.upkeep import Upkept
 from goose.brokers.postgres.waiting import Sleeper
@@ -44,7 +45,7 @@ POLL = 0.5
 """Seconds between an idle worker's own looks at most."""
 
 
-class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
+class PostgresBroker(Completer, Upkept, Inspecting, Transacting):
     """A durable broker in a database.
 
     Thread-safe, and safe to use on both sides of a fork. Nothing is connected before the
@@ -55,7 +56,7 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
             ``postgresql://localhost:5432/postgres`` by default.
         options: As in the query of the URL, and before it: ``namespace``, ``notify``,
             ``pool`` (connections), ``timeout`` and ``connect_timeout`` (seconds), ``migrate``,
-            ``dead_max_age`` (seconds), ``dead_max_count`` and ``strict``.
+            ``dead_max_age`` and ``keep_done`` (seconds), ``dead_max_count`` and ``strict``.
 
     Raises:
         ConfigError: The URL or an option is unknown or nonsense.
@@ -218,7 +219,7 @@ class PostgresBroker(Sessioned, Upkept, Inspecting, Transacting):
 
     def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """See `Broker.ack`."""
-        return self._settle("ack", sorted(deliveries, key=receipt_of))
+        return self._settle(self._ack_verb, sorted(deliveries, key=receipt_of))
 
     def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """See `Broker.release`; each takes back the place it had."""

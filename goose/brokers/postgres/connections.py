@@ -143,7 +143,7 @@ class Connections:
             inherited = [*self._idle, *self._lent]
             self._begin()
             for connection in inherited:
-                _forsake(connection)
+                forsake(connection)
 
     @contextmanager
     def lend(self) -> Iterator[Connection]:
@@ -173,7 +173,7 @@ class Connections:
             self._count += 1
             connection = self._idle.pop() if self._idle else None
         try:
-            if connection is not None and _is_stale(connection):
+            if connection is not None and is_stale(connection):
                 _end(connection)
                 connection = None
             if connection is None:
@@ -203,7 +203,7 @@ class Connections:
         options = self._options
         pooled = options.notify == "off"
         parameters: dict[str, Any] = {
-            **_timeouts(options),
+            **timeouts(options),
             **options.server,
             "prepare_threshold": None if pooled else 0,
         }
@@ -232,7 +232,8 @@ class Connections:
         self.drop()
 
 
-def _timeouts(options: Options) -> Mapping[str, Any]:
+def timeouts(options: Options) -> Mapping[str, Any]:
+    """Return libpq's parameters that bound how long nothing is heard."""
     milliseconds = str(max(1, round(options.timeout * 1000)))
     return {
         "connect_timeout": ceil(options.connect_timeout),
@@ -253,7 +254,7 @@ def _session(options: Options) -> bytes:
     ).encode()
 
 
-def _is_stale(connection: Connection) -> bool:
+def is_stale(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
     """Return whether the server said something meanwhile, which can only be goodbye."""
     if connection.closed:
         return True
@@ -267,11 +268,11 @@ def _end(connection: Connection) -> None:
         connection.close()
 
 
-_forsaken: list[Connection] = []
+_forsaken: list[object] = []
 """Kept, since the driver would complain of connections that are dropped while they seem open."""
 
 
-def _forsake(connection: Connection) -> None:
+def forsake(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
     """Close this process's copy of a connection of the parent's."""
     _forsaken.append(connection)
     with contextlib.suppress(*CAUGHT):

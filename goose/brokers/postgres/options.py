@@ -55,6 +55,8 @@ class Options:
     """Seconds a dead job is kept."""
     dead_max_count: int = 100_000
     """Dead jobs kept in each queue."""
+    keep_done: float = 0.0
+    """Seconds a job is kept after it is done; 0 forgets it."""
     strict: bool = False
     """Whether a server whose settings may lose jobs is refused; otherwise a warning is logged."""
 
@@ -195,5 +197,6 @@ _READERS: dict[str, Callable[[object], object]] = {
     "migrate": _one_of("auto", "off"),
     "dead_max_age": _seconds,
     "dead_max_count": _count,
+    "keep_done": _seconds,
     "strict": _flag,
 }

@@ -16,7 +16,7 @@ from importlib.resources import files
 SCHEDULED, READY, RUNNING, DEAD = range(4)
 """States of a job."""
 
-_VERSIONS = ("schema", "schema_2")
+_VERSIONS = ("schema", "schema_2", "schema_3")
 VERSION = len(_VERSIONS)
 """Version of the tables that the statements make."""
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from goose.brokers.base import Promotion
-from goose.brokers.postgres.access import Access
+from goose.brokers.postgres.archive import Archived
 from goose.brokers.postgres.rows import micros
 from goose.errors import BrokerError
 
@@ -28,7 +28,7 @@ _TRIM = 1000
 """Dead jobs dropped by one call at most."""
 
 
-class Upkept(Access):
+class Upkept(Archived):
     """Implements `Upkeep`."""
 
     def __init__(self, place: str | None = None, **given: Any) -> None:
@@ -45,6 +45,7 @@ class Upkept(Access):
             due_in, some_dead = self._dues()
         trimmed = self._trim() if some_dead else 0
         self._clean_up()
+        self._tidy_archive()
         return Promotion(promoted, None if due_in is None else max(0.0, due_in), trimmed)
 
     def _dues(self) -> tuple[float | None, bool]:

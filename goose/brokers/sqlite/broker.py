@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from goose.brokers.base import Capability, Delivery, Session, Share, order
 from goose.brokers.sqlite import host
+from goose.brokers.sqlite.completing import Completer
 from goose.brokers.sqlite.inspector import Inspecting
 from goose.brokers.sqlite.rows import (
     Line,
@@ -55,7 +56,7 @@ _WATCH_BLINDLY = 1.0
 """Seconds after which it looks at the jobs in any case: the file may be another by now."""
 
 
-class SQLiteBroker(Sessioned, Upkept, Inspecting):
+class SQLiteBroker(Sessioned, Upkept, Inspecting, Completer):
     """A durable broker in a file, without a server.
 
     Thread-safe. Nothing is opened before the first use. Brokers of one process on the same

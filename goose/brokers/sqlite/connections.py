@@ -153,7 +153,7 @@ class Connections:
             cached_statements=256,
         )
         try:
-            _prepare(connection, self.path, self._synchronous)
+            prepare(connection, self.path, self._synchronous)
         except BaseException:
             connection.close()
             raise
@@ -216,7 +216,7 @@ def _close(connection: sqlite3.Connection | None) -> None:
         return
 
 
-def _prepare(connection: sqlite3.Connection, path: str, synchronous: str) -> None:
+def prepare(connection: sqlite3.Connection, path: str, synchronous: str) -> None:
     """Set *connection* up; an error that `is_busy` means to try again with another."""
     connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")  # no effect on a file that has tables
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()

@@ -77,6 +77,8 @@ class Statements:
         "UPDATE {p}jobs SET state = 1, holder = NULL, receipt = NULL, lent_at = NULL "
         f"WHERE seq IN ({_LOANS})"
     )
+    note: str = "UPDATE {p}jobs SET body = ? WHERE seq = ? AND receipt = ?"
+    body: str = "SELECT CAST(body AS BLOB) FROM {p}jobs WHERE seq = ? AND receipt = ?"
     settle: str = (
         "UPDATE {p}jobs SET queue = ?, state = ?, rank = ?, at = ?, grp = ?, body = ?, "
         "holder = NULL, receipt = NULL, lent_at = NULL WHERE seq = ? AND receipt = ?"

@@ -20,10 +20,12 @@ from goose.calls import Call
 from goose.errors import BrokerError
 from goose.features.asking import Sealed
 from goose.features.batches.book import Batches
-from goose.features.batches.members import SHARD, UNKNOWN, WAITING
+from goose.features.batches.members import DONE, SHARD, UNKNOWN, WAITING
 from goose.features.batches.records import ADDED, NAME
 from goose.jobs import JSON, Job, seal
 
+TRAIT = 500
+"""Bytes by which a job may grow when it becomes a member."""
 NOTED = 500
 """Members that the opener notes at a time."""
 NOTED_SECONDS = 1.0
@@ -79,7 +81,6 @@ class Membership:
 
         Raises:
             BatchError: The batch does not exist any more.
-            PayloadTooLarge: A job is over a limit, being a member.
             BrokerError: The store failed.
         """
         if self.opener:
@@ -93,7 +94,9 @@ class Membership:
         for job, envelope in sealed:
             if self._number(job) is None:
                 member = self._member(job, next(numbers))
-                due = seal(member, delay=envelope.delay, due_at=envelope.due_at)
+                # It was within its limit, and a few bytes more are ours.
+                room = len(envelope.body) + TRAIT
+                due = seal(member, delay=envelope.delay, due_at=envelope.due_at, max_bytes=room)
                 made.append((member, due))
             else:
                 made.append((job, envelope))
@@ -120,6 +123,15 @@ class Membership:
             if late or len(self._unnoted) >= NOTED:
                 with suppress(BrokerError):
                     self.note()
+
+    def ran(self, jobs: Iterable[Job[Any]]) -> None:
+        """Note that *jobs* are done: in a test that runs them at once.
+
+        Raises:
+            BrokerError: The store failed.
+        """
+        numbers = [number for job in jobs if (number := self._number(job)) is not None]
+        self._batches.report(self.id, dict.fromkeys(numbers, DONE))
 
     def note(self) -> None:
         """Note all that wait and are not noted.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from goose.features.batches import members
@@ -68,22 +68,18 @@ class BatchTrait:
 
     def ended(self, endings: Sequence[Ended]) -> None:
         """Count them; the last one ends its batch."""
-        by_batch: dict[str, dict[int, int]] = defaultdict(dict)
-        for end in endings:
-            member = membership(end.job)
-            if member is not None:
-                id_, number, _ = member
-                by_batch[id_][number] = _KINDS[end.ending]
-        for id_, reports in by_batch.items():
-            self._batches.report(id_, reports)
+        self._report((end.job, _KINDS[end.ending]) for end in endings)
 
     def retried(self, jobs: Sequence[Job[Any]]) -> None:
         """Count them as to be run again."""
+        self._report((job, members.RETRYING) for job in jobs)
+
+    def _report(self, kinds: Iterable[tuple[Job[Any], int]]) -> None:
         by_batch: dict[str, dict[int, int]] = defaultdict(dict)
-        for job in jobs:
+        for job, kind in kinds:
             member = membership(job)
             if member is not None:
-                by_batch[member[0]][member[1]] = members.RETRYING
+                by_batch[member[0]][member[1]] = kind
         for id_, reports in by_batch.items():
             self._batches.report(id_, reports)
 

@@ -28,6 +28,7 @@ pytest.register_assert_rewrite(
         f"goose.testing.suite.{name}"
         for name in (
             "base",
+            "completing",
             "crowds",
             "inspecting",
             "lending",
@@ -41,6 +42,7 @@ pytest.register_assert_rewrite(
 )
 
 from goose.testing.suite.base import Hooks  # noqa: E402 - their asserts are rewritten first
+from goose.testing.suite.completing import Completions  # noqa: E402
 from goose.testing.suite.crowds import Crowds, Racing, Transactions  # noqa: E402
 from goose.testing.suite.inspecting import Inspecting, Upkeeping  # noqa: E402
 from goose.testing.suite.lending import Lending  # noqa: E402
@@ -63,6 +65,7 @@ class BrokerSuite(
     Upkeeping,
     Crowds,
     Transactions,
+    Completions,
 ):
     """Subclass it, define `make_broker`, and pytest tests your broker. See `Hooks` for more."""
 

@@ -28,6 +28,7 @@ from goose.brokers.base import (
     Transactional,
     Upkeep,
 )
+from goose.brokers.completion import Completing
 from goose.jobs import Envelope
 
 T = TypeVar("T")
@@ -163,7 +164,7 @@ class Hooks:
     @staticmethod
     def left_out(broker: Broker) -> list[str]:
         """Return the names of the optional parts that *broker* does not offer."""
-        parts = (Sessions, Upkeep, Inspector, Transactional)
+        parts = (Sessions, Upkeep, Inspector, Transactional, Completing)
         missing = [part.__name__ for part in parts if not isinstance(broker, part)]
         return missing + [c.name for c in Capability if c not in broker.capabilities]
 
