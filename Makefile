@@ -39,13 +39,17 @@ fix: setup ## format the code and mend what ruff can mend
 	$(BIN)/ruff format
 
 .PHONY: bench
-bench: ## measure beside other libraries (BROKER=sqlite|redis|postgres, ARGS="--only latency")
+bench: ## measure beside other libraries (BROKER=sqlite|redis|rabbitmq|postgres, ARGS="--only latency")
 	@tools/setup bench
-	$(BIN)/python benchmarks/$(if $(filter redis postgres,$(BROKER)),$(BROKER)_run,run).py $(ARGS)
+	$(BIN)/python benchmarks/$(if $(filter redis postgres rabbitmq,$(BROKER)),$(BROKER)_run,run).py $(ARGS)
 
 .PHONY: chaos
 chaos: setup ## real processes killed, stopped, crashed (BROKER=sqlite|redis|sentinel|rabbitmq|postgres|transactions|completions|flows)
 	$(BIN)/python -m tests.chaos.run $(BROKER) $(ARGS)
+
+.PHONY: cluster
+cluster: setup ## the conformance suite on a cluster of three RabbitMQ nodes
+	$(BIN)/python -m pytest tests/brokers/rabbitmq/cluster_conformance.py $(ARGS)
 
 .PHONY: features
 features: setup ## the tests of features on every broker with every store, crashing everywhere

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-import redis_sides
 import redis_trial
-from redis_sides import PEERS, Command
+import turns
+from redis_sides import PEERS, Command, goose
 
 DATABASE = "bench"
 
@@ -23,11 +23,6 @@ def _itself(module: str) -> Command:
         return [str(programs / "python"), f"{module}.py", "work"]
 
     return command
-
-
-def _goose(programs: Path, concurrency: int) -> list[str]:
-    [side] = [side for side in redis_sides.SIDES if side.name == "goose"]
-    return side.worker(programs, concurrency)
 
 
 def _procrastinate(programs: Path, concurrency: int) -> list[str]:
@@ -42,12 +37,15 @@ def _graphile(_programs: Path, _concurrency: int) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Side(redis_sides.Side):
+class Side(turns.Side):
     """One library."""
 
     def setup(self, programs: Path) -> list[str]:
         """Return the command line that makes its tables; empty where the first use does."""
-        return [] if self.name == "goose" else [*self.producer(programs), "setup"]
+        return [] if self.is_goose else [*self.producer(programs), "setup"]
+
+    def trial(self, server: Any, folder: Path, places: int) -> Trial:
+        return Trial(self, server, folder, places)
 
 
 class Trial(redis_trial.Trial):
@@ -71,6 +69,9 @@ class Trial(redis_trial.Trial):
                 raise SystemExit(f"{self.side.name} made no tables:\n{done.stderr}")
         return self
 
+    def calm(self) -> None:
+        self.server.execute("CHECKPOINT")
+
     def _environment(self, **more: str) -> dict[str, str]:
         concurrency = str(self.side.concurrency)
         return super()._environment(
@@ -82,7 +83,7 @@ SIDES: tuple[Side, ...] = (
     Side(
         name="goose",
         module="on_goose",
-        worker=_goose,
+        worker=goose,
         share=3,
         settings="as installed; --processes 1 --concurrency 1",
     ),

@@ -64,6 +64,11 @@ class Side:
         found = (programs.parent / "lib").glob(f"python*/site-packages/{package}-*.dist-info")
         return next((path.stem.split("-")[1] for path in found), "")
 
+    @property
+    def is_goose(self) -> bool:
+        """Whether this is Goose, measured in every run."""
+        return self.name.split("-")[0] == "goose"
+
     def producer(self, programs: Path) -> list[str]:
         """Return the command line that enqueues, without its arguments."""
         if self.on_node:
@@ -71,7 +76,7 @@ class Side:
         return [str(programs / "python"), f"{self.module}.py"]
 
 
-def _program(name: str, *arguments: str) -> Command:
+def program(name: str, *arguments: str) -> Command:
     """Make a command of *arguments*, in which {n} is the concurrency."""
 
     def command(programs: Path, concurrency: int) -> list[str]:
@@ -83,14 +88,14 @@ def _program(name: str, *arguments: str) -> Command:
     return command
 
 
-def _goose(programs: Path, concurrency: int) -> list[str]:
+def goose(programs: Path, concurrency: int) -> list[str]:
     return [
         *(str(programs / "goose"), "worker", "jobs", "--processes", "1", "--queues", "default"),
         *("--concurrency", str(concurrency), "--async-concurrency", str(max(concurrency, 10))),
     ]
 
 
-def _celery(programs: Path, concurrency: int) -> list[str]:
+def celery(programs: Path, concurrency: int) -> list[str]:
     pool = ["solo"] if concurrency == 1 else ["threads", "-c", str(concurrency)]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "error"]
     return [str(programs / "celery"), "-A", "on_celery", "worker", *quiet, "-P", *pool]
@@ -100,8 +105,14 @@ def _node(_programs: Path, _concurrency: int) -> list[str]:
     return ["node", str(PEERS / "on_bullmq.mjs"), "work"]
 
 
-_TASKIQ = ("taskiq>=0.12,<1", "taskiq-redis>=1,<2", "hiredis>=3", "uvloop>=0.21")
-_TASKIQ_WORKER = _program(
+DRAMATIQ = ("dramatiq[redis,rabbitmq]>=2,<3", "hiredis>=3")
+CELERY = ("celery[redis]>=5.5,<6", "hiredis>=3")
+TASKIQ = (
+    *("taskiq>=0.12,<1", "taskiq-redis>=1,<2", "taskiq-aio-pika>=0.4,<1"),
+    *("hiredis>=3", "uvloop>=0.21"),
+)
+"""With what they need for any server."""
+TASKIQ_WORKER = program(
     "taskiq",
     *("worker", "on_taskiq:broker", "-w", "1", "--no-parse", "--log-level", "ERROR"),
     *("--max-async-tasks", "{n}", "--max-prefetch", "{n}"),
@@ -111,14 +122,14 @@ SIDES: tuple[Side, ...] = (
     Side(
         "goose",
         "on_goose",
-        _goose,
+        goose,
         share=5,
         settings="as installed; --processes 1 --concurrency 1",
     ),
     Side(
         "raw",
         "on_raw",
-        _program("python", "on_raw.py", "work"),
+        program("python", "on_raw.py", "work"),
         share=2,
         naps=False,
         settings="redis-py with hiredis; LMOVE and LREM by 100 in pipelines, nothing fenced",
@@ -126,8 +137,8 @@ SIDES: tuple[Side, ...] = (
     Side(
         "dramatiq",
         "on_dramatiq",
-        _program("dramatiq", "on_dramatiq", "-p", "1", "-t", "{n}"),
-        ("dramatiq[redis]>=2,<3", "hiredis>=3"),
+        program("dramatiq", "on_dramatiq", "-p", "1", "-t", "{n}"),
+        DRAMATIQ,
         has_bulk=False,
         environment={"dramatiq_queue_prefetch": "200"},
         settings="-p 1 -t 1, dramatiq_queue_prefetch=200; latency -t 8",
@@ -135,7 +146,7 @@ SIDES: tuple[Side, ...] = (
     Side(
         "huey",
         "on_huey",
-        _program("huey_consumer", "on_huey.huey", "-w", "{n}", "-k", "thread", "-n", "-q"),
+        program("huey_consumer", "on_huey.huey", "-w", "{n}", "-k", "thread", "-n", "-q"),
         ("huey>=3,<4", "redis[hiredis]>=6"),
         concurrency=2,
         has_bulk=False,
@@ -144,7 +155,7 @@ SIDES: tuple[Side, ...] = (
     Side(
         "rq",
         "on_rq",
-        _program("rq", "worker", "-w", "rq.SimpleWorker", "--quiet", "--url", "{url}"),
+        program("rq", "worker", "-w", "rq.SimpleWorker", "--quiet", "--url", "{url}"),
         ("rq>=3,<4", "redis[hiredis]>=6"),
         share=0.05,
         naps=False,
@@ -153,7 +164,7 @@ SIDES: tuple[Side, ...] = (
     Side(
         "arq",
         "on_arq",
-        _program("arq", "on_arq.WorkerSettings"),
+        program("arq", "on_arq.WorkerSettings"),
         ("arq>=0.28,<1", "hiredis>=3"),
         share=0.5,
         settings="max_jobs=200, poll_delay=0.01, keep_result=0, log_results=False",
@@ -161,7 +172,7 @@ SIDES: tuple[Side, ...] = (
     Side(
         "saq",
         "on_saq",
-        _program("saq", "on_saq.settings"),
+        program("saq", "on_saq.settings"),
         ("saq[redis,hiredis]>=0.26,<1", "typing-extensions"),
         share=0.5,
         concurrency=50,
@@ -170,7 +181,7 @@ SIDES: tuple[Side, ...] = (
     Side(
         "streaq",
         "on_streaq",
-        _program("streaq", "run", "on_streaq:worker"),
+        program("streaq", "run", "on_streaq:worker"),
         ("streaq>=7,<8", "uvloop>=0.21"),
         share=0.5,
         concurrency=100,
@@ -179,8 +190,8 @@ SIDES: tuple[Side, ...] = (
     Side(
         "taskiq-list",
         "on_taskiq",
-        _TASKIQ_WORKER,
-        _TASKIQ,
+        TASKIQ_WORKER,
+        TASKIQ,
         concurrency=100,
         environment={"BENCH_TASKIQ": "list"},
         settings="--max-async-tasks 100 --max-prefetch 100 --no-parse, uvloop",
@@ -188,8 +199,8 @@ SIDES: tuple[Side, ...] = (
     Side(
         "taskiq-stream",
         "on_taskiq",
-        _TASKIQ_WORKER,
-        _TASKIQ,
+        TASKIQ_WORKER,
+        TASKIQ,
         concurrency=100,
         environment={"BENCH_TASKIQ": "stream"},
         settings="as taskiq-list",
@@ -197,8 +208,8 @@ SIDES: tuple[Side, ...] = (
     Side(
         "celery",
         "on_celery",
-        _celery,
-        ("celery[redis]>=5.5,<6", "hiredis>=3"),
+        celery,
+        CELERY,
         share=0.25,
         has_bulk=False,
         settings="-P solo (naps: threads), prefetch_multiplier=128, results and events off",

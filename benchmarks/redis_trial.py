@@ -65,6 +65,9 @@ class Trial:
         """Make the server clean."""
         self.server.client.flushall()
 
+    def calm(self) -> None:
+        """Let the server end what it does by itself, before it is measured."""
+
     def __enter__(self) -> Self:
         for name, size in (("done", 1), ("times", 16)):
             path = self._folder / name
@@ -157,7 +160,7 @@ class Trial:
             **self.side.environment,
             "PATH": path,
             "PYTHONPATH": str(PEERS),
-            "BENCH_REDIS": self.url,
+            "BENCH_URL": self.url,
             "GOOSE_BROKER": self.url,
             "BENCH_FOLDER": str(self._folder),
             "BENCH_PEER": str(self.programs),

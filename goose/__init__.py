@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
         UnknownFunction,
         Unsupported,
     )
+    from goose.features.limits.values import Limit
     from goose.jobs import Job
     from goose.middleware.base import Execution, current
     from goose.options import job
@@ -83,6 +84,7 @@ else:  # to a type checker `__getattr__` would make every misspelt name an objec
         "MissingDriver "
         "NewerVersion PayloadTooLarge Postpone ResultTimeout ResultUnavailable SessionLost "
         "SignatureMismatch Skip StoreError Undecodable UnknownFunction Unsupported",
+        "features.limits.values": "Limit",
         "jobs": "Job",
         "middleware.base": "Execution current",
         "options": "job",
@@ -132,6 +134,7 @@ __all__ = [
     "Job",
     "JobFailed",
     "JobTimeout",
+    "Limit",
     "MissingDriver",
     "NewerVersion",
     "PayloadTooLarge",

@@ -129,6 +129,9 @@ class Access:
                 "what a job waits for or shares with others is no part of a transaction; leave out "
                 "connection= or outbox= for jobs that depend on others or are unique"
             )
+        meter = self._root.meter() if found.answers else None
+        if meter is not None:
+            meter.existing([job for id_, job in found.answers.items() if job.id != id_])
         return found
 
     def door(self, later: bool) -> Door:
@@ -262,9 +265,8 @@ class _Wait:
         now = time.monotonic()
         found = self._access.record(self._id)
         if found is None and now >= self._deadline:
-            state = self._access.status(self._id)
             raise ResultTimeout(
-                f"job {self._id} has not ended within {self._timeout:g} s; it is {state}"
+                f"job {self._id} has not ended within {self._timeout:g} s{self._state()}"
             )
         if found is None and now >= self._check_at:
             self._check_at = now + PRESENCE
@@ -274,6 +276,13 @@ class _Wait:
                     "outlived its time, or there never was such a job here"
                 )
         return found
+
+    def _state(self) -> str:
+        broker = self._access.broker
+        # Where looking means to take messages and put them back, nobody looks for a message's sake.
+        if not isinstance(broker, Inspector) or not sees_all(broker):
+            return ""
+        return f"; it is {self._access.status(self._id)}"
 
     def pause(self) -> float:
         """Return the seconds until the next look."""

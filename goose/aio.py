@@ -18,9 +18,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from goose import clients
+from goose.aio_controls import AsyncControlling
 from goose.brokers.base import Broker
 from goose.calls import Call
 from goose.combining import BATCH, Combiner
+from goose.controlling import Controlling
 from goose.errors import EnqueueError, Stored
 from goose.features.asking import Claimed
 from goose.flowing import A, AsyncFlow, B, C, Link, Step, linked
@@ -40,7 +42,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client:
+class Client(AsyncControlling):
     """`goose.Client` with verbs to ``await``; usable from any event loop and thread.
 
     Args:
@@ -244,6 +246,9 @@ class Client:
         """Return what *job* said last of how far it is, as `goose.Client.progress`."""
         return await asyncio.to_thread(self._client.progress, job)
 
+    def _controlling(self) -> Controlling:
+        return self._client
+
     @property
     def crons(self) -> AsyncCrons:
         """Looks at cron entries and changes them, as `goose.Client.crons`."""
@@ -276,6 +281,8 @@ class Client:
         except EnqueueError as error:
             error.jobs = await asyncio.to_thread(claimed.undo, error.jobs)
             raise
+        if claimed.claims:
+            await asyncio.to_thread(claimed.sent)
         return [claimed.answer(job) for job, _ in sealed]
 
     async def _claimed(self, sealed: Sequence[Sealed]) -> Claimed:

@@ -27,7 +27,9 @@ from goose.options import Using
 from goose.sealing import Sealed
 
 if TYPE_CHECKING:
+    from goose.cancelling import Cancelled
     from goose.features.results import Progress as JobProgress
+    from goose.inspecting import StoredJob
 
 
 class Batch(aio.Client):
@@ -83,9 +85,9 @@ class Batch(aio.Client):
             await asyncio.sleep(delay)
         raise TimeoutError(f"batch {self.id} has not ended")
 
-    async def cancel(self) -> None:
+    async def cancel(self, *jobs: Job[Any] | StoredJob | str) -> dict[str, Cancelled]:
         """Have members end as cancelled, as `goose.batching.Batch.cancel`."""
-        await asyncio.to_thread(self._batch.cancel)
+        return await asyncio.to_thread(self._batch.cancel, *jobs)
 
     async def delete(self) -> bool:
         """Forget it, as `goose.batching.Batch.delete`."""

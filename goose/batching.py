@@ -60,7 +60,7 @@ class Batch(Client):
     """
 
     def __init__(self, client: Client, record: Record, plan: Plan | None = None) -> None:
-        self.__dict__.update(client.__dict__)
+        vars(self).update(vars(client))
         self._client = client
         self._record = record
         self._plan = plan or {}
@@ -288,27 +288,27 @@ class Batch(Client):
             time.sleep(delay)
         raise TimeoutError(f"batch {self._record.label} has not ended")
 
-    def cancel(self) -> None:
+    def cancel(self, *jobs: Any) -> dict[str, Any]:
         """Have members end as cancelled instead of starting, from a second from now on.
 
         Those that wait are removed where the broker can list them; that reads all its queues.
-        Those that run are left alone.
+        Those that run are left alone. With *jobs* it does for these what `goose.Client.cancel` does.
 
         Raises:
             BatchError: As `progress`.
             BrokerError: Store or broker failed; call it again.
         """
+        if jobs:
+            return super().cancel(*jobs)
         self._existing(self.batches.cancel(self.id))
-        if not isinstance(self.broker, Inspector):
-            return
-        inspector = self.inspector
-        for state in (State.SCHEDULED, State.READY):
+        for state in (State.SCHEDULED, State.READY) if isinstance(self.broker, Inspector) else ():
             with suppress(Unsupported):
-                waiting = list(inspector.find(state, where=self._has))
-                gone = {*inspector.delete(waiting, state=state)}
-                jobs = [each.job for each in waiting if each.id in gone and each.job]
-                numbers = [member[1] for job in jobs if (member := membership_of(job))]
+                waiting = list(self.inspector.find(state, where=self._has))
+                gone = {*self.inspector.delete(waiting, state=state)}
+                ended = [each.job for each in waiting if each.id in gone and each.job]
+                numbers = [member[1] for job in ended if (member := membership_of(job))]
                 self.batches.report(self.id, dict.fromkeys(numbers, CANCELLED))
+        return {}
 
     def delete(self) -> bool:
         """Forget it; say whether it was there. Its members run on, and no callback comes."""

@@ -24,12 +24,14 @@ from typing import (
     ParamSpec,
     TypeVar,
     Unpack,
+    cast,
     overload,
 )
 
 from goose.access import Access
 from goose.brokers.base import Broker
 from goose.calls import Call
+from goose.controlling import Controlling
 from goose.errors import EnqueueError, Unsupported
 from goose.errors import Stored as Known
 from goose.flowing import Flowing
@@ -50,7 +52,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client(Access, Flowing):
+class Client(Access, Flowing, Controlling):
     """Puts jobs on one broker, by one set of options. Immutable; any thread may use it.
 
     Args:
@@ -98,13 +100,13 @@ class Client(Access, Flowing):
         """
         said: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        vars(other).update(vars(self))
         to = Destination(*(said.pop(name, None) for name in ("broker", "connection", "outbox")))
         other._to = to.over(self._to)
         other._timezone = said.pop("timezone", self._timezone)
         other._catch_up = said.pop("catch_up", self._catch_up)
         plan: Any = {name: said.pop(name) for name in Plan.__annotations__ if name in said}
-        other._plan = {**self._plan, **plan}
+        other._plan = cast("Plan", {**self._plan, **plan})
         other.sealer = self.sealer.using(options(**said), other)
         if other._to.transacts:
             other.door(later=False)
@@ -376,6 +378,8 @@ class Client(Access, Flowing):
         except EnqueueError as error:
             error.jobs = claimed.undo(error.jobs)
             raise
+        if claimed.claims:
+            claimed.sent()
         return [claimed.answer(job) for job, _ in sealed]
 
 

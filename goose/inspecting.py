@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from goose.brokers import sees_all
 from goose.brokers.base import Inspector, QueueStats, Session, State, Stored
 from goose.calls import Call, encode_arguments, name_of
 from goose.errors import Undecodable, Unsupported
@@ -74,6 +75,11 @@ class Inspection:
         self._max_bytes = max_bytes + SLACK
         self._clock = clock
         self._traits = traits
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether jobs in every state can be found; else those that run, at least, cannot."""
+        return sees_all(self._inspector)
 
     # --- looking -------------------------------------------------------------------------
 
@@ -142,10 +148,14 @@ class Inspection:
         Raises:
             BrokerError: Some may be removed; features were perhaps not told of all of them.
         """
+        return self.remove(jobs, state=state, ending="deleted")
+
+    def remove(self, jobs: Iterable[StoredJob | str], *, state: State, ending: Ending) -> list[str]:
+        """Remove them as `delete`, and tell features of that *ending*."""
         named = [jobs] if isinstance(jobs, (str, StoredJob)) else list(jobs)
         bearing = {each.id: each.job for each in self._bearing(named)}
         removed = [*self._inspector.delete(_ids(named), state=state)]
-        self._tell("deleted", [bearing[id_] for id_ in removed if id_ in bearing])
+        self._tell(ending, [bearing[id_] for id_ in removed if id_ in bearing])
         return removed
 
     def purge(

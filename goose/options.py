@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack
 
 from goose._edges import After, Dependencies, parents_of
 from goose.calls import Call
@@ -31,6 +31,7 @@ from goose.values import duration, seconds
 if TYPE_CHECKING:
     from goose.brokers.base import Broker
     from goose.features.crons import CatchUp
+    from goose.features.limits.values import Limit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,6 +58,16 @@ class Bound(TypedDict, total=False):
     """Whose job it is, kept with it, for brokers that share a queue among groups (none here)."""
     result: bool | float | timedelta | None
     """Whether what it returns is kept, and for how long: seconds (or `timedelta`), a day if True."""
+    unique: bool | str | Callable[..., str | None] | None
+    """At most one job of the function for a key: a text, what a function of the job's arguments
+    returns (None: not unique), or True for all its arguments; False is not unique."""
+    until: Literal["started", "done"] | float | timedelta | None
+    """How long a unique job holds its key: until it starts, until it has ended (the default), or
+    so many seconds from its enqueue, ended or not."""
+    debounce: float | timedelta | None
+    """Of calls with one key the last one runs, once there was none for so many seconds."""
+    limit: Limit | Sequence[Limit] | None
+    """How many jobs like it may start in a time, or run at once; ``()`` is no limit."""
     depends_on: Dependencies | None
     """Jobs (or ids, or `goose.after`) that have to end first; or a function of its arguments that
     returns them."""
@@ -118,6 +129,14 @@ class Options:
     """Whose job it is, kept with it, for brokers that share a queue among groups (none here)."""
     result: float | None = None
     """Seconds for which what it returns is kept; 0 keeps nothing."""
+    unique: bool | str | Callable[..., str | None] | None = None
+    """Its key, or what makes it of the arguments; True is all of them."""
+    until: Literal["started", "done"] | float | None = None
+    """How long it holds its key; a number is seconds from its enqueue."""
+    debounce: float | None = None
+    """Seconds without another call of its key before it runs."""
+    limit: Limit | Sequence[Limit] | None = None
+    """How many jobs like it may start in a time, or run at once."""
     depends_on: tuple[After, ...] | Callable[..., Any] | None = None
     """What has to end first, or a function of the arguments that returns that."""
 
@@ -133,12 +152,28 @@ class Options:
             object.__setattr__(self, "timeout", _timeout(self.timeout))
         if self.result is not None:
             object.__setattr__(self, "result", _kept(self.result))
+        self._check_uniqueness()
         if self.depends_on is not None and not callable(self.depends_on):
             object.__setattr__(self, "depends_on", parents_of(self.depends_on))
         if self.group is not None and not _is_group(self.group):
             raise ConfigError(
                 f"group = {self.group!r:.80} is not a text of 1 to {MAX_GROUP} printable characters"
             )
+
+    def _check_uniqueness(self) -> None:
+        unique, until = self.unique, self.until
+        if unique is not None and not (isinstance(unique, bool | str) or callable(unique)):
+            raise ConfigError(
+                f"unique = {unique!r:.80}: give a text, a function of the job's arguments, or True"
+            )
+        if unique == "":
+            raise ConfigError("unique = '' is no key; give a text, or True for all arguments")
+        if until is not None and until not in ("started", "done"):
+            if isinstance(until, str):
+                raise ConfigError(f"until = {until!r:.80}: give 'started', 'done' or seconds")
+            object.__setattr__(self, "until", _span(until, "until"))
+        if self.debounce is not None:
+            object.__setattr__(self, "debounce", _span(self.debounce, "debounce"))
 
     def over(self, other: Options) -> Options:
         """Return these options, with those left open taken from *other*."""
@@ -157,6 +192,16 @@ class Options:
 def _is_group(value: object) -> bool:
     # Neither NUL nor lone surrogates, which some brokers cannot store, are printable.
     return isinstance(value, str) and 0 < len(value) <= MAX_GROUP and value.isprintable()
+
+
+def _span(value: float | timedelta, name: str) -> float:
+    try:
+        checked = seconds(value, name)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from None
+    if not checked:
+        raise ConfigError(f"{name} = 0 s is no time; give seconds")
+    return checked
 
 
 def _timeout(value: float | timedelta) -> float:

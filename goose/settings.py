@@ -149,7 +149,7 @@ def _queue(value: object) -> str:
         raise ValueError(str(error)) from None
 
 
-def _shares(value: object) -> tuple[Share, ...]:
+def queue_shares(value: object) -> tuple[Share, ...]:
     """Return the queues of a worker.
 
     ``"mail,default"`` or a list is strict order; ``"critical=6,default=3"`` or a table
@@ -203,7 +203,7 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "timeout": values.limit,
     "max_bytes": values.size,
     "allow": values.texts,
-    "queues": _shares,
+    "queues": queue_shares,
     "concurrency": values.count,
     "async_concurrency": values.count,
     "processes": values.count,

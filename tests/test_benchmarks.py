@@ -15,8 +15,8 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("environments", "redis_plot", "redis_targets", "run", "sides", "work"):
-        sys.modules.pop(name, None)
+    for path in BENCHMARKS.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 def verdicts(medians, growth=None):
@@ -42,6 +42,22 @@ def test_for_latency_the_smallest_is_the_best():
 
     missed = found["idle latency p50, best"]
     assert ("a", False) == (missed.beside, missed.met)
+
+
+def test_on_rabbitmq_queues_of_one_kind_are_compared():
+    """A confirmed enqueue is compared with confirmed ones on the same kind of queue, bulk with any."""
+    from rabbitmq_run import judge
+
+    rates = {"goose": 30.0, "goose-classic": 50.0, "dramatiq": 90.0, "celery": 20.0}
+    rates |= {"dramatiq-confirmed": 40.0, "celery-quorum": 10.0, "taskiq-classic": 45.0}
+    medians = {side: {"single": rate, "bulk": 100.0} for side, rate in rates.items()}
+
+    found = {verdict.what: (verdict.beside, verdict.other) for verdict in judge(medians)}
+    assert {
+        "lone enqueue, confirmed": ("celery-quorum", 10.0),
+        "lone enqueue, confirmed, classic": ("taskiq-classic", 45.0),
+        "bulk, single calls unconfirmed": ("dramatiq", 90.0),
+    } == found
 
 
 def test_what_was_not_measured_is_not_judged():

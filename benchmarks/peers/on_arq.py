@@ -7,7 +7,7 @@ import jobs
 from arq import create_pool
 from arq.connections import RedisSettings
 
-REDIS = RedisSettings.from_dsn(os.environ["BENCH_REDIS"])
+REDIS = RedisSettings.from_dsn(os.environ["BENCH_URL"])
 
 
 async def noop(ctx: Any, place: int) -> None:

@@ -14,7 +14,7 @@ const { Queue, Worker } = require("bullmq");
 const BATCH = 500;
 const PACE = 20;
 const NAP = 100;
-const url = new URL(process.env.BENCH_REDIS);
+const url = new URL(process.env.BENCH_URL);
 const connection = { host: url.hostname, port: Number(url.port), maxRetriesPerRequest: null };
 const open = (name) => fs.openSync(path.join(process.env.BENCH_FOLDER, name), "r+");
 const times = open("times");

@@ -1,12 +1,19 @@
-"""Dramatiq: default middleware, and as many prefetched as were best."""
+"""Dramatiq on Redis or RabbitMQ: default middleware, and as many prefetched as were best."""
 
 import os
 
 import dramatiq
 import jobs
-from dramatiq.brokers.redis import RedisBroker
 
-dramatiq.set_broker(RedisBroker(url=os.environ["BENCH_REDIS"]))
+URL = os.environ["BENCH_URL"]
+if URL.startswith("amqp"):
+    from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+    dramatiq.set_broker(RabbitmqBroker(url=URL, confirm_delivery=bool(os.environ["BENCH_CONFIRM"])))
+else:
+    from dramatiq.brokers.redis import RedisBroker
+
+    dramatiq.set_broker(RedisBroker(url=URL))
 noop = dramatiq.actor(jobs.noop)
 stamp = dramatiq.actor(jobs.stamp)
 nap = dramatiq.actor(jobs.thread_nap)

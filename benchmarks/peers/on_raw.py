@@ -13,7 +13,7 @@ import jobs
 import produce
 import redis
 
-client: Any = redis.Redis.from_url(os.environ["BENCH_REDIS"])
+client: Any = redis.Redis.from_url(os.environ["BENCH_URL"])
 kinds = {"noop": jobs.noop, "stamp": jobs.stamp}
 
 

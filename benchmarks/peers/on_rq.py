@@ -8,7 +8,7 @@ import produce
 from redis import Redis
 from rq import Queue
 
-queue = Queue(connection=Redis.from_url(os.environ["BENCH_REDIS"]))
+queue = Queue(connection=Redis.from_url(os.environ["BENCH_URL"]))
 functions = {"noop": jobs.noop, "stamp": jobs.stamp}
 
 

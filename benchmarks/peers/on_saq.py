@@ -6,7 +6,7 @@ from typing import Any
 import jobs
 from saq import Queue
 
-queue = Queue.from_url(os.environ["BENCH_REDIS"])
+queue = Queue.from_url(os.environ["BENCH_URL"])
 
 
 async def noop(ctx: Any, *, place: int) -> None:

@@ -7,7 +7,7 @@ import jobs
 from streaq import Worker
 
 worker = Worker(
-    redis_url=os.environ["BENCH_REDIS"],
+    redis_url=os.environ["BENCH_URL"],
     concurrency=int(os.environ.get("BENCH_CONCURRENCY", "100")),
     anyio_kwargs={"use_uvloop": True},
 )

@@ -1,12 +1,19 @@
-"""Taskiq on a Redis list or stream (``$BENCH_TASKIQ``), no results."""
+"""Taskiq on a Redis list, a Redis stream or RabbitMQ (``$BENCH_TASKIQ``), no results."""
 
 import os
 
 import jobs
+from taskiq_aio_pika import AioPikaBroker, Queue, QueueType
 from taskiq_redis import ListQueueBroker, RedisStreamBroker
 
-URL = os.environ["BENCH_REDIS"]
-broker = RedisStreamBroker(URL) if os.environ["BENCH_TASKIQ"] == "stream" else ListQueueBroker(URL)
+URL = os.environ["BENCH_URL"]
+KIND = QueueType.QUORUM if os.environ.get("BENCH_QUORUM") else QueueType.CLASSIC
+KINDS = {
+    "list": lambda: ListQueueBroker(URL),
+    "stream": lambda: RedisStreamBroker(URL),
+    "rabbitmq": lambda: AioPikaBroker(URL, qos=200, task_queues=[Queue(type=KIND)]),
+}
+broker = KINDS[os.environ["BENCH_TASKIQ"]]()
 
 
 @broker.task

@@ -15,7 +15,7 @@ import click
 COMMANDS = {
     "worker": "Run jobs.",
     "demo": "See real jobs run while workers are killed under them.",
-    "jobs": "List, show and change stored jobs; ask for their results and progress.",
+    "jobs": "List, show, change and cancel stored jobs; ask for their results and progress.",
     "dead": "List, show, pop, replay and purge dead jobs.",
     "done": "List jobs that are done, where the broker keeps them.",
     "doctor": "Look whether settings, broker, code and stored jobs fit together.",
@@ -24,7 +24,10 @@ COMMANDS = {
     "cron": "List, show, pause, resume, run and delete cron entries.",
     "flow": "Show jobs that depend on each other, as text or drawn.",
     "outbox": "Make, look at and empty an outbox of jobs in your own database.",
-    "queues": "Show the queues: counts and the age of the oldest job.",
+    "queues": "Show the queues: counts and the age of the oldest job; pause and resume them.",
+    "workers": "List workers, and change how they work while they do.",
+    "limits": "Change limits that jobs have, while they wait and run.",
+    "move": "Move jobs to another broker or queue.",
     "migrate": "Make the tables of a database that keeps jobs, or print how.",
 }
 """Name of each command's module, and its one line of help."""

@@ -105,6 +105,29 @@ def configured(broker: str | None) -> Settings:
 
 
 @contextmanager
+def controlling(broker: str | None) -> Iterator[Client]:
+    """Open a client of the broker at that URL, or of the configured one, to give orders.
+
+    Raises:
+        Unsupported: The broker's store is in another process, where no worker sees it.
+    """
+    chosen = configured(broker)
+    missing = missing_file(chosen.store or chosen.broker)
+    if missing is not None:
+        click.echo(f"{missing} does not exist: nothing was ever stored there", err=True)
+        with Client(MemoryBroker(), settings=Settings()) as client:
+            yield client
+        return
+    with Client(settings=chosen) as client:
+        if Capability.SHARED not in client.broker.capabilities:
+            raise Unsupported(
+                f"{place(chosen)} lives inside the process that uses it, where no command reaches "
+                "it; use goose.Client(broker) there, or another broker"
+            )
+        yield client
+
+
+@contextmanager
 def inspecting(broker: str | None) -> Iterator[Inspection]:
     """Open the stored jobs of the broker at that URL, or of the configured one.
 

@@ -22,6 +22,7 @@ from goose.cli.choosing import (
     common,
     configured,
     confirm,
+    controlling,
     filtering,
     inspecting,
     place,
@@ -52,7 +53,7 @@ Changes = Mapping[State, tuple[str, Callable[[Sequence[str]], Sequence[str]]]]
 
 @click.group("jobs")
 def command() -> None:
-    """List, show, retry, delete and prioritise stored jobs; ask for results and progress.
+    """List, show, retry, delete, cancel and prioritise stored jobs; ask for results and progress.
 
     \b
     Ends with
@@ -165,6 +166,42 @@ def delete(*, ids: tuple[str, ...], yes: bool, broker: str | None, as_json: bool
         }
         results = change(inspection, ids, changes)
     end(results, {"deleted"}, as_json=as_json)
+
+
+@command.command("cancel")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="Every job that the options below leave.")
+@filtering
+@sure
+@common
+def cancel(
+    *,
+    ids: tuple[str, ...],
+    everything: bool,
+    queue: str | None,
+    function: str | None,
+    older_than: float,
+    yes: bool,
+    broker: str | None,
+    as_json: bool,
+) -> None:
+    """End jobs wherever they are: queued ones are removed, running ones are asked to stop.
+
+    The answer for each: removed; stopping (it runs, and sees should_stop within a second); asked
+    (the broker does not show where it is); dead; not_found.
+    """
+    wanted = Filters(queue, function, older_than)
+    if bool(ids) == (everything or wanted.given):
+        raise click.UsageError("give ids, or --all, or options that say which")
+    which = several(len(set(ids))) if ids else "every job that fits"
+    confirm(f"Cancel {which} of {place(configured(broker))}?", yes=yes)
+    with controlling(broker) as client:
+        results: Outcomes = dict(
+            client.cancel(*ids)
+            if ids
+            else client.cancel_all(queue, fn=function, older_than=older_than)
+        )
+    end(results, {"removed", "stopping", "asked"}, as_json=as_json)
 
 
 @command.command("prioritise")

@@ -1,14 +1,15 @@
-"""``goose queues``: how many jobs each queue holds, and how long the oldest has waited."""
+"""``goose queues``: how many jobs each queue holds, how long the oldest has waited; pausing them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import click
 
 from goose import values
 from goose.brokers.base import QueueStats, State
-from goose.cli.choosing import checked, common, configured, inspecting, place
+from goose.cli.choosing import checked, common, configured, controlling, inspecting, place
 from goose.cli.showing import lasting, print_json, print_table
 from goose.clients import Client
 from goose.errors import GooseError
@@ -18,14 +19,17 @@ from goose.settings import Settings
 STATES = (State.READY, State.RUNNING, State.SCHEDULED, State.DEAD)
 
 
-@click.command("queues")
+@click.group("queues", invoke_without_command=True)
 @click.option("--stats", is_flag=True, help="Show what their jobs did over a period, too.")
 @click.option(
     "--period", callback=checked(values.positive_duration), default="1h", metavar="TIME",
     help="Which, up to now.  [1h]",
 )  # fmt: skip
 @common
-def command(*, stats: bool, period: float, broker: str | None, as_json: bool) -> None:
+@click.pass_context
+def command(
+    ctx: click.Context, *, stats: bool, period: float, broker: str | None, as_json: bool
+) -> None:
     """Show every queue that holds a job: jobs by state, and the age of the oldest ready one.
 
     With --json: queue, ready, running, scheduled, dead, oldest_seconds, circuit. What a broker
@@ -34,6 +38,8 @@ def command(*, stats: bool, period: float, broker: str | None, as_json: bool) ->
     With --stats also runs, retries, deaths, and how long jobs took, for every queue that did
     something in the period. Workers record that if they have activity:// among their metrics.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     with inspecting(broker) as inspection:
         found = inspection.queues()
     states = circuits(configured(broker))
@@ -47,6 +53,48 @@ def command(*, stats: bool, period: float, broker: str | None, as_json: bool) ->
         print_table([_row(stats) | more for stats, more in zip(found, shown, strict=True)])
     else:
         click.echo(f"no queue of {place(configured(broker))} holds a job", err=True)
+
+
+@command.command("pause")
+@click.argument("queues", nargs=-1, required=True, metavar="QUEUE...")
+@common
+def pause(*, queues: tuple[str, ...], broker: str | None, as_json: bool) -> None:
+    """Have nothing taken from these queues, by any worker, until they are resumed."""
+    with controlling(broker) as client:
+        client.pause(*queues)
+        told = client.controls.paused()
+    _tell(told, as_json=as_json)
+
+
+@command.command("resume")
+@click.argument("queues", nargs=-1, required=True, metavar="QUEUE...")
+@common
+def resume(*, queues: tuple[str, ...], broker: str | None, as_json: bool) -> None:
+    """Have jobs taken from these queues again."""
+    with controlling(broker) as client:
+        client.resume(*queues)
+        told = client.controls.paused()
+    _tell(told, as_json=as_json)
+
+
+@command.command("paused")
+@common
+def paused(*, broker: str | None, as_json: bool) -> None:
+    """Show the queues that are paused, and since when."""
+    with controlling(broker) as client:
+        told = client.controls.paused()
+    _tell(told, as_json=as_json)
+
+
+def _tell(told: Mapping[str, float], *, as_json: bool) -> None:
+    rows = {queue: datetime.fromtimestamp(at, UTC).isoformat() for queue, at in told.items()}
+    if as_json:
+        print_json([{"queue": queue, "since": since} for queue, since in rows.items()])
+        return
+    for queue, since in rows.items():
+        click.echo(f"{queue} is paused since {since}")
+    if not rows:
+        click.echo("no queue is paused", err=True)
 
 
 def circuits(chosen: Settings) -> dict[str, str]:

@@ -12,15 +12,16 @@ nobody answered it is kept: they may be there.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from goose._edges import After
 from goose._holes import Hole
 from goose.brokers.base import Broker
 from goose.calls import Call
-from goose.errors import Stored
+from goose.errors import BrokerError, Stored
 from goose.jobs import Envelope, Job
 from goose.options import Options
 from goose.plugins import load
@@ -28,16 +29,23 @@ from goose.plugins import load
 if TYPE_CHECKING:
     from goose.stores.base import Store
 
+logger = logging.getLogger("goose.features")
+
 Prepare: TypeAlias = Callable[[Job[Any], Call[Any]], Job[Any]]
 """Returns a new job with a feature's trait; the call is the one it was made of."""
 Sealed: TypeAlias = tuple[Job[Any], Envelope]
 
 PREPARED: dict[str, str] = {
     "result": "goose.features.results.trait:asked",
+    "unique": "goose.features.uniques.keys:prepare",
+    "limit": "goose.features.limits.values:prepare",
     "depends_on": "goose.features.flows.asking:asked",
 }
 """By option, what takes the `Options` and returns a `Prepare`, or None if it asks for nothing."""
-CLAIMED: dict[str, str] = {"flow": "goose.features.flows.claim:Claim"}
+CLAIMED: dict[str, str] = {
+    "unique": "goose.features.uniques.claims:Claim",
+    "flow": "goose.features.flows.claim:Claim",
+}
 """By trait, what takes broker and store and returns a `Claim`; in the order in which they are made.
 
 Jobs that one answers for are not shown to those after it: what may answer with another job stands
@@ -65,18 +73,42 @@ class Claim(Protocol):
         ...
 
 
+@runtime_checkable
+class Confirming(Protocol):
+    """A `Claim` that wants to know what became of its jobs."""
+
+    def sent(self, jobs: Sequence[Job[Any]]) -> Mapping[str, Job[Any]]:
+        """Note that *jobs* are stored; return, by id, what the callers of some get instead of them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """What has to be sent, what callers get, and the claims behind it."""
 
     sealed: Sequence[Sealed]
-    answers: Mapping[str, Job[Any]] = field(default_factory=dict)
+    answers: dict[str, Job[Any]] = field(default_factory=dict)
     """By id: what the callers of jobs that are not sent get."""
     claims: Sequence[tuple[str, Claim]] = ()
 
     def answer(self, job: Job[Any]) -> Job[Any]:
         """Return what the caller of *job* gets."""
         return self.answers.get(job.id, job)
+
+    def sent(self) -> None:
+        """Tell the claims that their jobs are stored, or kept by a feature.
+
+        Jobs are stored whatever comes of this: a claim that cannot be confirmed is for the worker
+        to judge that takes the job.
+        """
+        kept = [job for id_, job in self.answers.items() if job.id == id_]
+        jobs = [*kept, *(job for job, _ in self.sealed)]
+        for name, claim in self.claims:
+            if isinstance(claim, Confirming):
+                try:
+                    self.answers.update(claim.sent([job for job in jobs if name in job.traits]))
+                except BrokerError as error:
+                    logger.warning("%s: jobs are stored, but not noted as such: %s", name, error)
 
     def undo(self, jobs: Mapping[Job[Any], Stored]) -> dict[Job[Any], Stored]:
         """Give up the claims of those that are certainly not stored.

@@ -127,6 +127,27 @@ class Trait(Protocol):
 
 
 @runtime_checkable
+class Holding(Protocol):
+    """A `Trait` that holds something for a job only while it is in this process."""
+
+    def left(self, jobs: Sequence[Job[Any]]) -> None:
+        """Give back what is held for these, which have left without having ended.
+
+        Raises:
+            BrokerError: It could not be given back; it has to go by itself.
+        """
+        ...
+
+    def tick(self) -> None:
+        """Keep alive what is held; called every few seconds.
+
+        Raises:
+            BrokerError: It could not be kept.
+        """
+        ...
+
+
+@runtime_checkable
 class Retried(Protocol):
     """A trait that wants to know of failures, too."""
 
@@ -140,6 +161,8 @@ KNOWN: dict[str, str] = {
     "batch": "goose.features.batches.trait:BatchTrait",
     "flow": "goose.features.flows.trait:Flow",
     "result": "goose.features.results.trait:Results",
+    "unique": "goose.features.uniques.holders:Unique",
+    "limit": "goose.features.limits.trait:Limits",
 }
 """Each trait's key and what makes it, given `Tools`; in the order in which they are asked."""
 
@@ -183,6 +206,8 @@ class Traits:
             metrics or Fanout(),
         )
         self._made: dict[str, Trait] = {}
+        self.holds = False
+        """Whether one of them is `Holding`."""
         self._lock = threading.Lock()
 
     def of(self, name: str) -> Trait:
@@ -190,8 +215,10 @@ class Traits:
         trait = self._made.get(name)
         if trait is None:
             with self._lock:
-                trait = self._made.get(name) or load(KNOWN[name], kind="trait")(self.tools)
+                made: Trait = self._made.get(name) or load(KNOWN[name], kind="trait")(self.tools)
+                trait = made
                 self._made[name] = trait
+                self.holds = self.holds or isinstance(trait, Holding)
         return trait
 
     # --- before a run ----------------------------------------------------------------------
@@ -253,6 +280,28 @@ class Traits:
             # Told again it would fail again, and the job would never be settled.
             logger.exception("%s: the end of job %s is not noted", name, endings[0].job.id)
         return {}
+
+    # --- meanwhile -------------------------------------------------------------------------
+
+    def left(self, jobs: Sequence[Job[Any]]) -> None:
+        """Note that these jobs have left this process and will go on elsewhere. Never raises."""
+        for name, trait in list(self._made.items()):
+            concerned = [job for job in jobs if name in job.traits]
+            if concerned and isinstance(trait, Holding):
+                try:
+                    trait.left(concerned)
+                except BrokerError as error:
+                    logger.warning("%s: %d jobs hold on for a while: %s", name, len(jobs), error)
+
+    def tick(self) -> None:
+        """Keep alive what is held for jobs here.
+
+        Raises:
+            BrokerError: Something could not be kept.
+        """
+        for trait in list(self._made.values()):
+            if isinstance(trait, Holding):
+                trait.tick()
 
     def retried(self, jobs: Sequence[Job[Any]]) -> None:
         """Tell those that want to know of *jobs*, which failed and will run again. Never raises."""

@@ -90,6 +90,9 @@ MEASURES = {
             _JOB,
             "Jobs that ended by Skip, or as a copy of one that was done",
         ),
+        Measure(
+            base.WAITED, "counter", _JOB, "Times a job went back because it may start only later"
+        ),
         Measure(base.CANCELLED, "counter", _JOB, "Jobs that ended because they were cancelled"),
         Measure(base.RECOVERED, "counter", _QUEUE, "Orphans taken over from dead sessions"),
         Measure(base.CRASHED, "counter", _QUEUE, "Executions blamed for their process's death"),
@@ -100,6 +103,9 @@ MEASURES = {
         ),
         Measure(base.STRAYS, "counter", _QUEUE, "Loans whose session never existed; must stay 0"),
         Measure(base.ENQUEUED, "counter", _JOB, "Jobs a client has stored"),
+        Measure(
+            base.EXISTING, "counter", _JOB, "Enqueues answered with a job that was there already"
+        ),
         Measure(
             base.ENQUEUE_FAILED,
             "counter",

@@ -50,6 +50,11 @@ class Meter:
         for key in list(counts)[:1]:
             self._metrics.timing(names.ENQUEUE_TIME, seconds, self._tags_of(key))
 
+    def existing(self, jobs: Iterable[Job[Any]]) -> None:
+        """Count *jobs*, which were there already and are the answer to an enqueue."""
+        for key, count in Counter((job.queue, job.fn) for job in jobs).items():
+            self._metrics.increment(names.EXISTING, count, self._tags_of(key))
+
     def failed(self, jobs: Mapping[Job[Any], str]) -> None:
         """Count *jobs* that were not confirmed, with what is known of each."""
         counts = Counter((job.queue, job.fn, known) for job, known in jobs.items())

@@ -36,9 +36,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from goose.errors import ConfigError
-from goose.jobs import Job
+from goose.jobs import JSON, Job
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from goose.batching import Batch
 
 
@@ -47,6 +49,14 @@ class Inside(Protocol):
 
     def progress(self, job: Job[Any], done: float, total: float | None, note: str) -> None:
         """Say how far *job* is."""
+        ...
+
+    def checkpoint(self, job: Job[Any], cursor: JSON) -> Future[None]:
+        """Keep *cursor* for the next run of *job*; the future ends when it is stored."""
+        ...
+
+    def cursor(self, job: Job[Any]) -> Future[JSON]:
+        """Return what the last run of *job* kept, once the future ends."""
         ...
 
     def batch(self, job: Job[Any]) -> Batch:
@@ -75,6 +85,10 @@ class Execution:
     """The context in which it failed; what is said about that is said in there."""
     inside: Inside | None = None
     """What features do for it; None where it runs without a worker."""
+    kept: JSON = None
+    """The last cursor of this run."""
+    knows_cursor: bool = False
+    """Whether `kept` is what a next run would find."""
     own_connection: Any = None
     """Set by the worker while a transactional function runs; read it as `connection`."""
 
@@ -115,6 +129,51 @@ class Execution:
             self.inside.progress(self.job, done, total, note)
 
     @property
+    def cursor(self) -> Any:
+        """What the last `checkpoint` of this job kept, in this run or one before; None if there is none.
+
+        The first look of a run asks the store, and waits for it; see `acursor` for async functions.
+
+        Raises:
+            BrokerError: The store failed.
+            Unsupported: There is no store.
+        """
+        if not self.knows_cursor and self.inside is not None:
+            self.kept = self.inside.cursor(self.job).result()
+            self.knows_cursor = True
+        return self.kept
+
+    def checkpoint(self, cursor: JSON) -> None:
+        """Keep *cursor*, from which the next run of this job can go on, should this one be interrupted.
+
+        It is stored when this returns, in a few milliseconds; see `acheckpoint` for async functions.
+
+        Args:
+            cursor: Any JSON up to 256 KiB, such as the id of the last row that is done.
+
+        Raises:
+            ValueError: *cursor* is not JSON, or too large.
+            BrokerError: The store failed; the last cursor is perhaps still the one before.
+            Unsupported: There is no store.
+        """
+        if self.inside is not None:
+            self.inside.checkpoint(self.job, cursor).result()
+        self.kept, self.knows_cursor = cursor, True
+
+    async def acursor(self) -> Any:
+        """Return `cursor` without blocking the event loop."""
+        if not self.knows_cursor and self.inside is not None:
+            self.kept = await _awaited(self.inside.cursor(self.job))
+            self.knows_cursor = True
+        return self.kept
+
+    async def acheckpoint(self, cursor: JSON) -> None:
+        """Keep *cursor* as `checkpoint`, without blocking the event loop."""
+        if self.inside is not None:
+            await _awaited(self.inside.checkpoint(self.job, cursor))
+        self.kept, self.knows_cursor = cursor, True
+
+    @property
     def batch(self) -> Batch:
         """The batch that this job is a member or a callback of; members can be added to it.
 
@@ -152,6 +211,13 @@ class Execution:
         """
         remaining = self.remaining
         return self.stop_requested or (remaining is not None and remaining <= 0)
+
+
+def _awaited(future: Future[Any]) -> Awaitable[Any]:
+    """Return *future* as something to ``await``."""
+    from asyncio import wrap_future  # not every program's
+
+    return wrap_future(future)
 
 
 Middleware: TypeAlias = Callable[

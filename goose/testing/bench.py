@@ -20,6 +20,7 @@ from goose import settings
 from goose.brokers.base import Broker, Delivery
 from goose.calls import Function, Offer
 from goose.errors import JobFailed, UnknownFunction
+from goose.features.checkpoints import Checkpoints
 from goose.features.results.progress import ProgressLog
 from goose.features.traits import Traits
 from goose.jobs import Job
@@ -96,7 +97,6 @@ class Bench:
         if features is not None:
             traits = Traits(*features, resolve=lambda name: offer.resolve(name).fn)
             self._gate = Gate(traits, self._preparer)
-            self._progress = ProgressLog(features[1])
         self._executor = Executor(
             offer,
             self._preparer,
@@ -104,8 +104,12 @@ class Bench:
             clock=clock,
             random=chance,
             transactions=Transactions(features[0] if features else None, chance),
-            inside=Inside(self._progress, *features) if features and self._progress else None,
+            inside=self._inside(*features) if features else None,
         )
+
+    def _inside(self, broker: Broker, store: Callable[[], Store]) -> Inside:
+        self._progress = ProgressLog(store)
+        return Inside(self._progress, Checkpoints(store), broker, store)
 
     def run(self, delivery: Delivery) -> tuple[Run, Outcome]:
         """Run *delivery*; return what happened and how to settle it.

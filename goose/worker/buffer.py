@@ -266,6 +266,12 @@ class Buffer:
                 self._suspect = None
             return back
 
+    def resize(self, concurrency: int, async_slots: int) -> None:
+        """Have so many slots from now on; what runs in others goes on."""
+        with self._lock:
+            self._sync.slots = concurrency
+            self._async.slots = async_slots
+
     def clear(self) -> list[Work]:
         """Return, and no longer hold, everything that was not started."""
         with self._lock:

@@ -49,6 +49,7 @@ from goose.worker.control import (
 )
 from goose.worker.duty import Duty
 from goose.worker.embedded import connect_resource, store_of
+from goose.worker.follower import follower
 from goose.worker.notes import Notes
 from goose.worker.outboxes import relay_of
 from goose.worker.reload import SourceWatch
@@ -223,6 +224,7 @@ def _build(
             resources=[connect_resource(spec) for spec in bootstrap.resources],
             firing=crons.firing(broker, offer, chosen, store),
             store=store,
+            follower=follower(store, supervisor=bootstrap.supervisor, logger_name=""),
             circuits=chosen.circuit,
             # One process of a worker does it for all of them.
             relay=None if bootstrap.index else relay_of(broker, chosen, bootstrap.broker),

@@ -26,6 +26,7 @@ from goose.settings import Settings
 from goose.stores import OnDemand
 from goose.worker import crons
 from goose.worker.config import WorkerConfig
+from goose.worker.follower import follower
 from goose.worker.outboxes import relay_of
 from goose.worker.resources import Resource
 from goose.worker.runner import Runner
@@ -129,6 +130,7 @@ class Worker:
                 resources=[connect_resource(spec) for spec in chosen.resources],
                 firing=crons.firing(broker, self._offer, chosen, store),
                 store=store,
+                follower=follower(store),
                 circuits=chosen.circuit,
                 relay=relay_of(broker, chosen, chosen.broker),
                 # Another each time: how far the epochs of the last one went is not known here.

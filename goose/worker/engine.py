@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from goose.brokers.base import Broker, Delivery, Session, Sessions
 from goose.calls import Offer
+from goose.features.checkpoints import Checkpoints
 from goose.features.results.progress import ProgressLog
 from goose.features.traits import Traits
 from goose.metrics.base import Metrics
@@ -32,15 +33,16 @@ from goose.worker.circuits import Circuits
 from goose.worker.clock import Clock
 from goose.worker.config import WorkerConfig
 from goose.worker.execution import Executor
-from goose.worker.fetch import Fetcher, given_back
+from goose.worker.fetch import Fetcher
 from goose.worker.inside import Inside
-from goose.worker.outcomes import Outcome
+from goose.worker.outcomes import Outcome, Verb
 from goose.worker.prepare import Preparer
 from goose.worker.recovery import Recovered
 from goose.worker.report import Report
 from goose.worker.schedule import Gauge, Promoter
 from goose.worker.sessions import Heartbeat, OrphanChecker
 from goose.worker.settle import Settler
+from goose.worker.stops import Stops, given_back
 from goose.worker.traits import Gate
 from goose.worker.transactions import Transactions
 from goose.worker.work import Work
@@ -57,6 +59,10 @@ class Notes(Protocol):
         """Note that nothing runs in *slot*."""
         ...
 
+    def grow(self, slots: int) -> bool:
+        """Have room for *slots* jobs at once; say whether there is so much."""
+        ...
+
 
 class NoNotes:
     """For a process without a supervisor."""
@@ -66,6 +72,10 @@ class NoNotes:
 
     def ended(self, slot: int) -> None:
         """Do nothing."""
+
+    def grow(self, slots: int) -> bool:
+        """Return True."""
+        return True
 
 
 def _nothing() -> None:
@@ -80,6 +90,7 @@ class Kicks:
     settle: Callable[[], None] = _nothing
     slots: Callable[[], None] = _nothing
     progress: Callable[[], None] = _nothing
+    checkpoints: Callable[[], None] = _nothing
 
 
 class Engine:
@@ -113,11 +124,13 @@ class Engine:
         self.session = session
         self.kicks = Kicks()
         self.running: set[Work] = set()
+        self.stops = Stops()
         self.report = Report(metrics)
         self.buffer = Buffer(config.concurrency, config.async_slots, on_room=self._on_room)
         preparer = Preparer(offer, config, middleware, clock, random)
         store = store or OnDemand(broker).open
         self.progress = ProgressLog(store, self._on_progress)
+        self.checkpoints = Checkpoints(store, self._on_checkpoints)
         self.executor = Executor(
             offer,
             preparer,
@@ -125,7 +138,7 @@ class Engine:
             clock=clock,
             random=random,
             transactions=Transactions(broker, random),
-            inside=Inside(self.progress, broker, store),
+            inside=Inside(self.progress, self.checkpoints, broker, store),
         )
         self.traits = Traits(
             broker,
@@ -133,7 +146,7 @@ class Engine:
             resolve=lambda name: offer.resolve(name).fn,
             metrics=self.report.metrics,
         )
-        gate = Gate(self.traits, preparer)
+        self.gate = gate = Gate(self.traits, preparer)
         self.settler = Settler(broker, self._on_settled, gate.ended, gate.retried)
         self.circuits = circuits
         if circuits is not None:
@@ -151,7 +164,7 @@ class Engine:
             random=random,
         )
         self.gauge = Gauge(broker, config.queues, self.report.metrics)
-        self._notes = notes
+        self.notes = notes
         self._clock = clock
 
     def _heartbeat(self, broker: Broker) -> Heartbeat | None:
@@ -172,8 +185,10 @@ class Engine:
             settle=self.settle,
             on_work=self._on_work,
             admit=gate.admit,
+            dropped=gate.dropped,
             clock=clock,
             wait=wait,
+            stops=self.stops,
             circuits=self.circuits,
         )
 
@@ -196,12 +211,12 @@ class Engine:
         self, work: Work, call: Callable[[Callable[[Execution], Any], Execution], None]
     ) -> None:
         """Run *work* on this thread and hand its outcome to the settler; never raises."""
-        self._notes.started(work.slot, work.job.id, self._hard_deadline(work))
+        self.notes.started(work.slot, work.job.id, self._hard_deadline(work))
         self.finish(work, self.executor.run(work, call))
 
     async def arun(self, work: Work) -> None:
         """Run *work* on this event loop and hand its outcome to the settler; never raises."""
-        self._notes.started(work.slot, work.job.id, self._hard_deadline(work))
+        self.notes.started(work.slot, work.job.id, self._hard_deadline(work))
         self.finish(work, await self.executor.arun(work))
 
     def _hard_deadline(self, work: Work) -> float:
@@ -216,7 +231,7 @@ class Engine:
     def finish(self, work: Work, outcome: Outcome) -> None:
         """Take *work* out of its slot; its outcome goes to the settler."""
         # From here on it is not what ends this process, whatever does.
-        self._notes.ended(work.slot)
+        self.notes.ended(work.slot)
         self.running.discard(work)
         now = self._clock.mono()
         self.buffer.ended(work, now - work.started_mono if work.started_mono else 0.0, now)
@@ -232,6 +247,9 @@ class Engine:
 
     def _on_work(self) -> None:
         self.kicks.slots()
+
+    def _on_checkpoints(self) -> None:
+        self.kicks.checkpoints()
 
     def _on_progress(self) -> None:
         self.kicks.progress()
@@ -259,6 +277,15 @@ class Engine:
         self.fetcher.forget([outcome.delivery for outcome in batch])
         self.buffer.settled(len(batch), self._clock.mono())
         self.report.settled(batch, lost)
+        if self.gate.holds:
+            self.gate.settled(batch)
+        self.checkpoints.ended(
+            outcome.delivery.envelope.id
+            for outcome in batch
+            if outcome.verb is Verb.ACK and outcome.delivery not in lost
+        )
+        if self.stops.marked:
+            self.stops.settled(batch, lost)
         if self.buffer.suspect_waits:
             self.kicks.slots()
 
@@ -274,7 +301,9 @@ class Engine:
         refused by the broker, unless it comes before anybody has taken the job over.
         """
         self.session = session
-        self.fetcher.forget([work.delivery for work in self.buffer.clear()])
+        dropped = self.buffer.clear()
+        self.fetcher.forget([work.delivery for work in dropped])
+        self.gate.dropped(dropped)
         if self.circuits is not None:
             self.circuits.forget_probes()
         self.ask_to_stop()
@@ -285,3 +314,21 @@ class Engine:
         for work in list(self.running):
             if work.execution is not None:
                 work.execution.stop_requested = True
+
+    def sift(self) -> list[Work]:
+        """Lay the orders over what is here; return what runs and is now told to end.
+
+        Held jobs of paused queues are given back, those that are marked end at once; a marked
+        one that runs sees ``should_stop``.
+        """
+        held = self.buffer.take_back(self.stops.holds_up)
+        if held:
+            self.settle([self.stops.outcome(work) for work in held])
+        marked = [
+            work for work in list(self.running) if not work.cancelled and self.stops.ends(work.job)
+        ]
+        for work in marked:
+            work.cancelled = True
+            if work.execution is not None:
+                work.execution.stop_requested = True
+        return marked

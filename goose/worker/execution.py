@@ -34,6 +34,7 @@ from goose.worker.outcomes import (
 )
 from goose.worker.prepare import Preparer, UsedUp
 from goose.worker.recovery import retry_of
+from goose.worker.stops import cancelled
 from goose.worker.transactions import Transactions
 from goose.worker.work import Work
 
@@ -127,7 +128,7 @@ class Executor:
         execution = Execution(job, args, kwargs, self.resources, None, started)
         execution.inside = self._inside
         work.execution = execution
-        if work.interrupted:  # the shutdown came between the choice of a slot and here
+        if work.interrupted or work.cancelled:  # that came between the choice of a slot and here
             raise Interrupted
         return execution
 
@@ -157,6 +158,10 @@ class Executor:
     def _conclude(self, work: Work, error: BaseException) -> Outcome:
         """Return the outcome of *work*, which ended in *error*; itself never raises."""
         job = work.job
+        if work.cancelled and not isinstance(error, Skip | Bury | UsedUp):
+            # Whatever it made of that: it has not done its work, and is not to be tried again.
+            seconds = self._clock.mono() - work.started_mono
+            return cancelled(work, seconds, self._clock.wall())
         if isinstance(error, Interrupted) or (
             work.interrupted and isinstance(error, asyncio.CancelledError)
         ):

@@ -18,8 +18,9 @@ from goose.errors import SessionLost
 from goose.worker.buffer import MAX_UNSETTLED, Buffer
 from goose.worker.circuits import Circuits
 from goose.worker.clock import Clock
-from goose.worker.outcomes import Ending, Outcome, Verb
+from goose.worker.outcomes import Outcome
 from goose.worker.prepare import Preparer
+from goose.worker.stops import Stops, given_back
 from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
@@ -44,7 +45,9 @@ class Fetcher:
         on_work: Told that jobs wait for a slot.
         admit: Returns which works may start, and the outcomes of the others; asked where one
             of them bears traits.
+        dropped: Told of works that were admitted, and are others' by now.
         wait: Seconds to block in the broker when there is nothing to do.
+        stops: The orders that hold in this process.
         circuits: Say which queues are left alone for a while.
     """
 
@@ -60,19 +63,25 @@ class Fetcher:
         settle: Callable[[Sequence[Outcome]], None],
         on_work: Callable[[], None],
         admit: Callable[[Sequence[Work]], tuple[list[Work], list[Outcome]]],
+        dropped: Callable[[Sequence[Work]], None] = lambda _: None,
         clock: Clock,
         wait: float = 1.0,
+        stops: Stops | None = None,
         circuits: Circuits | None = None,
     ) -> None:
         self._broker = broker
         self._buffer = buffer
         self._preparer = preparer
-        self._queues = tuple(queues)
+        self.queues = tuple(queues)
+        """What it takes from now; see `serve`."""
+        # Not by its truth, which says whether anything is ordered at the moment.
+        self._stops = Stops() if stops is None else stops
         self._session = session
         self._in_touch = in_touch
         self._settle = settle
         self._on_work = on_work
         self._admit = admit
+        self._dropped = dropped
         self._clock = clock
         self._wait = wait
         self._circuits = circuits
@@ -108,7 +117,7 @@ class Fetcher:
             return ASK_AGAIN
         session = self._session()
         queues, probing = self._queues_now(now)
-        if not queues:
+        if not queues:  # whoever gives one back kicks
             self.contact_mono = now
             return ASK_AGAIN
         limit, wait = (1, 0.0) if probing else (room, self._wait)
@@ -125,6 +134,7 @@ class Fetcher:
             return 0.0
         works, outcomes = self._prepared(deliveries)
         if session is not self._session():
+            self._dropped(works)
             return 0.0  # lost while we waited: others have these jobs by now
         self._known.update([delivery.receipt for delivery in deliveries])
         outcomes += [given_back(work) for work in self._put(works, probing)]
@@ -137,9 +147,9 @@ class Fetcher:
     def _queues_now(self, now: float) -> tuple[Sequence[Share], bool]:
         """Return what to take from, and whether that is one job, to try whether a queue works again."""
         return (
-            (self._queues, False)
+            (self.queues, False)
             if self._circuits is None
-            else self._circuits.look(self._queues, now)
+            else self._circuits.look(self.queues, now)
         )
 
     def _put(self, works: Sequence[Work], probing: bool) -> list[Work]:
@@ -166,10 +176,18 @@ class Fetcher:
                     traits = True
             else:
                 outcomes.append(prepared)
+        if self._stops:
+            works, held_up = self._stops.sift(works)
+            outcomes += held_up
         if traits:
             works, refused = self._admit(works)
             outcomes += refused
         return works, outcomes
+
+    def serve(self, queues: Sequence[Share]) -> None:
+        """Take from *queues* from now on; a look at the others that is under way ends."""
+        self.queues = tuple(queues)
+        self._broker.wake()
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:
         """Note that these loans are over."""
@@ -192,8 +210,3 @@ class Fetcher:
                 logger.warning("gave back %d jobs whose loan was never heard of", len(unseen))
         self._doubts -= 1
         self._compare_at = now + COMPARE_AGAIN
-
-
-def given_back(work: Work) -> Outcome:
-    """Return the outcome of a job that was held and not started: others may have it at once."""
-    return Outcome(Ending.RELEASED, Verb.RELEASE, work.delivery, None, work.job)

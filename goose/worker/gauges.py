@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from goose.metrics import base as names
 from goose.metrics.base import Metrics
-from goose.worker.buffer import Buffer
-from goose.worker.config import WorkerConfig
+from goose.worker.engine import Engine
 
 
 class WorkerGauges:
@@ -15,21 +14,18 @@ class WorkerGauges:
         every: Seconds between two reports.
     """
 
-    def __init__(
-        self, buffer: Buffer, config: WorkerConfig, metrics: Metrics, *, every: float
-    ) -> None:
-        self._buffer = buffer
-        self._config = config
+    def __init__(self, engine: Engine, metrics: Metrics, *, every: float) -> None:
+        self._engine = engine
         self._metrics = metrics
         self._every = every
 
     def step(self, now: float) -> float:
         """Report once; return the seconds until the next report."""
-        gauge, buffer = self._metrics.gauge, self._buffer
+        gauge, buffer, config = self._metrics.gauge, self._engine.buffer, self._engine.config
         gauge(names.PROCESSES, 1, {})
-        for share in self._config.queues:
+        for share in self._engine.fetcher.queues:
             gauge(names.SERVING, 1, {"queue": share.queue})
-        slots = {"sync": self._config.concurrency, "async": self._config.async_slots}
+        slots = {"sync": config.concurrency, "async": config.async_slots}
         for kind, count in slots.items():
             gauge(names.SLOTS, count, {"kind": kind})
             gauge(names.BUSY, buffer.busy(is_async=kind == "async"), {"kind": kind})

@@ -32,6 +32,8 @@ ID_BYTES = 200
 
 _MAGIC = 0x676F6F73
 _HEADER = struct.Struct("@II8xdd")  # magic, slots, tick, contact
+_COUNT = struct.Struct("@I")
+_COUNT_AT = 4
 _TICK = struct.Struct("@d")
 _TICK_AT = 16
 _CONTACT_AT = 24
@@ -62,16 +64,19 @@ class Notes:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._map = mmap.mmap(fd, os.fstat(fd).st_size)
-        magic, self.slots, _, _ = _HEADER.unpack_from(self._map)
-        if magic != _MAGIC or len(self._map) < _size(self.slots):
+        magic, slots, _, _ = _HEADER.unpack_from(self._map)
+        if magic != _MAGIC or len(self._map) < _size(slots):
             self._map.close()
             raise ValueError(f"file descriptor {fd} holds no notes")
 
     @classmethod
-    def create(cls, slots: int) -> Notes:
-        """Return a new, empty table for *slots* jobs at once (at least 1)."""
+    def create(cls, slots: int, spare: int = 0) -> Notes:
+        """Return a new, empty table for *slots* jobs at once (at least 1), and *spare* more later.
+
+        What is spare takes no memory until it is used.
+        """
         fd = _memory_file()
-        os.ftruncate(fd, _size(slots))
+        os.ftruncate(fd, _size(slots + spare))
         os.pwrite(fd, _HEADER.pack(_MAGIC, slots, -math.inf, -math.inf), 0)
         return cls(fd)
 
@@ -93,7 +98,21 @@ class Notes:
         self._map.close()
         os.close(self._fd)
 
+    @property
+    def slots(self) -> int:
+        """Jobs at once."""
+        slots: int = _COUNT.unpack_from(self._map, _COUNT_AT)[0]
+        return slots
+
     # The child's side.
+
+    def grow(self, slots: int) -> bool:
+        """Have room for *slots* jobs at once from now on; say whether there is so much."""
+        if len(self._map) < _size(slots):
+            return False
+        if slots > self.slots:
+            _COUNT.pack_into(self._map, _COUNT_AT, slots)
+        return True
 
     def started(self, slot: int, job_id: str, hard_deadline_mono: float = math.inf) -> None:
         """Note that *slot* runs this job from now on."""

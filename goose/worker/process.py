@@ -20,6 +20,8 @@ from goose.worker.notes import Notes, Running
 
 CHILD = ("-m", "goose.worker.child")
 """What Python runs as a child."""
+SPARE_SLOTS = 12_000
+"""Slots a child may be given while it runs, beyond those it starts with."""
 
 
 class Process(Protocol):
@@ -100,7 +102,7 @@ class ChildProcess:
     def __init__(
         self, bootstrap: Callable[[int], Bootstrap], slots: int, program: tuple[str, ...] = CHILD
     ) -> None:
-        self._notes = Notes.create(slots)
+        self._notes = Notes.create(slots, SPARE_SLOTS)
         self._channel, theirs = Channel.pair()
         try:
             # The kernel ends a child with the thread that started it: call this from one

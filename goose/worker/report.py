@@ -25,6 +25,7 @@ _COUNTERS = {
     Ending.DONE: names.SUCCEEDED,
     Ending.SKIPPED: names.SKIPPED,
     Ending.CANCELLED: names.CANCELLED,
+    Ending.WAITING: names.WAITED,
     Ending.RETRIED: names.RETRIED,
     Ending.POSTPONED: names.POSTPONED,
     Ending.DEFERRED: names.DEFERRED,

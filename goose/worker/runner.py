@@ -11,11 +11,14 @@ settle      `Settler.step`; kicked by every outcome
 heartbeat   `Heartbeat.step`, unless a supervisor beats for this process
 orphans     `OrphanChecker.step`
 promote     `Promoter.step`
-progress    `ProgressLog.step`: how far jobs say they are
 gauges      `WorkerGauges.step`, if there are metrics
 queues      `Gauge.step`, if there are metrics and no supervisor that measures
 watch       `Watch.step`: soft timeouts, slow jobs, the tick
 cron        `Firing.step`, if there is a store for cron entries
+orders      `Follower.step`, if there is a store for orders
+progress    `ProgressLog.step`: how far jobs say they are
+traits      `Gate.step`: what traits hold is kept alive
+cursors     `Checkpoints.step`: cursors of jobs that are done go
 batches     `Sweeper.step`, likewise
 circuits    `Circuits.step`, if a queue has one
 outbox      `Relay.step`, if this process moves jobs from an outbox
@@ -52,12 +55,13 @@ from goose.worker.circuits import Circuits
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine, NoNotes, Notes
-from goose.worker.fetch import given_back
+from goose.worker.follower import Follower
 from goose.worker.gauges import WorkerGauges
 from goose.worker.loops import Step
 from goose.worker.resources import OpenResources, Resource
 from goose.worker.schedule import MEASURE_EVERY
 from goose.worker.standing import RunnerStatistics
+from goose.worker.stops import given_back
 from goose.worker.threads import Threads
 
 if TYPE_CHECKING:
@@ -86,6 +90,7 @@ class Runner:
         session: Under which jobs are taken; opened by `start`, or by a supervisor.
         notes: Where running jobs are noted for a supervisor, if there is one.
         firing: Fires cron entries.
+        follower: Follows the orders of operators.
         circuits: When to leave a queue alone, by its name.
         relay: Makes what moves jobs from an outbox, given what it counts into; closed by `stop`.
         store: What features remember in, the broker's own if left out; closed by `stop`.
@@ -114,6 +119,7 @@ class Runner:
         session: Session,
         notes: Notes | None = None,
         firing: Firing | None = None,
+        follower: Follower | None = None,
         circuits: Mapping[str, Circuit] = {},
         relay: Callable[[Metrics], Relay] | None = None,
         store: OnDemand | None = None,
@@ -127,7 +133,6 @@ class Runner:
         transactions.check(broker, offer)
         _refuse_impossible(offer, config, middleware, notes)
         self._broker = broker
-        self._config = config
         self._clock = clock = clock or SystemClock()
         chance = random.Random()
         self._beats = beats and isinstance(broker, Sessions)
@@ -135,6 +140,7 @@ class Runner:
         self._on_death = on_death
         self._dead = threading.Event()
         self._firing = firing
+        self._follower = follower
         self._store = store or OnDemand(broker)
         self._resource_specs = tuple(resources)
         self._resources: OpenResources | None = None
@@ -164,6 +170,8 @@ class Runner:
             on_tick=on_tick,
             on_death=self._died,
         )
+        if follower is not None:
+            follower.follow(self._threads)
 
     def _made(self, circuits: Mapping[str, Circuit]) -> Circuits:
         return Circuits(
@@ -175,7 +183,13 @@ class Runner:
         )
 
     def _steps(self) -> dict[str, Step]:
-        steps: dict[str, Step] = {"fetch": self._fetch}
+        engine = self._engine
+        steps: dict[str, Step] = {
+            "fetch": self._fetch,
+            "progress": engine.progress.step,
+            "traits": engine.gate.step,
+            "cursors": engine.checkpoints.step,
+        }
         if self._beats and self._engine.heartbeat is not None:
             steps["heartbeat"] = self._engine.heartbeat.step
         if self._firing is not None:
@@ -183,6 +197,8 @@ class Runner:
             steps["cron"] = self._firing.step
             # There is a store.
             steps["batches"] = Sweeper(self._engine.traits.tools).step
+        if self._follower is not None:
+            steps["orders"] = self._follower.step
         if self._circuits is not None:
             steps["circuits"] = self._circuits.step
         if self._relay is not None:
@@ -193,10 +209,10 @@ class Runner:
         """Return the steps that measure: for a supervisor, which looks at queues itself, or here."""
         engine, own = self._engine, self._engine.report.metrics
         if gauges is not None:
-            return {"gauges": WorkerGauges(engine.buffer, self._config, gauges, every=1.0).step}
+            return {"gauges": WorkerGauges(engine, gauges, every=1.0).step}
         if not own:
             return {}
-        measures = WorkerGauges(engine.buffer, self._config, own, every=MEASURE_EVERY)
+        measures = WorkerGauges(engine, own, every=MEASURE_EVERY)
         return {"gauges": measures.step, "queues": engine.gauge.step}
 
     # --- life -----------------------------------------------------------------------------
@@ -221,6 +237,8 @@ class Runner:
             raise
         self._resources = resources
         self._engine.executor.resources = resources.values
+        if self._follower is not None:
+            self._follower.begin(self._clock.mono())
         self._threads.start()
 
     def stop(self, grace: float) -> bool:
@@ -269,11 +287,13 @@ class Runner:
         self._threads.stop_all()
         self._threads.let_slots_go()
         # Not under their feet; if the store hangs, their calls fail as they would anyway.
-        for name in ("settle", "cron", "batches"):
+        for name in ("settle", "cron", "batches", "orders", "traits"):
             self._threads.join(name, 0.2)
-        self._store.close()
         # On threads of their own: a resource or a broker that hangs must not hold up the end.
-        last = [threading.Thread(target=self._end_session, daemon=True)]
+        last = [
+            threading.Thread(target=self._end_session, daemon=True),
+            threading.Thread(target=self._leave_store, daemon=True),
+        ]
         if self._relay is not None:
             last.append(threading.Thread(target=self._close_relay, daemon=True))
         if done and self._resources is not None:
@@ -297,6 +317,12 @@ class Runner:
                 self._broker.end(self._engine.session)
             except BrokerError as error:
                 logger.warning("the session could not be ended (%s); it will expire", error)
+
+    def _leave_store(self) -> None:
+        if self._follower is not None:
+            self._follower.leave()
+        self._engine.checkpoints.close()
+        self._store.close()
 
     def _close_relay(self) -> None:
         assert self._relay is not None
@@ -352,7 +378,7 @@ class Runner:
         Raises:
             BrokerError: The broker could not say.
         """
-        queues = [share.queue for share in self._config.queues]
+        queues = [share.queue for share in self._engine.config.queues]
         return standing.is_empty(self._engine, self._broker, queues)
 
 

@@ -33,6 +33,8 @@ BATCH = 500
 """Outcomes in one call to the broker at most."""
 IDLE = 1.0
 """Seconds between looks when nothing is pending; additions kick the loop anyway."""
+TOLD = 32
+"""Outcomes that traits are told of at a time."""
 TELL_FIRST = 0.1
 """Seconds until traits that could not be told are told again; doubles with each further try."""
 TELL_LIMIT = 5.0
@@ -60,8 +62,12 @@ class Settler:
         self._tell_traits = tell
         self._tell_retried = retried
         self._untold: list[Outcome] = []
+        self._kept: list[Outcome] = []
+        """Those that could not be told of, until `_tell_at`."""
+        self._away = False
+        """Whether the store was, when it was last told something."""
         self._tell_at = -math.inf
-        self._tell_again = TELL_FIRST
+        self._pause = TELL_FIRST
         self._added: deque[Outcome] = deque()
         self._batches: deque[tuple[list[Outcome], bool]] = deque()
 
@@ -72,7 +78,7 @@ class Settler:
     @property
     def pending(self) -> int:
         """Outcomes not settled yet."""
-        waiting = len(self._added) + len(self._untold)
+        waiting = len(self._added) + len(self._untold) + len(self._kept)
         return waiting + sum(len(batch) for batch, _ in self._batches)
 
     def step(self, now: float) -> float:
@@ -89,31 +95,36 @@ class Settler:
         try:
             self._settle_all()
         finally:  # a batch that is refused time and again holds up nobody else
-            if self._untold and now >= self._tell_at:
-                self._tell(now)
+            self._tell(now)
         self._settle_all()
-        if self._added:
+        if self._added or (self._untold and not self._away):
             return 0.0
-        return min(IDLE, self._tell_again) if self._untold else IDLE
+        return min(IDLE, self._pause) if self._untold or self._kept else IDLE
 
     def _tell(self, now: float) -> None:
-        """Tell traits of what has ended; what they know of is settled next."""
-        untold, self._untold = self._untold, []
-        known: list[Outcome] = []
-        for start in range(0, len(untold), BATCH):
-            batch = untold[start : start + BATCH]
-            kept = self._tell_traits(batch)
-            known += [outcome for outcome in batch if outcome.delivery.envelope.id not in kept]
-            self._untold += [o for o in batch if o.delivery.envelope.id in kept]
-            if kept and self._tell_again == TELL_FIRST:
+        """Tell traits of some that have ended; what they know of is settled next.
+
+        Some and not all: telling is a few calls to the store for each, and while that goes on
+        nothing is settled.
+        """
+        due = now >= self._tell_at
+        if due and self._kept:
+            self._untold[:0], self._kept = self._kept, []
+        if not self._untold or (self._away and not due):
+            return
+        batch, self._untold = self._untold[:TOLD], self._untold[TOLD:]
+        kept = self._tell_traits(batch)
+        self._batch(each for each in batch if each.delivery.envelope.id not in kept)
+        self._kept += [each for each in batch if each.delivery.envelope.id in kept]
+        self._away = any(isinstance(error, BrokerUnavailable) for error in kept.values())
+        if kept:
+            if self._pause == TELL_FIRST:
                 error = next(iter(kept.values()))
                 logger.warning("%d jobs have ended and are not noted yet: %s", len(kept), error)
-        self._batch(known)
-        if self._untold:
-            self._tell_again = min(2 * self._tell_again, TELL_LIMIT)
-            self._tell_at = now + self._tell_again
-        else:
-            self._tell_again, self._tell_at = TELL_FIRST, -math.inf
+            self._pause = min(2 * self._pause, TELL_LIMIT)
+            self._tell_at = now + self._pause
+        elif not self._kept:
+            self._pause = TELL_FIRST
 
     def _settle_all(self) -> None:
         while self._batches:

@@ -19,7 +19,7 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from goose._interrupts import raise_in, take_back
@@ -280,6 +280,17 @@ class AsyncSlots:
     def tasks(self) -> list[tuple[Work, asyncio.Task[None]]]:
         """Return what runs; from any thread."""
         return list(self.running.items())
+
+    def cancel(self, work: Work) -> None:
+        """Cancel *work* if it runs here; from any thread."""
+        task = self.running.get(work)
+        if task is not None and self.loop is not None:
+            self.loop.call_soon_threadsafe(task.cancel)
+
+    def grow(self, numbers: Sequence[int]) -> None:
+        """Have as many more slots as there are *numbers* for them; from any thread."""
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self._free.extend, numbers)
 
     def interrupt(self) -> None:
         """Cancel everything that runs; from any thread."""

@@ -8,6 +8,7 @@ kicks the one that fetches, work wakes a slot.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -16,9 +17,13 @@ from goose.worker.clock import Clock
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine
 from goose.worker.execution import Interrupted
+from goose.worker.follower import open_queues
 from goose.worker.loops import Loop, Step
 from goose.worker.slots import AsyncSlots, Parking, Slot
+from goose.worker.stops import Stops
 from goose.worker.watch import Watch
+
+logger = logging.getLogger("goose.worker")
 
 
 class Threads:
@@ -57,7 +62,7 @@ class Threads:
             on_death=on_death,
         )
         self._watch = Watch(
-            self._slots,
+            lambda: self._slots,
             engine.buffer,
             slow_after=config.slow_after,
             settle=engine.settle,
@@ -65,12 +70,14 @@ class Threads:
             clock=clock,
             async_slots=self._async,
         )
+        self._async_count = config.async_slots
         named = self._engines_own() | dict(steps)
         self._loops = {name: self._loop(name, step) for name, step in named.items()}
         engine.kicks.fetch = self._loops["fetch"].kick
         engine.kicks.settle = self._loops["settle"].kick
         engine.kicks.slots = self._wake_slots
         engine.kicks.progress = self._loops["progress"].kick
+        engine.kicks.checkpoints = self._loops["cursors"].kick
 
     def _slot(self, number: int) -> Slot:
         return Slot(
@@ -112,7 +119,8 @@ class Threads:
     def start(self) -> None:
         """Start all the others."""
         for slot in self._slots:
-            slot.thread.start()
+            if slot.thread.ident is None:  # else `resize` has
+                slot.thread.start()
         for loop in self._loops.values():
             loop.start()
 
@@ -145,6 +153,57 @@ class Threads:
             if work is not None:
                 slot.interrupt(work, Interrupted)
         self._async.interrupt()
+
+    # --- orders, carried out for a `goose.worker.follower.Follower` ------------------------------
+
+    @property
+    def config(self) -> WorkerConfig:
+        """How it works now."""
+        return self._engine.config
+
+    @property
+    def stops(self) -> Stops:
+        """What must not start or go on here."""
+        return self._engine.stops
+
+    @property
+    def running(self) -> int:
+        """Jobs in its slots."""
+        return self._engine.buffer.running
+
+    def work_by(self, config: WorkerConfig, paused: frozenset[str]) -> None:
+        """Work so from now on, but take nothing from *paused* queues; for one thread."""
+        self.resize(config)
+        self._engine.config = config
+        self._engine.fetcher.serve(open_queues(config, paused))
+        self.kick("fetch")
+
+    def sift(self) -> None:
+        """Have stopped jobs start nowhere here; async functions that are to end are cancelled."""
+        for work in self._engine.sift():
+            self._async.cancel(work)
+
+    def resize(self, config: WorkerConfig) -> None:
+        """Have as many slots as *config* says; what runs goes on. For one thread.
+
+        Slots are never taken away: one too many finds no work, since the buffer gives no more
+        than it was told, and so no thread has to be ended under a job.
+        """
+        first = len(self._slots) + self._async_count
+        threads = max(0, config.concurrency - len(self._slots))
+        more = max(0, config.async_slots - self._async_count)
+        if not self._engine.notes.grow(first + threads + more):
+            logger.error("%d slots are more than can be noted; none is added", threads + more)
+            return
+        added = [self._slot(number) for number in range(first, first + threads)]
+        # A list of its own: others go through the old one meanwhile.
+        self._slots = [*self._slots, *added]
+        for slot in added:
+            slot.thread.start()
+        self._async.grow(range(first + threads, first + threads + more))
+        self._async_count += more
+        self._engine.buffer.resize(config.concurrency, config.async_slots)
+        self._wake_slots()
 
     def let_slots_go(self) -> None:
         """End the slots that run nothing, and the others after their job."""

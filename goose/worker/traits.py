@@ -24,6 +24,10 @@ from goose.worker.work import Work
 logger = logging.getLogger("goose.worker")
 
 
+TICK = 5.0
+"""Seconds between two times that traits keep alive what they hold."""
+
+
 class Gate:
     """Asks and tells the traits of jobs that bear some.
 
@@ -69,6 +73,39 @@ class Gate:
     def ended(self, outcomes: Sequence[Outcome]) -> dict[str, BrokerError]:
         """Tell the traits of what ended for good; return what kept jobs, by id, from being told of."""
         return self._traits.ended([_ended(each) for each in outcomes if each.ending in FINAL])
+
+    @property
+    def holds(self) -> bool:
+        """Whether a trait holds something for jobs while they are here."""
+        return self._traits.holds
+
+    def settled(self, batch: Sequence[Outcome]) -> None:
+        """Tell the traits which of their jobs have left this process without having ended."""
+        left = [
+            outcome.job
+            for outcome in batch
+            if outcome.job is not None
+            and outcome.job.traits
+            and outcome.ending not in FINAL
+            and outcome.ending is not Ending.WAITING
+        ]
+        if left:
+            self._traits.left(left)
+
+    def dropped(self, works: Sequence[Work]) -> None:
+        """Tell the traits of jobs that were taken, and are others' by now."""
+        left = [work.job for work in works if work.job.traits]
+        if left:
+            self._traits.left(left)
+
+    def step(self, _now: float) -> float:
+        """Keep alive what traits hold; return the seconds until the next time.
+
+        Raises:
+            BrokerError: Something could not be kept.
+        """
+        self._traits.tick()
+        return TICK
 
     def retried(self, outcomes: Sequence[Outcome]) -> None:
         """Tell the traits of what failed and will run again. Never raises."""

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from goose.errors import JobTimeout
 from goose.worker.buffer import Buffer, patience
 from goose.worker.clock import Clock
-from goose.worker.fetch import given_back
 from goose.worker.outcomes import Ending, Outcome, Verb, fields, stored
 from goose.worker.slots import AsyncSlots, Slot, awaiting
+from goose.worker.stops import given_back
 from goose.worker.transactions import OPEN_LONG
 from goose.worker.work import Work
 
@@ -35,7 +35,7 @@ class Watch:
 
     def __init__(
         self,
-        slots: Sequence[Slot],
+        slots: Callable[[], Sequence[Slot]],
         buffer: Buffer,
         *,
         slow_after: float,
@@ -55,7 +55,7 @@ class Watch:
     def step(self, now: float) -> float:
         """Look once; return the seconds until the next look."""
         self._tick(now)
-        for slot in self._slots:
+        for slot in self._slots():
             work = slot.work
             if work is not None and work.started_mono:
                 self._look(slot, work, now - work.started_mono)
@@ -74,7 +74,7 @@ class Watch:
 
     def dump(self, now: float) -> None:
         """Log every running job with its stack; from any thread."""
-        for slot in self._slots:
+        for slot in self._slots():
             work = slot.work
             if work is not None and work.started_mono:
                 _tell(work, now - work.started_mono, stack_of(slot))

@@ -26,6 +26,7 @@ class Work:
     """One prepared delivery, on its way from the buffer through a slot to its outcome."""
 
     __slots__ = (
+        "cancelled",
         "delivery",
         "doing",
         "execution",
@@ -49,5 +50,6 @@ class Work:
         self.execution: Execution | None = None
         self.filled: tuple[tuple[JSON, ...], Mapping[str, JSON]] | None = None
         self.interrupted = False
+        self.cancelled = False
         self.reported_slow = False
         self.doing = ""

@@ -128,7 +128,7 @@ def run(
                 next_crash = time.monotonic() + chance.uniform(0.5, 1.5) * crash_every
             elif (what := chance.random()) < 0.15:
                 killed["backends ended"] += database.end_backends()
-            elif what < 0.25:
+            elif what < 0.15 + 0.1 * len(crews):
                 crew = chance.choice(crews)
                 crew.kill_one(chance)
                 killed[f"{crew.what} killed"] += 1

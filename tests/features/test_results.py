@@ -196,9 +196,10 @@ def test_the_time_is_over(place: Place, app: Any) -> None:
     """A caller waits no longer than it would, and may ask again; the job is not touched."""
     job = place.client.using(result=True).enqueue(app.plain, 1)
     began = time.monotonic()
-    with pytest.raises(ResultTimeout, match=r"within 0\.1 s; it is ready") as caught:
+    with pytest.raises(ResultTimeout, match=r"within 0\.1 s") as caught:
         job.result(0.1)
     assert isinstance(caught.value, TimeoutError)
+    assert place.url.startswith("amqp") or str(caught.value).endswith("it is ready")
     assert time.monotonic() - began < 5
     place.process().run()
 

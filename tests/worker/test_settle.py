@@ -9,7 +9,7 @@ import pytest
 
 from goose.brokers.base import Delivery, Session
 from goose.errors import BrokerError, BrokerUnavailable
-from goose.jobs import Envelope
+from goose.jobs import Envelope, Job, seal
 from goose.worker.outcomes import Ending, Outcome, Verb
 from goose.worker.settle import Settler
 
@@ -152,3 +152,25 @@ def test_one_refused_outcome_does_not_hold_up_the_others(
 
     assert {"a", "b"} == set(told.settled)
     assert 1 == settler.pending
+
+
+def test_traits_are_told_of_some_at_a_time() -> None:
+    """While many ended jobs have to be told of, those that were are settled, and so is what comes."""
+    happened: list[str] = []
+    broker: Any = type(
+        "Broker", (), {"ack": lambda _, lent: happened.append(f"ack {len(lent)}") or ()}
+    )()
+    settler = Settler(broker, lambda batch, lost: None, lambda told: happened.append("tell") or {})
+    job = Job("j", "app:f", traits={"toy": 1})
+
+    def ended(job: Any) -> Outcome:
+        return Outcome(
+            Ending.DONE, Verb.ACK, Delivery(seal(Job("j", "app:f")), 1, SESSION), None, job
+        )
+
+    for _ in range(70):
+        settler.add(ended(job))
+    assert 0.0 == settler.step(0.0)
+    settler.add(ended(None))
+    assert [0.0, 1.0] == [settler.step(0.0), settler.step(0.0)]
+    assert ["tell", "ack 32", "ack 1", "tell", "ack 32", "tell", "ack 6"] == happened

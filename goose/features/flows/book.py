@@ -158,9 +158,8 @@ class Flows:
     def mark(self, child: str, parent: str, edge: Edge) -> None:
         """Note on a joining node how *parent* has ended."""
         while True:
-            value = self._one(Get(key_of(child)))
-            node = None if value is None else read(value)
-            if node is None or node.state != "joining":
+            value: bytes | None = self._one(Get(key_of(child)))
+            if value is None or (node := read(value)).state != "joining":
                 return
             if self._swap(child, value, node.told(parent, edge)):
                 return
@@ -207,7 +206,7 @@ class Flows:
         if agenda is not None:  # a dependent that was cancelled just now has dependents of its own
             agenda.append((job_id, ending))
             return
-        agenda = self._agenda.list = deque([(job_id, ending)])
+        agenda = self._agenda.list = deque[tuple[str, Ending]]([(job_id, ending)])
         try:
             while agenda:
                 parent, how = agenda.popleft()
@@ -218,9 +217,9 @@ class Flows:
 
     def _tell(self, child: str, parent: str, edge: Edge) -> None:
         while True:
-            value = self._one(Get(key_of(child)))
+            value: bytes | None = self._one(Get(key_of(child)))
             node = None if value is None else read(value)
-            if node is None or parent not in node.parents or node.state == "ended":
+            if value is None or node is None or parent not in node.parents or node.state == "ended":
                 self._one(Delete(child_key(parent, child)))
                 return
             if node.state == "sent":

@@ -69,7 +69,9 @@ def gathered(
         if current in edges:
             continue
         node = flows.node(current)
-        parents = {} if node is None else {id_: edge[0] for id_, edge in node.parents.items()}
+        parents: dict[str, OnFailure] = {}
+        if node is not None:
+            parents = {id_: edge[0] for id_, edge in node.parents.items()}
         edges[current] = parents
         names[current] = function(current) if node is None else node.fn
         line.extend((*parents, *flows.family(current)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from goose._json import JSON, dump, parse
 from goose.errors import StoreError, Undecodable
@@ -80,12 +80,12 @@ def read(body: bytes) -> Record:
         fields = parse(body, max_bytes=MAX_VALUE)
     except Undecodable as error:
         raise StoreError(f"a kept result cannot be read: {error}") from error
-    ending = fields.get("ending")
+    ending: Any = fields.get("ending")
     if fields.get("v") != 1 or ending not in _ENDINGS:
         raise StoreError("a kept result is of a later Goose")
     failure = fields.get("failure")
     return Record(
-        cast("Final", ending),
+        ending,
         float(fields.get("ended_at", 0.0)),
         fields.get("value"),
         str(fields.get("lost", "")),

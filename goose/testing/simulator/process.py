@@ -28,9 +28,9 @@ from goose.testing.simulator.wire import Network, SimulatedClock, Wire
 from goose.worker.aftermath import Cause
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine
-from goose.worker.fetch import given_back
 from goose.worker.loops import Backoff, Step
 from goose.worker.runner import FLUSH_SECONDS, INTERRUPT_SECONDS
+from goose.worker.stops import given_back
 from goose.worker.watch import Watch
 
 
@@ -144,7 +144,7 @@ class Worker(Place):
     def _make_loops(self, engine: Engine) -> None:
         """Make an actor of each step, and connect the wires between them."""
         watch = Watch(
-            [],
+            list,
             engine.buffer,
             slow_after=1e9,
             settle=engine.settle,

@@ -1,4 +1,4 @@
-"""The promises of the suite on a cluster of three: ``pytest`` with this file's name.
+"""The promises of the suite on a cluster of three: ``make cluster``.
 
 Not collected with the others, since three nodes take a minute to come together.
 """

@@ -1,0 +1,85 @@
+"""Rates: when jobs may start, decided once for each of them.
+
+A limit has a line of instants, ``1 / rate`` apart. A job that comes is given the next one of them,
+by one swap of where the line has come to. If that is now, the job goes on; else it has a
+*reservation*, a key of its own in the store, and comes back for it. So each job waits once, not in
+a loop, and the rate is that of the line, however many workers there are and however late jobs come
+for their instant. Beyond `HORIZON` nothing is reserved: such jobs come back by then and ask again,
+so that a changed rate reaches them.
+
+A reservation whose job does not come (cancelled, dead) is an instant unused. One that is lost with
+its worker is found again by the job's id.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+
+from goose.stores.base import Delete, Get, Put, Store, Swap
+
+EARLY = 0.05
+"""Seconds by which a job may start before its instant, so that a fast line costs fewer round trips."""
+HORIZON = 30.0
+"""Seconds ahead for which instants are given out."""
+KEPT = 60.0
+"""Seconds for which a reservation outlives its instant: its job may be late."""
+
+
+def paced(store: Store, place: str, rate: float, ids: Sequence[str]) -> Mapping[str, float]:
+    """Return the seconds for which each of these jobs has to wait; those that may start are left out.
+
+    Args:
+        store: Where the line is.
+        place: What its keys begin with.
+        rate: Instants a second.
+        ids: The jobs, in their order.
+
+    Raises:
+        BrokerError: The store failed; some may have a reservation, which they will find again.
+    """
+    waits: dict[str, float] = {}
+    new: list[str] = []
+    now = store.now()
+    for id_ in ids:
+        [found] = store.apply([Get(_reservation(place, id_))])
+        if found is None:
+            new.append(id_)
+        elif float(found) <= now + EARLY:
+            store.apply([Delete(_reservation(place, id_))])
+        else:
+            waits[id_] = float(found) - now
+    if new:
+        waits.update(_placed(store, place, rate, new))
+    return waits
+
+
+def _placed(store: Store, place: str, rate: float, ids: Sequence[str]) -> Mapping[str, float]:
+    """Give each of *ids* an instant; return the seconds until those that are not now."""
+    key, apart = f"{place}line", 1.0 / rate
+    while True:
+        now = store.now()
+        [value] = store.apply([Get(key)])
+        # One that was set for another rate may reach far: nobody waits for more than the horizon.
+        first = max(now, min(float(value or 0.0), now + HORIZON + apart))
+        fits = min(len(ids), max(0, math.floor((now + HORIZON - first) / apart) + 1))
+        given = {id_: first + number * apart for number, id_ in enumerate(ids[:fits])}
+        moved = repr(first + fits * apart).encode()
+        later = {id_: at - now for id_, at in given.items() if at > now + EARLY}
+        puts = [
+            Put(_reservation(place, id_), repr(given[id_]).encode(), later[id_] + KEPT)
+            for id_ in later
+        ]
+        # The line moves first: a reservation that is then lost is an instant unused, while one for
+        # an instant that is still in the line would be two jobs at once.
+        ttl = HORIZON + KEPT + apart
+        if not fits or store.apply([Swap(key, value, moved, ttl)])[0]:
+            if puts:
+                store.apply(puts)
+            beyond = {id_: HORIZON * random.uniform(0.5, 1.0) for id_ in ids[fits:]}
+            return {**later, **beyond}
+
+
+def _reservation(place: str, id_: str) -> str:
+    return f"{place}at:{id_[:200]}"

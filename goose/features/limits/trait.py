@@ -1,0 +1,144 @@
+"""The worker's side: who may not start yet goes back, and costs no attempt."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from goose.brokers.base import Inspector
+from goose.errors import BrokerError, Unsupported
+from goose.features.controls.book import read
+from goose.features.controls.orders import parse
+from goose.features.limits.leases import Leases, changed
+from goose.features.limits.pacing import paced
+from goose.features.limits.values import Bounds, bounds_of
+from goose.features.traits import Admission, Defer, Ended, Tools
+from goose.jobs import Job
+from goose.stores.base import Store
+
+logger = logging.getLogger("goose.features")
+
+LOOK = 0.5
+"""Seconds between two looks at the orders, while there are limited jobs."""
+KEEP = 10.0
+"""Seconds between two times that leases are kept alive."""
+
+
+class Limits:
+    """See `goose.features.traits.Trait`."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._owner = uuid.uuid4().hex
+        self._lock = threading.Lock()
+        self._held: dict[str, set[str]] = {}
+        """By place: the jobs with leases of this process."""
+        self._ordered: Mapping[str, Mapping[str, Any]] = {}
+        self._look_at = 0.0
+        self._keep_at = 0.0
+
+    def admit(self, jobs: Sequence[Job[Any]]) -> Mapping[str, Admission]:
+        """Let those start whose turn it is."""
+        store = self._tools.store()
+        ordered = self._orders(store)
+        limited = [(job.id, bounds_of(job, ordered)) for job in jobs]
+        answers: dict[str, Admission] = {}
+        by_bounds: dict[Bounds, list[str]] = {}
+        for id_, all_bounds in limited:
+            for bounds in all_bounds:
+                by_bounds.setdefault(bounds, []).append(id_)
+        # Places first: an instant, once given out, would be lost on a job that finds no place.
+        for bounds, ids in by_bounds.items():
+            if bounds.concurrency is not None:
+                self._leased(store, bounds, [id_ for id_ in ids if id_ not in answers], answers)
+        for bounds, ids in by_bounds.items():
+            asking = [id_ for id_ in ids if id_ not in answers]
+            if bounds.rate is not None and asking:
+                for id_, wait in paced(store, bounds.place, bounds.rate, asking).items():
+                    answers[id_] = Defer(wait, f"limit {bounds.name}: its rate")
+        for bounds, ids in by_bounds.items():
+            with self._lock:
+                held = self._held.get(bounds.place, set())
+                refused = [id_ for id_ in ids if id_ in answers and id_ in held]
+            if refused:
+                self._give_back(bounds.place, refused)
+        return answers
+
+    def _leased(
+        self, store: Store, bounds: Bounds, ids: Sequence[str], answers: dict[str, Admission]
+    ) -> None:
+        """Take leases for *ids*; put the waits of those that find no place into *answers*."""
+        most = bounds.concurrency
+        if most is None or not ids:
+            return
+        with self._lock:
+            self._held.setdefault(bounds.place, set()).update(ids)
+        waits: Mapping[str, float] = dict.fromkeys(ids, 0.0)  # should the store fail
+        try:
+            waits = changed(
+                store, bounds.place, lambda leases, now: leases.take(ids, self._owner, most, now)
+            )
+        finally:
+            with self._lock:
+                self._held.get(bounds.place, set()).difference_update(waits)
+        for id_, wait in waits.items():
+            answers[id_] = Defer(wait, f"limit {bounds.name}: {most} run")
+
+    def ended(self, endings: Sequence[Ended]) -> None:
+        """Give their leases back."""
+        self.left([end.job for end in endings])
+
+    def left(self, jobs: Sequence[Job[Any]]) -> None:
+        """Give the leases of jobs back that are no longer here."""
+        gone: dict[str, list[str]] = {}
+        with self._lock:
+            for job in jobs:
+                for place, ids in self._held.items():
+                    if job.id in ids:
+                        gone.setdefault(place, []).append(job.id)
+        for place, left in gone.items():
+            self._give_back(place, left)
+
+    def _give_back(self, place: str, ids: Sequence[str]) -> None:
+        following = changed(
+            self._tools.store(), place, lambda leases, now: leases.give_back(ids, self._owner, now)
+        )
+        with self._lock:
+            self._held.get(place, set()).difference_update(ids)
+        self._call(following)
+
+    def _call(self, ids: Sequence[str]) -> None:
+        """Have the next in line come at once, if the broker can; else they come by their time."""
+        broker = self._tools.broker
+        if ids and isinstance(broker, Inspector):
+            try:
+                broker.promote(ids)
+            except (BrokerError, Unsupported) as error:
+                logger.debug("%d jobs in line come by their time: %s", len(ids), error)
+
+    def tick(self) -> None:
+        """Keep the leases of this process alive, now and then."""
+        now = time.monotonic()
+        if now < self._keep_at:
+            return
+        self._keep_at = now + KEEP
+        with self._lock:
+            held = {place: list(ids) for place, ids in self._held.items() if ids}
+            self._held = {place: set(ids) for place, ids in held.items()}
+        for place, ids in held.items():
+
+            def change(leases: Leases, now: float, ids: Sequence[str] = ids) -> tuple[Leases, None]:
+                return leases.keep(ids, self._owner, now), None
+
+            changed(self._tools.store(), place, change)
+
+    def _orders(self, store: Store) -> Mapping[str, Mapping[str, Any]]:
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._ordered = parse(read(store)).limits
+            self._look_at = now + LOOK
+        return self._ordered

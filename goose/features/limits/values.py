@@ -1,0 +1,190 @@
+"""What a limit is, and what a job bears of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from goose._json import JSON
+from goose.calls import Call
+from goose.errors import CallError, ConfigError
+from goose.features.asking import Prepare
+from goose.jobs import Job
+from goose.options import Options
+from goose.values import seconds
+
+NAME = "limit"
+"""The trait's key."""
+MAX_NAME = 150
+"""Characters of a limit's name, and of a key, at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """How many jobs may start in a time, and run at once; over all workers.
+
+    Raises:
+        ConfigError: A value cannot be meant, or it limits nothing.
+    """
+
+    rate: float | None = None
+    """Starts in `per` seconds, evenly spread; None is any number."""
+    per: float | timedelta = 1.0
+    """Seconds (or `timedelta`)."""
+    concurrency: int | None = None
+    """Jobs that run at once; None is any number."""
+    by: str | Callable[..., str | None] = "function"
+    """What is counted together: the jobs of a ``function``, of a ``queue``, or those for which a
+    function of their arguments returns the same text (None: not limited)."""
+    name: str | None = None
+    """What orders call it; several functions that name one share it. ``function:…`` or ``queue:…``
+    with the name of that if left out."""
+
+    def __post_init__(self) -> None:
+        if self.rate is None and self.concurrency is None:
+            raise ConfigError("Limit() limits nothing; give rate=, concurrency= or both")
+        if not (self.by in ("function", "queue") or callable(self.by)):
+            raise ConfigError(
+                f"by = {self.by!r:.80}: give 'function', 'queue' or a function of the arguments"
+            )
+        if self.name is not None:
+            _check_text("name", self.name)
+        object.__setattr__(self, "per", _check_pace(self.rate, self.per))
+        _check_concurrency(self.concurrency)
+
+    def trait(self, job: Job[Any], call: Call[Any]) -> dict[str, JSON] | None:
+        """Return what *job* bears of it; None if it is not limited.
+
+        Raises:
+            CallError: `by` returned something else than a text or None.
+        """
+        base = f"queue:{job.queue}" if self.by == "queue" else f"function:{job.fn}"
+        fields: dict[str, JSON] = {"name": (self.name or base)[-MAX_NAME:]}
+        if callable(self.by):
+            key = self.by(*call.args, **call.kwargs)
+            if key is None:
+                return None
+            if not isinstance(key, str):
+                raise CallError(f"by={self.by!r:.80} returned {key!r:.80}: return a text, or None")
+            fields["key"] = (
+                key if len(key) <= MAX_NAME else hashlib.sha256(key.encode()).hexdigest()
+            )
+        if self.rate is not None:
+            fields["rate"], fields["per"] = self.rate, self.per  # type: ignore[assignment]
+        if self.concurrency is not None:
+            fields["concurrency"] = self.concurrency
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What holds for one name and key at the moment."""
+
+    name: str
+    key: str | None
+    rate: float | None
+    """Starts a second."""
+    concurrency: int | None
+
+    @property
+    def place(self) -> str:
+        """What all of its keys in the store begin with: a group of its own."""
+        text = f"{self.name}\n{self.key or ''}\n{self.key is None}"
+        return f"limit:{{{hashlib.sha256(text.encode()).hexdigest()[:32]}}}:"
+
+
+def prepare(chosen: Options) -> Prepare | None:
+    """Return what gives a new job its limits; None if there are none."""
+    limits = chosen.limit
+    if not limits:
+        return None
+    given: Sequence[Any] = limits if isinstance(limits, (list, tuple)) else [limits]
+    each: Sequence[Limit] = [*given]
+    for limit in each:
+        if not isinstance(limit, Limit):
+            raise ConfigError(f"limit = {limit!r:.80} is no goose.Limit")
+
+    def bear(job: Job[Any], call: Call[Any]) -> Job[Any]:
+        borne = [fields for limit in each if (fields := limit.trait(job, call)) is not None]
+        return job.evolve(traits={**job.traits, NAME: borne}) if borne else job
+
+    return bear
+
+
+def bounds_of(job: Job[Any], ordered: Mapping[str, Mapping[str, Any]]) -> Sequence[Bounds]:
+    """Return what limits *job*, orders over its own.
+
+    Raises:
+        ValueError: Its trait makes no sense.
+    """
+    borne = job.traits[NAME]
+    found: list[Bounds] = []
+    try:
+        assert isinstance(borne, Sequence)
+        for fields in borne:
+            assert isinstance(fields, Mapping)
+            name, key = str(fields["name"]), fields.get("key")
+            assert key is None or isinstance(key, str)
+            values: dict[str, Any] = {
+                **fields,
+                **ordered.get(name, {}),
+                **ordered.get(f"{name}/{key}", {}),
+            }
+            rate, concurrency = values.get("rate"), values.get("concurrency")
+            pace = None if rate is None else float(rate) / float(values.get("per", 1.0))
+            assert pace is None or pace > 0
+            most = None if concurrency is None else int(concurrency)
+            found.append(Bounds(name, key, pace, most))
+    except (AssertionError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"the trait {NAME!r} of job {job.id} makes no sense: {error!r}") from error
+    return found
+
+
+def checked(rate: float | None, per: float | timedelta, concurrency: int | None) -> dict[str, JSON]:
+    """Return what an order sets for a limit.
+
+    Raises:
+        ConfigError: A value cannot be meant, or nothing was given.
+    """
+    if rate is None and concurrency is None:
+        raise ConfigError("nothing is set: give rate or concurrency")
+    fields: dict[str, JSON] = {}
+    if rate is not None:
+        fields |= {"rate": rate, "per": _check_pace(rate, per)}
+    if concurrency is not None:
+        fields["concurrency"] = _check_concurrency(concurrency)
+    return fields
+
+
+def _check_pace(rate: object, per: float | timedelta) -> float:
+    if rate is not None and (
+        isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1e6
+    ):
+        raise ConfigError(f"rate = {rate!r:.80}: give a number above 0, at most 1,000,000")
+    try:
+        span = seconds(per, "per")
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from None
+    if not 0 < span <= 31 * 86400.0:
+        raise ConfigError(f"per = {per!r:.80}: give seconds, at most 31 days")
+    return span
+
+
+def _check_concurrency(concurrency: object) -> int | None:
+    if concurrency is None:
+        return None
+    if (
+        isinstance(concurrency, bool)
+        or not isinstance(concurrency, int)
+        or not (1 <= concurrency <= 10_000)
+    ):
+        raise ConfigError(f"concurrency = {concurrency!r:.80}: give a number from 1 to 10,000")
+    return concurrency
+
+
+def _check_text(what: str, text: object) -> None:
+    if not isinstance(text, str) or not 0 < len(text) <= MAX_NAME or not text.isprintable():
+        raise ConfigError(f"{what} = {text!r:.80} is not 1 to {MAX_NAME} printable characters")

@@ -1,0 +1,169 @@
+"""The client's side: a key is claimed before its job is sent, and confirmed after.
+
+Who comes second gets the job that holds the key, and may rely on that: a holder that is not
+confirmed is waited for, one that the broker has no more is replaced.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from goose.brokers import sees_all
+from goose.brokers.base import Broker, Inspector, State
+from goose.features.uniques.records import (
+    CLAIM,
+    Record,
+    Trait,
+    dump,
+    parse,
+    record_of,
+    trait_of,
+    ttl_of,
+)
+from goose.jobs import Envelope, Job
+from goose.stores.base import Get, Put, Store, Swap
+
+LOOK = 0.02
+"""Seconds between looks at a key whose holder is not confirmed, at first; it grows."""
+LOOK_LIMIT = 0.25
+
+Sealed = tuple[Job[Any], Envelope]
+
+
+class Claim:
+    """See `goose.features.asking.Claim`."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        store: Store,
+        *,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._broker = broker
+        self._store = store
+        self._sleep = sleep
+        self._claimed: dict[str, tuple[Job[Any], Trait, bytes, float]] = {}
+        """By id: the jobs whose key is claimed here, with the record and its time to live."""
+        self._shows: bool | None = None
+
+    def claim(self, sealed: Sequence[Sealed]) -> Mapping[str, Job[Any]]:
+        """Claim the keys of these jobs; return, by id, the holders of those that are held."""
+        answers: dict[str, Job[Any]] = {}
+        here: dict[str, Job[Any]] = {}
+        for job, envelope in sealed:
+            trait = trait_of(job)
+            # Of two in one call the first is the holder, or the last where that wins: nobody waits
+            # for what this very call is going to send.
+            if trait.digest in here and not trait.quiet:
+                answers[job.id] = here[trait.digest]
+                continue
+            holder = self._one(job, envelope, trait)
+            here[trait.digest] = job if holder is None else holder
+            if holder is not None:
+                answers[job.id] = holder
+        return answers
+
+    def sent(self, jobs: Sequence[Job[Any]]) -> Mapping[str, Job[Any]]:
+        """Note that *jobs* are stored; return, by id, the holders of those that came too late."""
+        late: dict[str, Job[Any]] = {}
+        for job in jobs:
+            if job.id in self._claimed:
+                _, trait, value, ttl = self._claimed.pop(job.id)
+                if not self._swap(trait, value, dump(parse(value).confirmed()), ttl):
+                    holder = self._read(trait)
+                    if holder is not None and parse(holder).id != job.id and not trait.quiet:
+                        late[job.id] = parse(holder).job()
+        return late
+
+    def undo(self, jobs: Sequence[Job[Any]]) -> Sequence[Job[Any]]:
+        """Give the keys of *jobs* back, which are certainly not stored."""
+        for job in jobs:
+            if job.id in self._claimed:
+                _, trait, value, ttl = self._claimed.pop(job.id)
+                record, back = parse(value), None
+                if record.before:
+                    others = record.without(record.before, job.id)
+                    back = dump(
+                        Record(record.before, record.at, stored=True, superseded=others, fn=job.fn)
+                    )
+                self._swap(trait, value, back, ttl)
+        return ()
+
+    # --- one key -------------------------------------------------------------------------
+
+    def _one(self, job: Job[Any], envelope: Envelope, trait: Trait) -> Job[Any] | None:
+        """Claim the key of *job*; return its holder if it is held."""
+        ttl = ttl_of(trait, delay=_delay(envelope, self._store))
+        look = LOOK
+        while True:
+            now = self._store.now()
+            value = dump(record_of(job, trait, now))
+            [made] = self._store.apply([Put(trait.key, value, ttl, only_if_absent=True)])
+            if made:
+                self._claimed[job.id] = (job, trait, value, ttl)
+                return None
+            found = self._read(trait)
+            if found is None:
+                continue
+            holder = parse(found)
+            if holder.id == job.id:  # sent again after an answer that never came
+                self._claimed[job.id] = (job, trait, found, ttl)
+                return None
+            free = trait.quiet or not holder.id
+            verdict = "replace" if free else self._verdict(holder, trait, now)
+            if verdict == "held":
+                return holder.job()
+            if verdict == "replace":
+                value = dump(holder.superseded_by(job, trait, now))
+                if self._swap(trait, found, value, ttl):
+                    self._claimed[job.id] = (job, trait, value, ttl)
+                    return None
+            else:
+                self._sleep(look)
+                look = min(2 * look, LOOK_LIMIT)
+
+    def _verdict(self, holder: Record, trait: Trait, now: float) -> str:
+        """Return ``held``, ``replace``, or ``wait`` if it is not known yet."""
+        if trait.until == "time" and holder.stored:
+            return "held"  # for its time, done or not
+        # One that waits for others is in the store, where nobody looks for it.
+        there = None if "flow" in holder.job().traits else self._there(holder.id)
+        if there is None:
+            if holder.stored:
+                return "held"
+            return "wait" if now - holder.at < CLAIM else "replace"
+        if there:
+            return "held"
+        if holder.stored:
+            # Perhaps it ended while we looked; then its key is free by now.
+            value = self._read(trait)
+            return "replace" if value is not None and parse(value).id == holder.id else "wait"
+        return "wait" if now - holder.at < CLAIM else "replace"
+
+    def _there(self, id_: str) -> bool | None:
+        """Say whether the broker has that job, and not among the dead; None if it cannot tell."""
+        broker = self._broker
+        if not isinstance(broker, Inspector):
+            return None
+        if self._shows is None:
+            self._shows = sees_all(broker)
+        if not self._shows:
+            return None
+        stored = broker.find(id_)
+        return stored is not None and stored.state is not State.DEAD
+
+    def _read(self, trait: Trait) -> bytes | None:
+        value: bytes | None = self._store.apply([Get(trait.key)])[0]
+        return value
+
+    def _swap(self, trait: Trait, old: bytes, new: bytes | None, ttl: float) -> bool:
+        return bool(self._store.apply([Swap(trait.key, old, new, None if new is None else ttl)])[0])
+
+
+def _delay(envelope: Envelope, store: Store) -> float:
+    if envelope.due_at is not None:
+        return max(0.0, envelope.due_at - store.now())
+    return envelope.delay or 0.0
