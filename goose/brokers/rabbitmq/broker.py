@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from goose.brokers.base import Capability, Delivery, Session, Share
 from goose.brokers.rabbitmq.confirms import Parcel
@@ -27,6 +27,9 @@ from goose.brokers.rabbitmq.options import Options, read
 from goose.brokers.rabbitmq.parcels import aloft, delay_of, parcel
 from goose.brokers.rabbitmq.parts import Parts
 from goose.jobs import Envelope
+
+if TYPE_CHECKING:
+    from goose.brokers.examining import Examination
 
 
 class RabbitMQBroker(Inspecting):
@@ -174,6 +177,16 @@ class RabbitMQBroker(Inspecting):
         parts = self._parts
         parts.topology.words()
         parts.testify(verdicts)
+
+    def examine(self) -> Examination:
+        """See `Examined.examine`; the server tells little, and has no clock."""
+        from goose.brokers.rabbitmq.examination import examine  # not every program's
+
+        parts = self._parts
+        parts.topology.size(parts.names.names)  # which brings the connection about
+        connection = parts.publisher.wire.connection
+        said = None if connection is None else connection.server_properties
+        return examine(self.options, said or {})
 
     # --- life ----------------------------------------------------------------------------
 
