@@ -383,6 +383,6 @@ class Client(Access, Flowing, Controlling):
         return [claimed.answer(job) for job, _ in sealed]
 
 
-default = Client()
+default: Client = Client()
 """The client behind ``goose.enqueue`` and its relatives: wholly by this process's settings."""
 Job._home = default  # noqa: SLF001 - where jobs are asked about that no client of this process made

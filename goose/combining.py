@@ -6,6 +6,9 @@ to the first in the line, which sends its own parcel together with those behind 
 `BATCH` envelopes. So a lone caller pays one lock, and a hundred callers pay a few round
 trips instead of a hundred; nobody ever waits for company.
 
+Where the broker says that calls of several threads do not wait for each other (the capability
+`CONCURRENT`), up to `CALLS` callers send at once, each its own parcel, before any waits in line.
+
 Callers without a thread to wait on (asyncio tasks) leave a parcel with a callback; when one
 of those is first in the line a single *courier* thread leads for it.
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 BATCH = 500
 """Envelopes sent in one call, unless a single parcel has more."""
+CALLS = 32
+"""Calls under way at once, where the broker wants several."""
 LIMIT = 100_000
 """Envelopes that may wait in one line; further ones are refused."""
 
@@ -69,11 +74,13 @@ class Combiner:
     Args:
         send: Stores all it is given, or raises.
         limit: Envelopes that may wait.
+        calls: How many callers may send at once.
     """
 
-    def __init__(self, send: Send, *, limit: int = LIMIT) -> None:
+    def __init__(self, send: Send, *, limit: int = LIMIT, calls: int = 1) -> None:
         self._send = send
         self._limit = limit
+        self._calls = calls
         self._reset()
         _all.add(self)
 
@@ -82,6 +89,9 @@ class Combiner:
         self._line: deque[_Parcel] = deque()
         self._waiting = 0
         self._busy = False
+        """Whether somebody leads, and so will look at the line."""
+        self._beside = 0
+        """Callers that send and do not lead."""
         self._courier: ThreadPoolExecutor | None = None
 
     def send(self, envelopes: Sequence[Envelope]) -> None:
@@ -93,14 +103,17 @@ class Combiner:
             Exception: Whatever else the broker raised; what was stored is unknown.
         """
         parcel: _Parcel | None = None
-        leads = False
+        leads = beside = False
         # An interrupt may come as soon as the lock is let go, so all that follows is inside.
         try:
             with self._lock:
-                if self._busy:
-                    parcel = self._join(envelopes, None)
-                else:
+                if not self._busy:
                     leads = self._busy = True
+                elif self._beside < self._calls - 1:
+                    self._beside += 1
+                    beside = True
+                else:
+                    parcel = self._join(envelopes, None)
             if parcel is None:
                 self._send(envelopes)
                 return
@@ -114,6 +127,9 @@ class Combiner:
         finally:
             if leads:
                 self._hand_on()
+            elif beside:
+                with self._lock:
+                    self._beside -= 1
         if parcel.error is not None:
             raise parcel.error
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from goose.brokers import connect, name_of, namespaced
-from goose.brokers.base import AsyncTransactional, Broker, Transactional
-from goose.combining import BATCH, Combiner
+from goose.brokers.base import AsyncTransactional, Broker, Capability, Transactional
+from goose.combining import BATCH, CALLS, Combiner
 from goose.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -115,8 +115,9 @@ class Link:
     def __init__(self, broker: str | Broker) -> None:
         self.owned = isinstance(broker, str)
         self.broker = connect(broker)
-        self.ready = Combiner(self.broker.enqueue)
-        self.later = Combiner(self.broker.schedule)
+        calls = CALLS if Capability.CONCURRENT in self.broker.capabilities else 1
+        self.ready = Combiner(self.broker.enqueue, calls=calls)
+        self.later = Combiner(self.broker.schedule, calls=calls)
         self._url = broker if isinstance(broker, str) else None
         self._stores: dict[str | None, OnDemand] = {}
 

@@ -394,3 +394,27 @@ def test_a_forked_child_starts_with_an_empty_line(
 
     assert 0 == os.waitstatus_to_exitcode(status)
     assert [["first"], ["a"]] == wire.calls
+
+
+def test_where_the_broker_wants_several_calls_nobody_waits(
+    wire: Wire, pool: ThreadPoolExecutor, wait_until: Callable[..., None]
+) -> None:
+    """As many callers as are allowed send at once; further ones join the line of the leader."""
+    combiner = Combiner(wire.send, calls=3)
+    gates = []
+    sent = []
+    for name in ("leader", "second", "third"):
+        gates.append(wire.hold())
+        sent.append(pool.submit(combiner.send, [envelope(name)]))
+        assert wire.entered.acquire(timeout=20)
+    sent += [pool.submit(combiner.send, [envelope(name)]) for name in ("fourth", "fifth")]
+    wait_until(waiting(combiner, 2))
+    gates[1].set()
+    sent[1].result(20)
+
+    assert [["leader"], ["second"], ["third"]] == wire.calls
+    for gate in gates:
+        gate.set()
+    for future in sent:
+        future.result(20)
+    assert ["fifth", "fourth"] == sorted(id_ for call in wire.calls[3:] for id_ in call)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from goose.cli.findings import KINDS
+from goose.cli.findings import everything
 
 PAGE = Path(__file__).parent.parent / "docs" / "doctor.md"
 HEAD = ["| code | | found | what it means | fix |", "|---|---|---|---|---|"]
@@ -19,7 +19,7 @@ def text(page: str) -> str:
     after = rest.split("\n\n", 1)[1]
     rows = [
         f"| `{kind.code}` | {kind.severity} | {kind.title} | {kind.meaning} | {kind.fix} |"
-        for kind in KINDS.values()
+        for kind in everything()
     ]
     return before + "\n".join([*HEAD, *rows]) + "\n\n" + after
 

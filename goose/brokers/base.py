@@ -210,7 +210,8 @@ class Witnessed(Protocol):
         Best effort: a delivery that is lent before the word is heard carries none.
 
         Args:
-            verdicts: By job id, of which the first 200 bytes are enough.
+            verdicts: By job id, of which the first 200 bytes are enough. Nothing asks to be ready,
+                so that a word to come goes out at once; supervisors do so before they start a child.
 
         Raises:
             BrokerUnavailable: The word is not out yet.

@@ -24,6 +24,8 @@ class Capability(Enum):
     """Several processes can use it at once."""
     CLOCK = "clock"
     """Due instants and sessions are measured by the broker's own clock."""
+    CONCURRENT = "concurrent"
+    """Threads that store at once share its round trips by themselves, and none waits for another."""
 
 
 class State(Enum):

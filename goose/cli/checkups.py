@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sqlite3
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from goose import brokers, metrics, middleware
 from goose.brokers.base import Broker, Capability, Inspector, State
+from goose.brokers.examining import Examined
 from goose.calls import Offer
 from goose.cli import findings
 from goose.cli.findings import Finding, Kind
@@ -35,11 +31,8 @@ OLD = 3600.0
 """Seconds a job may be ready."""
 SAMPLE = 10_000
 """Stored jobs that are looked at, at most."""
-ROOM = 200 << 20
-"""Bytes of disk below which it is nearly full; and of a write-ahead log above which it is large."""
 DESCRIPTORS = 256
 """Open files below which there are few."""
-_REMOTE = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "lustre"}
 
 
 def configuration(chosen: Settings) -> Iterator[Finding]:
@@ -101,22 +94,24 @@ def modules(chosen: Settings) -> tuple[Offer | None, list[Finding]]:
 # --- the broker ------------------------------------------------------------------------------
 
 
-def broker(chosen: Settings) -> tuple[Broker | None, list[Finding]]:
-    """Connect to the broker; return it, and what is wrong with it."""
+def broker(chosen: Settings) -> tuple[Broker | None, str, list[Finding]]:
+    """Connect to the broker; return it, what its server is, and what is wrong with it."""
     found: list[Finding] = []
+    server = ""
     where = brokers.redact(chosen.broker) if isinstance(chosen.broker, str) else "the broker"
     try:
         made = brokers.connect(chosen.broker)
         if Capability.SHARED not in made.capabilities:
-            return None, [Finding(findings.PRIVATE_BROKER, where)]
+            return None, "", [Finding(findings.PRIVATE_BROKER, where)]
         if isinstance(made, Inspector):
             made.queues()
         else:
             found.append(Finding(findings.NO_INSPECTOR, where))
-        found += _server(made)
+        server, more = _server(made)
+        found += more
     except (ConfigError, BrokerError) as error:
-        return None, [*found, Finding(_trouble(error), f"{where}: {error}")]
-    return made, found
+        return None, server, [*found, Finding(_trouble(error), f"{where}: {error}")]
+    return made, server, found
 
 
 def _trouble(error: GooseError) -> Kind:
@@ -125,83 +120,16 @@ def _trouble(error: GooseError) -> Kind:
     return findings.UNREACHABLE if isinstance(error, BrokerUnavailable) else findings.REFUSED
 
 
-def _server(made: Broker) -> list[Finding]:
-    """Look at the settings of the server behind *made*, if that is of a kind known here."""
-    kind = type(made).__module__
-    if kind.startswith("goose.brokers.redis"):
-        return [*redis(made)]
-    if kind.startswith("goose.brokers.sqlite"):
-        return [*sqlite(made)]
-    return []
-
-
-def redis(made: Any) -> Iterator[Finding]:
-    """Look at a Redis server."""
-    link, key = made._ready(), made._keys.home.prefix  # noqa: SLF001 - the broker has no other door
-    info = link.look(key)
-    if not made._keys.clustered:  # noqa: SLF001 - a cluster has as many clocks as servers
-        before = time.time()
-        ((seconds, micros),) = link._insist(key, [(b"TIME",)], again=True)  # noqa: SLF001
-        skew = int(seconds) + int(micros) / 1e6 - (before + time.time()) / 2
-        if abs(skew) > SKEW:
-            yield Finding(findings.CLOCK_SKEW, f"by {skew:+.1f} s", {"seconds": skew})
-    version = info.get("redis_version", "")
-    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < (6, 2):
-        yield Finding(findings.REDIS_OLD, f"version {version or 'unknown'}")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        yield Finding(findings.REDIS_EVICTS, f"maxmemory-policy is {policy}", {"policy": policy})
-    if info.get("aof_enabled") == "0":
-        saves = info.get("save")
-        if saves == "":
-            yield Finding(findings.REDIS_FORGETS, "no appendonly, no save")
-        elif saves is not None:
-            yield Finding(findings.REDIS_SNAPSHOTS, f"appendonly no, save {saves}")
-    used, limit = _number(info, "used_memory"), _number(info, "maxmemory")
-    if limit and used > 0.8 * limit:
-        detail = f"{used >> 20:,} of {limit >> 20:,} MB"
-        yield Finding(findings.REDIS_FULL, detail, {"used": used, "limit": limit})
-    clients, most = _number(info, "connected_clients"), _number(info, "maxclients")
-    if most and clients > 0.8 * most:
-        detail = f"{clients:,} of {most:,}"
-        yield Finding(findings.REDIS_CROWDED, detail, {"clients": clients, "limit": most})
-
-
-def _number(info: Any, name: str) -> int:
-    text = info.get(name, "0")
-    return int(text) if text.isdigit() else 0
-
-
-def sqlite(made: Any) -> Iterator[Finding]:
-    """Look at an SQLite file and its disk."""
-    if sqlite3.sqlite_version_info < (3, 35):
-        yield Finding(findings.SQLITE_OLD, f"version {sqlite3.sqlite_version}")
-    options = made.options
-    path = Path(options.path).absolute()
-    if options.synchronous == "normal":
-        yield Finding(findings.SQLITE_NORMAL, str(path))
-    kind = _file_system(path)
-    if kind in _REMOTE:
-        yield Finding(findings.SQLITE_NETWORK, f"{path} is on {kind}", {"file_system": kind})
-    free = shutil.disk_usage(path.parent).free
-    if free < ROOM:
-        yield Finding(findings.SQLITE_SPACE, f"{free >> 20:,} MB are free", {"free": free})
-    log = Path(f"{path}-wal")
-    size = log.stat().st_size if log.exists() else 0
-    if size > ROOM:
-        yield Finding(findings.SQLITE_LOG, f"{size >> 20:,} MB", {"size": size})
-
-
-def _file_system(path: Path) -> str:
-    """Return the kind of file system *path* is on; empty where that cannot be known."""
-    try:
-        mounts = Path("/proc/mounts").read_text().splitlines()
-    except OSError:
-        return ""
-    places = {line.split()[1].replace("\\040", " "): line.split()[2] for line in mounts}
-    real = os.path.realpath(path)
-    inside = [at for at in places if real.startswith(at.rstrip("/") + "/")]
-    return places[max(inside, key=len)] if inside else ""
+def _server(made: Broker) -> tuple[str, list[Finding]]:
+    """Return what the server behind *made* is, and what is found about it, if the broker can tell."""
+    if not isinstance(made, Examined):
+        return "", []
+    seen = made.examine()
+    found = [*seen.findings]
+    if seen.ahead is not None and abs(seen.ahead) > SKEW:
+        detail = f"by {seen.ahead:+.1f} s"
+        found.insert(0, Finding(findings.CLOCK_SKEW, detail, {"seconds": seen.ahead}))
+    return seen.server, found
 
 
 # --- what is stored --------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import json
 import logging
 import platform
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -43,17 +42,20 @@ def command(
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     chosen: Settings | None = None
+    server = ""
     try:
         chosen = _chosen(modules, broker, queues)
-        found = [*_look(chosen)]
+        server, found = _look(chosen)
     except ConfigError as error:
         found = [Finding(findings.WRONG_SETTING, str(error))]
     bad = ("error", "warning") if strict else ("error",)
     failed = any(finding.kind.severity in bad for finding in found)
     if as_json:
-        click.echo(json.dumps(_as_json(chosen, found, failed), indent=2, default=str))
+        click.echo(
+            json.dumps(_as_json(_facts(chosen, server), found, failed), indent=2, default=str)
+        )
     else:
-        _show(chosen, found)
+        _show(_facts(chosen, server), found)
     return 1 if failed else 0
 
 
@@ -66,30 +68,31 @@ def _chosen(modules: tuple[str, ...], broker: str | None, queues: str | None) ->
     return chosen
 
 
-def _look(chosen: Settings) -> Iterator[Finding]:
-    yield from checkups.environment(chosen)
-    yield from checkups.configuration(chosen)
+def _look(chosen: Settings) -> tuple[str, list[Finding]]:
+    """Return what the broker's server is, and all that is found."""
+    found = [*checkups.environment(chosen), *checkups.configuration(chosen)]
     offer, problems = checkups.modules(chosen)
-    yield from problems
+    found += problems
     missing = choosing.missing_file(chosen.broker)
     if missing is not None:
-        return  # looking must not make a database, and in none there is nothing wrong
-    broker, problems = checkups.broker(chosen)
-    yield from problems
+        return "", found  # looking must not make a database, and in none there is nothing wrong
+    broker, server, problems = checkups.broker(chosen)
+    found += problems
     if broker is None:
-        return
+        return server, found
     try:
         if isinstance(broker, Inspector):
             inspection = Inspection(broker, max_bytes=chosen.max_bytes)
-            yield from checkups.queues(chosen, inspection)
-            yield from checkups.jobs(chosen, inspection, offer)
+            found += checkups.queues(chosen, inspection)
+            found += checkups.jobs(chosen, inspection, offer)
     except BrokerError as error:
-        yield Finding(findings.UNREACHABLE, str(error))
+        found.append(Finding(findings.UNREACHABLE, str(error)))
     finally:
         broker.close()
+    return server, found
 
 
-def _facts(chosen: Settings | None) -> dict[str, str]:
+def _facts(chosen: Settings | None, server: str) -> dict[str, str]:
     facts = {"goose": __version__, "python": platform.python_version(), "cwd": str(Path.cwd())}
     for name, origin in sorted(chosen.origins.items()) if chosen else ():
         value = getattr(chosen, name)
@@ -98,13 +101,15 @@ def _facts(chosen: Settings | None) -> dict[str, str]:
         facts[name] = f"{value}  ({origin})"
     if chosen and "broker" not in chosen.origins:
         facts["broker"] = f"{chosen.broker}  (default)"
+    if server:
+        facts["server"] = server
     return facts
 
 
-def _as_json(chosen: Settings | None, found: list[Finding], failed: bool) -> dict[str, object]:
+def _as_json(facts: dict[str, str], found: list[Finding], failed: bool) -> dict[str, object]:
     return {
         "ok": not failed,
-        "facts": _facts(chosen),
+        "facts": facts,
         "findings": [
             {
                 "code": finding.kind.code,
@@ -120,8 +125,7 @@ def _as_json(chosen: Settings | None, found: list[Finding], failed: bool) -> dic
     }
 
 
-def _show(chosen: Settings | None, found: list[Finding]) -> None:
-    facts = _facts(chosen)
+def _show(facts: dict[str, str], found: list[Finding]) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"  {name:<{width}}  {value}")

@@ -1,37 +1,14 @@
 """What ``goose doctor`` can find: each kind with a code, what it means, and what to do about it.
 
-Codes are for good: scripts and runbooks know them. docs/doctor.md lists the same, by a test.
+What is found about a broker's server is the broker's to say (`goose.brokers.examining`); here is the
+rest. Codes are for good: scripts and runbooks know them. docs/doctor.md lists all, by a test.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from goose.brokers.examining import Finding, Kind, Severity
 
-Severity = Literal["error", "warning", "note"]
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One thing that may be wrong."""
-
-    code: str
-    severity: Severity
-    title: str
-    meaning: str
-    fix: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is."""
-
-    kind: Kind
-    detail: str
-    """What exactly, with names and numbers; no secrets."""
-    about: dict[str, object] = field(default_factory=dict)
-    """The same for programs."""
-
+__all__ = ["Finding", "Kind", "everything"]
 
 KINDS: dict[str, Kind] = {}
 
@@ -106,61 +83,6 @@ CLOCK_SKEW = _kind(
     "Instants given here, and ages shown here, are wrong by as much.",
     "keep the clocks together: chrony, systemd-timesyncd",
 )  # fmt: skip
-REDIS_EVICTS = _kind(
-    "G311", "error", "Redis may throw jobs away",
-    "With an evicting maxmemory-policy keys are deleted when memory is short, jobs among them.",
-    "CONFIG SET maxmemory-policy noeviction, and in redis.conf",
-)  # fmt: skip
-REDIS_FORGETS = _kind(
-    "G312", "error", "Redis keeps nothing on disk",
-    "A restart forgets every job.",
-    "appendonly yes, appendfsync everysec or always",
-)  # fmt: skip
-REDIS_SNAPSHOTS = _kind(
-    "G313", "warning", "Redis only takes snapshots",
-    "A crash of the server loses what was stored since the last one: minutes.",
-    "appendonly yes, appendfsync everysec or always",
-)  # fmt: skip
-REDIS_OLD = _kind(
-    "G314", "error", "Redis is too old",
-    "Scripts use commands it does not know.",
-    "use Redis 6.2 or later, or Valkey",
-)  # fmt: skip
-REDIS_FULL = _kind(
-    "G315", "warning", "Redis's memory is nearly full",
-    "When it is full, nothing can be enqueued.",
-    "raise maxmemory, or see what fills it",
-)  # fmt: skip
-REDIS_CROWDED = _kind(
-    "G316", "warning", "Redis has nearly as many clients as it takes",
-    "Beyond maxclients connections are refused.",
-    "raise maxclients, or lower the number of processes",
-)  # fmt: skip
-SQLITE_OLD = _kind(
-    "G321", "error", "SQLite is too old",
-    "Statements use what it does not know.",
-    "use a Python with SQLite 3.35 or later",
-)  # fmt: skip
-SQLITE_NETWORK = _kind(
-    "G322", "error", "the SQLite file is on a network file system",
-    "Locks do not hold there, and the file breaks.",
-    "put it on a local disk; for several machines use Redis",
-)  # fmt: skip
-SQLITE_NORMAL = _kind(
-    "G323", "note", "synchronous=normal",
-    "A power cut may take the last moments; a crash of processes takes nothing.",
-    "leave it out for full durability",
-)  # fmt: skip
-SQLITE_SPACE = _kind(
-    "G324", "warning", "the disk of the SQLite file is nearly full",
-    "When it is full, nothing can be enqueued or settled.",
-    "make room",
-)  # fmt: skip
-SQLITE_LOG = _kind(
-    "G325", "warning", "SQLite's write-ahead log is large",
-    "Somebody holds a read transaction open, so the log cannot be taken back into the file.",
-    "end that reader",
-)  # fmt: skip
 UNKNOWN_FUNCTION = _kind(
     "G401", "error", "stored jobs name functions this code does not have",
     "Workers leave them for newer code, and after 3 days they are dead.",
@@ -191,3 +113,14 @@ DEAD_JOBS = _kind(
     "They were given up, and wait for a decision.",
     "goose dead list; replay or purge them",
 )  # fmt: skip
+
+
+def everything() -> list[Kind]:
+    """Return all kinds there are, also those of the brokers that come with Goose, by code."""
+    from goose.brokers.postgres import examination as postgres
+    from goose.brokers.rabbitmq import examination as rabbitmq
+    from goose.brokers.redis import examination as redis
+    from goose.brokers.sqlite import examination as sqlite
+
+    of_brokers = [*redis.KINDS, *sqlite.KINDS, *rabbitmq.KINDS, *postgres.KINDS]
+    return sorted([*KINDS.values(), *of_brokers], key=lambda kind: kind.code)

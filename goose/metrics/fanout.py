@@ -89,6 +89,15 @@ class Fanout:
             except Exception as error:  # noqa: BLE001 - whatever it raises, jobs go on
                 guard.failed(error)
 
+    def counted(self, jobs: int) -> None:
+        """Say that all about *jobs* more jobs has been counted, to backends that have ``counted``."""
+        for guard in self._guards:
+            if guard.counted is not None:
+                try:
+                    guard.counted(jobs)
+                except Exception as error:  # noqa: BLE001 - whatever it raises, jobs go on
+                    guard.failed(error)
+
     def close(self) -> None:
         """Close the backends that have a ``close``; may be called twice if they allow it."""
         for guard in self._guards:
@@ -113,6 +122,7 @@ class _Guard:
         self.many: Callable[[str, Sequence[float], Tags], None] | None = getattr(
             backend, "timings", None
         )
+        self.counted: Callable[[int], None] | None = getattr(backend, "counted", None)
         # The class only: a repr may hold the address or a password.
         self.name = type(backend).__name__
         self.failures = 0

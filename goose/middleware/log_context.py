@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from goose.middleware.base import Execution, current
@@ -75,6 +75,10 @@ class _Binding(AbstractContextManager[None]):
         _bound.reset(self._token)
 
 
+_UNBOUND: AbstractContextManager[None] = nullcontext()
+"""For the many jobs that bring nothing along; it has no state, so all can share it."""
+
+
 class ContextFilter(logging.Filter):
     """Adds the running job's fields to each record; lets every record pass. Thread-safe."""
 
@@ -99,4 +103,6 @@ class LogContext:
     def __call__(self, execution: Execution) -> AbstractContextManager[None]:
         """Bind what the job's ``meta`` has of the keys."""
         meta = execution.job.meta
+        if not meta:
+            return _UNBOUND
         return _Binding({key: meta[key] for key in self._keys if key in meta})

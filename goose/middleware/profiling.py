@@ -24,6 +24,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from goose._interrupts import lower
 from goose.jobs import Job
 from goose.middleware.base import Execution
 
@@ -75,9 +76,10 @@ class Profiling:
     @contextmanager
     def _profile(self, execution: Execution) -> Generator[None]:
         job, profile = execution.job, cProfile.Profile()
+        lower()  # whatever interrupted some thread of this process before, the job's code too
         try:
             profile.enable()
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             logger.warning("job %s is not profiled: %s", job.id, error, extra={"job_id": job.id})
             yield
             return

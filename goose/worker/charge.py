@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
 
-from goose.brokers.base import Inspector, Session, Sessions
+from goose.brokers.base import Inspector, Session, Sessions, Witnessed
 from goose.errors import SessionLost
 from goose.metrics.base import PROCESS_DEATHS
 from goose.worker.aftermath import Aftermath, Cause, testimony
@@ -216,6 +216,8 @@ class Charge:
         broker = self._tools.broker
         if isinstance(broker, Sessions):
             broker.open(session, ttl=self._plan.ttl)
+        elif isinstance(broker, Witnessed):
+            broker.testify({})  # what is said of a child's death must not wait for a connection
         elif isinstance(broker, Inspector):
             broker.queues()
 

@@ -167,10 +167,10 @@ class _CannotBegin(Exception):
 
 
 class _Numbers:
-    """What this process counts, on its way to the supervisor. For the main thread."""
+    """What this process counts, on its way to the supervisor."""
 
     def __init__(self, bootstrap: Bootstrap, channel: Channel) -> None:
-        self.gathered = Handover()
+        self.gathered = Handover(on_many=self._send)
         self.backends = Fanout()
         """What counts here, for what the supervisor has to tell."""
         self._shown = bootstrap.hand_over
@@ -178,13 +178,17 @@ class _Numbers:
         self._next_registry = -math.inf
 
     def hand_over(self, now: float, last: bool) -> None:
-        """Hand over what is new; at the *last* call all there is."""
-        self.gathered.hand_over(lambda changes: self._channel.send(Numbers(changes)))
+        """Hand over what is new; at the *last* call all there is. For the main thread."""
+        self._send()
         if self._shown and (last or now >= self._next_registry):
             self._next_registry = now + REGISTRY_SECONDS
             families = foreign.families()
             if families:
                 self._channel.send(Registry(families))
+
+    def _send(self) -> None:
+        """Hand over what is new; also called by the settling thread, while many jobs end."""
+        self.gathered.hand_over(lambda changes: self._channel.send(Numbers(changes)))
 
 
 def _build(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from goose.brokers.base import Delivery
 from goose.jobs import Job
@@ -57,50 +57,51 @@ class Report:
 
     def settled(self, batch: Sequence[Outcome], lost: Sequence[Delivery]) -> None:
         """Count a settled batch; what was *lost* was not done by us."""
-        counts: Counter[tuple[str, str, str, str]] = Counter()
-        times: dict[tuple[str, str, str, str], list[float]] = {}
         if lost:
             self.lost += len(lost)
-            counts.update((names.LOST_SETTLES, each.envelope.queue, "", "") for each in lost)
             refused = {delivery.envelope.id for delivery in lost}
             batch = [each for each in batch if each.delivery.envelope.id not in refused]
         endings = Counter([outcome.ending for outcome in batch])
         self.endings.update(endings)
         self.orphans += endings[Ending.RECOVERED]
-        self.processed += len([outcome for outcome in batch if outcome.seconds is not None])
+        processed = len([outcome for outcome in batch if outcome.seconds is not None])
+        self.processed += processed
         if self.metrics:
-            for outcome in batch:
-                self._count(outcome, counts, times)
-        # A batch of one function costs each backend a few calls, however many jobs are in it.
-        for (name, queue, function, reason), count in counts.items():
-            self.metrics.increment(name, count, self._tags_of(queue, function, "reason", reason))
-        for (name, queue, function, origin), seconds in times.items():
-            self.metrics.timings(name, seconds, self._tags_of(queue, function, "origin", origin))
+            for queue, count in Counter(each.envelope.queue for each in lost).items():
+                self.metrics.increment(names.LOST_SETTLES, count, self._tags_of(queue, ""))
+            # A batch of one function costs each backend a few calls, however many jobs are in it.
+            for alike, outcomes in _grouped(batch).items():
+                self._tell(*alike, outcomes)
+            self.metrics.counted(processed)
 
-    def _count(
-        self,
-        outcome: Outcome,
-        counts: Counter[tuple[str, str, str, str]],
-        times: dict[tuple[str, str, str, str], list[float]],
+    def _tell(
+        self, ending: Ending, queue: str, function: str, reason: str, outcomes: Sequence[Outcome]
     ) -> None:
-        job = outcome.job
-        queue, function = (job.queue, job.fn) if job else (outcome.delivery.envelope.queue, "")
-        counter = _COUNTERS.get(outcome.ending)
+        """Tell the backends of *outcomes*, which ended alike."""
+        metrics, tags = self.metrics, self._tags_of(queue, function)
+        counter = _COUNTERS.get(ending)
         if counter is not None:
-            dead = outcome.ending is Ending.DEAD
-            counts[counter, queue, function, outcome.reason.partition(":")[0] if dead else ""] += 1
-        if outcome.reason == BLAMED:
-            counts[names.CRASHED, outcome.delivery.envelope.queue, "", ""] += 1
-        if outcome.seconds is not None:
-            counts[names.PROCESSED, queue, function, ""] += 1
-            times.setdefault((names.EXECUTION_TIME, queue, function, ""), []).append(
-                outcome.seconds
+            dead = ending is Ending.DEAD and reason
+            told = self._tags_of(queue, function, "reason", reason) if dead else tags
+            metrics.increment(counter, len(outcomes), told)
+        if reason == BLAMED:
+            metrics.increment(names.CRASHED, len(outcomes), self._tags_of(queue, ""))
+        ran = [one for one in outcomes if one.seconds is not None]
+        if not ran:
+            return
+        metrics.increment(names.PROCESSED, len(ran), tags)
+        metrics.timings(names.EXECUTION_TIME, [one.seconds or 0.0 for one in ran], tags)
+        failed = sum(one.error is not None for one in ran)
+        if failed:
+            metrics.increment(names.FAILED, failed, tags)
+        waits: dict[str, list[float]] = {}
+        for one in ran:
+            if one.job is not None and (latency := one.latency) is not None:
+                waits.setdefault(origin_of(one.job), []).append(latency)
+        for origin, latencies in waits.items():
+            metrics.timings(
+                names.LATENCY, latencies, self._tags_of(queue, function, "origin", origin)
             )
-            if outcome.failed:
-                counts[names.FAILED, queue, function, ""] += 1
-        latency = outcome.latency
-        if latency is not None and job is not None:
-            times.setdefault((names.LATENCY, queue, function, origin_of(job)), []).append(latency)
 
     def recovered(
         self, orphans: Sequence[Delivery], recovered: Recovered, *, by_audit: bool
@@ -142,6 +143,33 @@ class Report:
                 tags[more] = value
             tags = self._tags.setdefault(key, tags)
         return tags
+
+
+_Alike: TypeAlias = tuple[Ending, str, str, str]
+"""How outcomes ended, their queue, function and reason."""
+
+
+def _grouped(batch: Sequence[Outcome]) -> dict[_Alike, list[Outcome]]:
+    """Return the outcomes of *batch* that are counted alike together."""
+    groups: dict[_Alike, list[Outcome]] = {}
+    for outcome in batch:
+        job, why = outcome.job, outcome.reason and _reason_of(outcome)
+        if job is None:
+            key = (outcome.ending, outcome.delivery.envelope.queue, "", why)
+        else:
+            key = (outcome.ending, job.queue, job.fn, why)
+        try:
+            groups[key].append(outcome)
+        except KeyError:
+            groups[key] = [outcome]
+    return groups
+
+
+def _reason_of(outcome: Outcome) -> str:
+    """Return what tells outcomes apart that ended alike: words of ours, never somebody's text."""
+    if outcome.ending is Ending.DEAD:
+        return outcome.reason.partition(":")[0]
+    return BLAMED if outcome.reason == BLAMED else ""
 
 
 def origin_of(job: Job[Any]) -> str:

@@ -16,23 +16,17 @@ the two sees the other, and the slot then takes back an exception that comes too
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from goose._interrupts import raise_in, take_back
 from goose.middleware.base import Execution
 from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
-
-# Libraries of our own, since argument types are set on what a library hands out.
-_raise_in_thread = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
-_raise_in_thread.argtypes = (ctypes.c_ulong, ctypes.py_object)
-_take_back = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
-_take_back.argtypes = (ctypes.c_ulong, ctypes.c_void_p)
 
 
 Guarded: TypeAlias = Callable[[Callable[[Execution], Any], Execution], None]
@@ -104,7 +98,7 @@ class Slot:
     def _calm_down(self) -> None:
         """Take back an interruption that has not been raised yet."""
         with self._lock:
-            _take_back(threading.get_ident(), None)
+            take_back()
             self._interrupting = False
 
     def interrupt(self, work: Work, error: type[BaseException]) -> bool:
@@ -117,7 +111,7 @@ class Slot:
             ident = self.thread.ident
             if self._inside and self.work is work and ident is not None:
                 work.doing = doing(ident)
-                _raise_in_thread(ident, error)
+                raise_in(ident, error)
                 return True
             self._interrupting = False
             return False

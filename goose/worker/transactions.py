@@ -128,8 +128,8 @@ def _unsupported(broker: Broker | None, name: str) -> Unsupported:
         )
     return Unsupported(
         f"{name} is transactional, which {name_of(broker)} cannot do for it: its jobs belong on PostgreSQL, "
-        "or, if the function is not async, on SQLite; else leave transactional=True out and make it "
-        "idempotent"
+        "or, if the function is not async, on SQLite (in a test, use goose.testing.drain with such a "
+        "broker); else leave transactional=True out and make it idempotent"
     )
 
 

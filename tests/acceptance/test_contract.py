@@ -508,7 +508,7 @@ def test_a_job_lives_and_dies_with_the_callers_transaction(project: Path) -> Non
         (jobs.generate, "generator"),
         (builtins.print, "builtin"),
         ("app.tasks:send", "'app.tasks:send'"),
-        (None, r"None is a NoneType.*enqueue\(send"),
+        (None, r"None is not a function.*enqueue\(send"),
     ],
 )
 def test_what_a_worker_could_not_find_is_refused(fn: Any, why: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import goose
 from tests.acceptance.command import GOOSE, run
+from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
 
@@ -65,6 +66,19 @@ def test_redis_is_one_line_away(example: Path, own_folder: Path) -> None:
         with goose.Client(server.url) as client:
             assert [] == list(client.inspector.find())
             assert 1 == server.client.exists("goose:{default}:queues"), "it was not used"
+
+
+@pytest.mark.processes
+def test_postgres_is_one_line_away(example: Path, own_folder: Path) -> None:
+    """On a PostgreSQL server: the same output, nothing left to do, and no file in its place."""
+    with PostgresServer(own_folder / "server") as server:
+        name_broker(example, server.url)
+        done = run(sys.executable, "program.py", at=example)
+
+        assert (0, PRINTED) == (done.returncode, done.stdout), done.stderr
+        assert [] == list(example.rglob("*.db"))
+        with goose.Client(server.url) as client:
+            assert [] == list(client.inspector.find())
 
 
 @pytest.mark.processes

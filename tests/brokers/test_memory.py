@@ -205,6 +205,10 @@ def test_a_page_token_must_be_one() -> None:
 
 def test_what_is_left_out_is_listed() -> None:
     """The suite names the optional parts and capabilities that a broker does not offer."""
-    assert ["Transactional", "Completing", "DURABLE", "SHARED"] == BrokerSuite.left_out(
-        MemoryBroker()
-    )
+    assert [
+        "Transactional",
+        "Completing",
+        "DURABLE",
+        "SHARED",
+        "CONCURRENT",
+    ] == BrokerSuite.left_out(MemoryBroker())

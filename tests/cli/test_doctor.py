@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import resource
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 
 import goose
+from goose.brokers.base import Capability
+from goose.brokers.examining import Examination, Finding, Kind
 from goose.brokers.memory import MemoryBroker
+from goose.brokers.postgres import examination as of_postgres
+from goose.brokers.rabbitmq import examination as of_rabbitmq
+from goose.brokers.rabbitmq.options import Options as RabbitOptions
+from goose.brokers.redis import examination as of_redis
+from goose.brokers.sqlite import examination as of_sqlite
 from goose.cli import checkups, findings
 from goose.cli.doctor import command
 from goose.jobs import Envelope, Job, new_id, seal
-from tests.acceptance.command import run
+from tests.acceptance.command import GOOSE, run
+from tests.servers.kinds import address
+from tests.servers.postgres import PostgresServer
+from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import DURABLE, RedisServer
 
 APP = """
@@ -147,16 +161,16 @@ def test_a_sqlite_file_is_looked_at(app: Path, monkeypatch: pytest.MonkeyPatch) 
     """Its disk, its file system, its durability."""
     store(job("doctored:greet", "ada"))
     assert ["G323"] == codes("doctored", "--broker", "sqlite:///jobs.db?synchronous=normal")
-    monkeypatch.setattr(checkups, "_file_system", lambda _path: "nfs4")
-    monkeypatch.setattr(checkups, "ROOM", 1 << 60)
+    monkeypatch.setattr(of_sqlite, "file_system", lambda _path: "nfs4")
+    monkeypatch.setattr(of_sqlite, "ROOM", 1 << 60)
     code, found, _ = doctor("doctored")
     assert (1, ["G322", "G324"]) == (code, [one["code"] for one in found])
 
 
 def test_a_file_system_is_the_innermost_mount(tmp_path: Path) -> None:
     """By what the kernel says is mounted where."""
-    assert "proc" == checkups._file_system(Path("/proc/self"))
-    assert checkups._file_system(tmp_path) not in {"", "proc"}
+    assert "proc" == of_sqlite.file_system(Path("/proc/self"))
+    assert of_sqlite.file_system(tmp_path) not in {"", "proc"}
 
 
 def test_a_redis_server_is_looked_at(app: Path) -> None:
@@ -181,15 +195,88 @@ def test_a_redis_server_is_looked_at(app: Path) -> None:
     assert {"G311", "G313", "G316"} <= set(found)
 
 
-def test_a_clock_that_differs_is_told(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_postgres_server_is_looked_at(app: Path) -> None:
+    """Its durability, its connections, what keeps it from cleaning up; nothing is wrong with a usual one."""
+    with PostgresServer(app / "good") as server:
+        _, found, whole = doctor("doctored", "--broker", server.url)
+        assert [] == found
+        assert whole["facts"]["server"].startswith("PostgreSQL 1")
+    config = {
+        "fsync": "off",
+        "synchronous_commit": "off",
+        "autovacuum": "off",
+        "max_connections": "12",
+        "superuser_reserved_connections": "3",
+    }
+    with PostgresServer(app / "bad", config=config) as server:
+        keep = [psycopg.connect(server.url) for _ in range(7)]
+        found = codes("doctored", "--broker", server.url)
+        for one in keep:
+            one.close()
+
+    assert ["G341", "G342", "G344", "G345"] == found
+
+
+def test_a_disk_that_cannot_be_written_is_told() -> None:
+    """Redis says so itself."""
+    info = {"redis_version": "7.2.4", "aof_last_write_status": "err", "maxmemory": "0"}
+    found = [*of_redis.found(info)]
+
+    assert ["G317"] == [one.kind.code for one in found]
+    assert "aof_last_write_status is err" == found[0].detail
+
+
+def test_what_holds_up_a_database_is_told() -> None:
+    """A transaction that is open for long, and ids that run out."""
+    seen = of_postgres.Seen(0.0, "16.1", 3, 100, 7200.0, 2_000_000_000)
+    found = of_postgres.examine(seen, {"server_encoding": "LATIN1"}, 0.0).findings
+
+    assert ["G343", "G346", "G347"] == [one.kind.code for one in found]
+    assert "2.0 h" in found[1].detail
+
+
+def test_a_rabbitmq_server_is_looked_at(app: Path) -> None:
+    """What it is, and what the URL gives up; it has no clock to compare."""
+    with RabbitServer(app / "rabbit") as server:
+        _, found, whole = doctor("doctored", "--broker", server.url)
+        assert [] == found
+        assert whole["facts"]["server"].startswith("RabbitMQ 3.")
+        assert ["G332"] == codes("doctored", "--broker", f"{server.url}?queue_type=classic")
+    old = of_rabbitmq.examine(RabbitOptions(tls=True, tls_verify=False), {"version": "3.9.13"})
+    assert ["G331", "G333"] == [one.kind.code for one in old.findings]
+
+
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
+def test_a_clock_that_differs_is_told(
+    app: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By how much, and in which direction."""
-    with RedisServer(app / "redis", config={**DURABLE}) as server:
-        now = checkups.time.time
-        monkeypatch.setattr(checkups.time, "time", lambda: now() - 60)
-        _, found, _ = doctor("doctored", "--broker", server.url)
+    with address(kind, app) as url:
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() - 60)
+        _, found, _ = doctor("doctored", "--broker", url)
 
     (skew,) = [one for one in found if one["code"] == "G305"]
     assert 58 < skew["about"]["seconds"] < 62
+
+
+class Shelf(MemoryBroker):
+    """A broker of somebody else's, shared by processes, that can tell about its server."""
+
+    capabilities = MemoryBroker.capabilities | {Capability.SHARED}
+
+    def examine(self) -> Examination:
+        full = Kind("SHELF1", "warning", "the shelf is full", "No book fits.", "buy another")
+        return Examination("Shelf 7", -30.0, [Finding(full, "9 of 9")])
+
+
+def test_a_broker_of_ones_own_can_tell_as_well() -> None:
+    """Through the companion protocol, with codes of its own."""
+    broker, server, found = checkups.broker(goose.Settings(broker=Shelf()))
+
+    assert broker is not None
+    assert "Shelf 7" == server
+    assert ["G305", "SHELF1"] == [one.kind.code for one in found]
 
 
 def test_secrets_are_not_shown(app: Path) -> None:
@@ -211,7 +298,8 @@ def test_the_page_lists_the_findings_as_they_are(root: Path) -> None:
     page = (root / "docs/doctor.md").read_text()
 
     assert module.text(page) == page
-    assert sorted(findings.KINDS) == list(findings.KINDS)
+    found = [kind.code for kind in findings.everything()]
+    assert len(set(found)) == len(found)
 
 
 @pytest.mark.parametrize("ready", [False, True])
@@ -247,3 +335,20 @@ def test_health_imports_no_application_and_no_driver(own_folder: Path) -> None:
     assert not [
         name for name in loaded if name.startswith(("goose.worker.runner", "goose.brokers.s"))
     ]
+
+
+def test_health_is_quick(own_folder: Path) -> None:
+    """A probe takes less than 150 ms of CPU from the start of Python to its end, the best of five."""
+    from goose.worker.heartbeat import HeartbeatFile
+
+    HeartbeatFile("heartbeat").step(0.0, ready=True, why="")
+    env = {**os.environ, "PYTHONPYCACHEPREFIX": str(own_folder / "compiled")}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    taken: list[float] = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert 0 == run(GOOSE, "health", "heartbeat", at=own_folder, env=env).returncode
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+    assert min(taken) < 0.150

@@ -14,7 +14,8 @@ from goose.metrics import foreign
 from goose.metrics.aggregate import Aggregate
 from goose.metrics.base import BUSY, EXECUTION_TIME, PROCESSED, QUEUE_SIZE
 from goose.metrics.bounds import MAX_SERIES
-from goose.metrics.handover import CHUNK, Handover
+from goose.metrics.fanout import Fanout
+from goose.metrics.handover import AHEAD, CHUNK, Handover
 from goose.metrics.prometheus import Prometheus
 
 TAGS = {"queue": "mail", "function": "app.tasks:send"}
@@ -59,6 +60,43 @@ def test_counts_of_processes_add_up_and_outlive_them() -> None:
     assert 0 == found[bucket, tuple(sorted({**TAGS, "le": "0.1"}.items()))]
     assert 3 == found[bucket, tuple(sorted({**TAGS, "le": "0.25"}.items()))]
     assert 3 == found[bucket, tuple(sorted({**TAGS, "le": "+Inf"}.items()))]
+
+
+def test_a_kill_takes_a_bounded_number_of_jobs_however_late_the_clock() -> None:
+    """Whoever counts hands over once enough jobs wait; nothing else ever has to."""
+    aggregate = Aggregate()
+    handover = Handover(on_many=lambda: carry(handover, aggregate))
+    counting = Fanout([handover])
+    handed_over = 0.0
+    for done in range(1, 5 * AHEAD):
+        counting.increment(PROCESSED, 1, TAGS)
+        counting.counted(1)
+        found = samples(aggregate).get(("goose_jobs_processed_total", tuple(sorted(TAGS.items()))))
+        handed_over = found or 0
+        assert done - AHEAD < handed_over <= done
+    assert 4 * AHEAD == handed_over
+
+
+def test_changes_are_handed_over_by_several_threads_without_loss() -> None:
+    """The settling thread and the one that looks every tenth of a second may meet."""
+    aggregate = Aggregate()
+    handover = Handover(on_many=lambda: carry(handover, aggregate))
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            carry(handover, aggregate)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(2000):
+        handover.increment(PROCESSED, 1, TAGS)
+        handover.counted(1)
+    ended.set()
+    looking.join()
+    carry(handover, aggregate)
+
+    assert 2000 == samples(aggregate)["goose_jobs_processed_total", tuple(sorted(TAGS.items()))]
 
 
 def test_gauges_are_summed_over_those_that_live() -> None:

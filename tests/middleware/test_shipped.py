@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import os
 import pstats
 import queue
 import subprocess
@@ -61,6 +60,11 @@ def follow() -> None:
 def double(number: int) -> int:
     said.put(number)
     return 2 * number
+
+
+def spin() -> None:
+    while True:
+        pass
 
 
 def skip() -> None:
@@ -222,28 +226,8 @@ def test_an_execution_that_is_repeated_enqueues_no_second_copy() -> None:
 # --- profiling -------------------------------------------------------------------------------
 
 
-def in_a_process_of_its_own(request: pytest.FixtureRequest) -> bool:
-    """Say whether the test runs in one; if not, run it in one.
-
-    Python has one profiler for a process, and this one has been used by every test before.
-    """
-    if os.environ.get("TEST_ALONE"):
-        return True
-    alone = ["-q", "-n", "0", "-p", "no:cacheprovider", f"{__file__}::{request.node.name}"]
-    subprocess.run(
-        [sys.executable, "-m", "pytest", *alone],
-        cwd=Path(__file__).parent.parent.parent,
-        env={**os.environ, "TEST_ALONE": "1"},
-        timeout=50,
-        check=True,
-    )
-    return False
-
-
-def test_jobs_are_profiled_on_demand(own_folder: Path, request: pytest.FixtureRequest) -> None:
+def test_jobs_are_profiled_on_demand(own_folder: Path) -> None:
     """Those enqueued inside `profiled` leave a file; a hostile id stays in the folder."""
-    if not in_a_process_of_its_own(request):
-        return
     bench = Bench(note)
     bench.client.enqueue(double, 1)
     with profiled():
@@ -262,11 +246,9 @@ def test_jobs_are_profiled_on_demand(own_folder: Path, request: pytest.FixtureRe
 
 
 def test_a_profile_that_cannot_be_written_costs_a_log_line(
-    own_folder: Path, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+    own_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The job is done all the same."""
-    if not in_a_process_of_its_own(request):
-        return
     (own_folder / "file").write_text("")
     bench = Bench()
     bench.client.enqueue(double, 1)
@@ -276,6 +258,18 @@ def test_a_profile_that_cannot_be_written_costs_a_log_line(
 
     assert "cannot be written" in caplog.text
     assert [] == list(bench.client.inspector.find())
+
+
+def test_a_job_can_be_profiled_after_another_was_interrupted(own_folder: Path) -> None:
+    """In the process in which a timeout was raised; what it leaves behind stops no profiler."""
+    bench = Bench(note)
+    with bench.working(Profiling(own_folder / "profiles")):
+        bench.client.using(timeout=0.05).enqueue(spin)
+        with profiled():
+            bench.client.enqueue(double, 4)
+        assert [4] == heard()
+
+    assert 1 == len(list((own_folder / "profiles").iterdir()))
 
 
 # --- databases -------------------------------------------------------------------------------
@@ -325,6 +319,9 @@ def test_an_async_registry_is_awaited() -> None:
 
 
 DJANGO = """
+import time
+from contextlib import contextmanager
+
 import django
 from django.conf import settings
 
@@ -335,7 +332,10 @@ django.setup()
 from asgiref.sync import sync_to_async
 from django.db import connection
 
-opened = []
+import goose
+from goose.middleware.django_connections import django_connections
+
+opened, left = [], []
 
 def use():
     with connection.cursor() as cursor:
@@ -345,39 +345,33 @@ def use():
 async def ause():
     await sync_to_async(use)()
 
-def is_open():
-    return connection.connection is not None
+@contextmanager
+def look(execution):
+    yield
+    left.append(connection.connection)
+
+def main():
+    client = goose.Client("memory://django")
+    around = [look, django_connections]
+    with goose.Worker("memory://django", allow=["django_app"], concurrency=1, middleware=around) as worker:
+        client.enqueue(use)
+        client.enqueue(ause)
+        deadline = time.monotonic() + 20
+        while (len(left) < 2 or not worker.is_empty()) and time.monotonic() < deadline:
+            time.sleep(0.002)
+    print(len(opened), left)
 """
 
 
-def test_djangos_connections_are_closed_as_after_a_request(importable: Path) -> None:
-    """Around sync and async functions, on the thread that has them."""
-    (importable / "django_app.py").write_text(DJANGO)
-    import django_app  # type: ignore[import-not-found]
+def test_djangos_connections_are_closed_as_after_a_request(own_folder: Path) -> None:
+    """Around sync and async functions, on the thread that has them; Django is set up once for a process."""
+    (own_folder / "django_app.py").write_text(DJANGO)
+    done = subprocess.run(
+        [sys.executable, "-c", "import django_app; django_app.main()"],
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
 
-    from goose.middleware.django_connections import django_connections
-
-    broker = MemoryBroker()
-    client = goose.Client(broker)
-    is_open: list[bool] = []
-
-    @contextmanager
-    def look(execution: goose.Execution) -> Iterator[None]:
-        yield
-        is_open.append(django_app.is_open())
-
-    with goose.Worker(
-        broker, allow=["django_app"], concurrency=1, middleware=[look, django_connections]
-    ) as worker:
-        client.enqueue(django_app.use)
-        client.enqueue(django_app.ause)
-        deadline = time.monotonic() + 20
-        while len(is_open) < 2 or not worker.is_empty():
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-
-    assert 2 == len(django_app.opened)
-    assert [False, False] == is_open
+    assert "2 [None, None]\n" == done.stdout, done.stderr
 
 
 # --- drivers that are not there --------------------------------------------------------------

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from goose.errors import ConfigError
 from goose.metrics.base import BUSY, EXECUTION_TIME, PROCESSED
 from goose.metrics.opentelemetry import OpenTelemetry
 from tests.acceptance.command import GOOSE, Worker, environment, run
-from tests.servers.redis import RedisServer
+from tests.servers.kinds import KINDS, address
 
 APP = '''
 """An application with OpenTelemetry set up, as every process of it imports it."""
@@ -84,17 +82,8 @@ def spans(folder: Path) -> dict[str, dict[str, Any]]:
     return {line["name"]: line for line in lines}
 
 
-@contextmanager
-def address(kind: str, folder: Path) -> Iterator[str]:
-    if kind == "sqlite":
-        yield f"sqlite:///{folder}/jobs.db"
-    else:
-        with RedisServer(folder / "redis") as server:
-            yield server.url
-
-
 @pytest.mark.processes
-@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_trace_across_processes(own_folder: Path, kind: str) -> None:
     """Request, create, process, create, process: each the parent of the next, in three processes."""
     (own_folder / "traced.py").write_text(APP)

@@ -231,7 +231,7 @@ def test_a_transaction_that_stays_open_is_told_about(caplog: pytest.LogCaptureFi
         work.started_mono = clock.mono()
         slots.append(SimpleNamespace(work=work, thread=threading.current_thread()))
     watch = Watch(
-        slots,  # type: ignore[arg-type]
+        lambda: slots,
         Buffer(1, 1, on_room=lambda: None),
         slow_after=300.0,
         settle=lambda _: None,

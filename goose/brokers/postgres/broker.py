@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from goose.brokers.base import Capability, Delivery, Session, Share, order
+from goose.brokers.postgres import checks
 from goose.brokers.postgres.arrays import numbers, texts
 from goose.brokers.postgres.completing import Completer
 from goose.brokers.postgres.connections import Connection
@@ -37,6 +38,7 @@ from goose.brokers.postgres.within import Transacting
 from goose.jobs import Envelope
 
 if TYPE_CHECKING:
+    from goose.brokers.examining import Examination
     from goose.stores.base import Store
 
 POLL = 0.5
@@ -73,6 +75,18 @@ class PostgresBroker(Completer, Upkept, Inspecting, Transacting):
         self._store_one_query = query.encode()
         self._idle = False
         """Whether the last dequeue found nothing, so that looking first saves a write."""
+
+    def examine(self) -> Examination:
+        """See `Examined.examine`."""
+        from goose.brokers.postgres import examination  # not every program's
+
+        wanted = [list(examination.SETTINGS)]
+        rows = self._call(lambda c: c.execute(checks.LOOK, wanted).fetchall(), again=True)
+        before = time.time()
+        [row] = self._rows("examine", {}, again=True)
+        seen = examination.Seen(*row)
+        ahead = seen.clock - (before + time.time()) / 2
+        return examination.examine(seen, {str(name): str(value) for name, value in rows}, ahead)
 
     def open_store(self) -> Store:
         """See `Keeper.open_store`: in the same schema, over connections of its own."""

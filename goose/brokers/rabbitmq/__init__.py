@@ -1,8 +1,8 @@
 """Jobs on RabbitMQ: confirmed, delayed without plugins, and never deaf.
 
 * `broker` is the contract: `RabbitMQBroker`, and `parts` what one process of it is made of,
-* `wire` is a connection that comes back, with a thread of its own; on it are `publishing`,
-  which stores messages and waits for confirms, `desk`, which asks and declares, and `intake`,
+* `wire` is a `connection` that comes back, with a thread of its own; on it are `publishing`,
+  which stores messages and waits for `confirms`, `desk`, which asks and declares, and `intake`,
   which takes jobs, with one `lane` for each queue,
 * `names` and `topology` say what is on the server, `ladder` how delays work there, `parcels`
   what a job looks like as a message,

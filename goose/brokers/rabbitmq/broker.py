@@ -16,17 +16,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from goose.brokers.base import Capability, Delivery, Session, Share
+from goose.brokers.rabbitmq.confirms import Parcel
 from goose.brokers.rabbitmq.faults import Refused
 from goose.brokers.rabbitmq.inspector import Inspecting
 from goose.brokers.rabbitmq.ladder import climb
 from goose.brokers.rabbitmq.options import Options, read
 from goose.brokers.rabbitmq.parcels import aloft, delay_of, parcel
 from goose.brokers.rabbitmq.parts import Parts
-from goose.brokers.rabbitmq.publishing import Parcel
 from goose.jobs import Envelope
+
+if TYPE_CHECKING:
+    from goose.brokers.examining import Examination
 
 
 class RabbitMQBroker(Inspecting):
@@ -45,7 +48,7 @@ class RabbitMQBroker(Inspecting):
         ConfigError: The URL or an option is unknown or nonsense.
     """
 
-    capabilities = frozenset({Capability.DURABLE, Capability.SHARED})
+    capabilities = frozenset({Capability.DURABLE, Capability.SHARED, Capability.CONCURRENT})
 
     def __init__(
         self,
@@ -167,10 +170,23 @@ class RabbitMQBroker(Inspecting):
     # --- the dead ------------------------------------------------------------------------
 
     def testify(self, verdicts: Mapping[str, str]) -> None:
-        """See `Witnessed.testify`; repeated for two minutes, for workers that begin later."""
+        """See `Witnessed.testify`; repeated for two minutes, for workers that begin later.
+
+        Whoever has called it keeps a connection from then on.
+        """
         parts = self._parts
         parts.topology.words()
         parts.testify(verdicts)
+
+    def examine(self) -> Examination:
+        """See `Examined.examine`; the server tells little, and has no clock."""
+        from goose.brokers.rabbitmq.examination import examine  # not every program's
+
+        parts = self._parts
+        parts.topology.size(parts.names.names)  # which brings the connection about
+        connection = parts.publisher.wire.connection
+        said = None if connection is None else connection.server_properties
+        return examine(self.options, said or {})
 
     # --- life ----------------------------------------------------------------------------
 

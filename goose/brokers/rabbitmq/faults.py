@@ -15,6 +15,7 @@ REFUSED   the server refused and will again        `Refused`, a `BrokerError`, w
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -74,6 +75,11 @@ CLASSES: Mapping[type[BaseException], Fault] = {
         _REFUSED, "there is no such vhost, or the user may not use it"
     ),
     exceptions.IncompatibleProtocolError: Fault(_RETRY, "it closed at once; is it RabbitMQ?"),
+    ssl.SSLCertVerificationError: Fault(
+        _REFUSED,
+        "its certificate is not trusted; name who signed it with tls_ca, and the server as its "
+        "certificate does",
+    ),
     exceptions.AMQPHeartbeatTimeout: Fault(_RETRY, "it was silent for too long"),
     exceptions.AMQPError: Fault(_RETRY, "the connection failed"),
     OSError: Fault(_RETRY, "the connection failed"),

@@ -21,13 +21,13 @@ from goose.brokers.rabbitmq.parts import Parts
 from goose.errors import Unsupported
 from goose.jobs import Envelope
 
-_VISIBLE = (State.READY, State.DEAD)
-
 
 class Inspecting(ABC):
     """The part of a broker that is an `Inspector`."""
 
     options: Options
+    visible = (State.READY, State.DEAD)
+    """The states in which AMQP shows jobs."""
 
     @property
     @abstractmethod
@@ -38,7 +38,7 @@ class Inspecting(ABC):
         """See `Inspector.queues`; counts ready and dead jobs, and knows no ages."""
         found: list[QueueStats] = []
         for queue in self._queues():
-            counts = {state: self._size(state, queue) for state in _VISIBLE}
+            counts = {state: self._size(state, queue) for state in self.visible}
             if any(counts.values()):
                 found.append(QueueStats(queue, counts, None))
         return found
@@ -197,7 +197,7 @@ def _died(message: Seen) -> float:
 
 
 def _check_visible(state: State) -> None:
-    if state not in _VISIBLE:
+    if state not in Inspecting.visible:
         raise _unsupported(f"look at {state.value} jobs")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from goose.brokers.base import Delivery, Session, Share, order
 from goose.brokers.rabbitmq.faults import translated
 from goose.brokers.rabbitmq.lane import Lane
-from goose.brokers.rabbitmq.loans import Hearing, Loan
+from goose.brokers.rabbitmq.loans import Ended, Hearing, Loan
 from goose.brokers.rabbitmq.names import Names
 from goose.brokers.rabbitmq.options import Options
 from goose.brokers.rabbitmq.wire import Wire
@@ -59,6 +59,7 @@ class Intake:
         self.loans: dict[int, Loan] = {}
         self.strays: dict[str, Loan] = {}
         """Loans whose message the server has taken back, by job; they may still be running."""
+        self.ended = Ended()
         self.hearsay = Hearsay()
         self.connection: Any = None
         """Once the words are listened to; the wire's own."""
@@ -130,6 +131,7 @@ class Intake:
 
     def _loan(self, lane: Lane, session: Session) -> Delivery:
         arrival = lane.buffer.popleft()
+        lane.pace.take()
         receipt = next(self._receipts)
         headers = arrival.headers or {}
         word = arrival.word or headers.get(HEADER)
@@ -209,22 +211,30 @@ class Intake:
                 lane = loan.lane
                 if loan.generation != lane.generation:
                     lost.append(delivery)
+                    if not back:
+                        self.ended.note(loan.id, delivery.envelope.body)
                     continue
                 lane.lent -= loan.epoch == lane.epoch
                 tags.setdefault(lane, []).append(loan.tag)
                 generations[lane] = lane.generation
                 if back:
-                    lane.doubt()
+                    lane.clear = False  # it may come here again
                     self.hearsay.given_back([loan.id])
         if tags:
             hearing = Hearing(len(tags))
             self.wire.call(lambda: self._tell(tags, generations, back, hearing))
             if not hearing.wait(self.options.timeout):
+                self._note_ended([] if back else deliveries)
                 raise BrokerUnavailable(
                     f"RabbitMQ at {self.options.where} may not have heard that jobs are done; "
                     "then it lends them again"
                 )
         return lost
+
+    def _note_ended(self, deliveries: Sequence[Delivery]) -> None:
+        with self.condition:
+            for delivery in deliveries:
+                self.ended.note(delivery.envelope.id, delivery.envelope.body)
 
     def _tell(
         self,

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from goose.brokers.rabbitmq.confirms import Parcel
 from goose.brokers.rabbitmq.names import Names
 from goose.brokers.rabbitmq.parcels import LEFT, QUEUE, kept_headers
-from goose.brokers.rabbitmq.publishing import Parcel
 from goose.errors import GooseError
 
 logger = logging.getLogger("goose.brokers.rabbitmq")

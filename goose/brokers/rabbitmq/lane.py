@@ -1,12 +1,13 @@
 """One queue's ready jobs, as the server pushes them here.
 
-A lane has a channel, and on it a consumer with a *prefetch*: so many jobs the server may have
-pushed that are not settled. Quorum queues know no limit for a whole channel, and that of a
-consumer cannot be changed; so a lane that needs more cancels its consumer and begins another,
-and one that has too much also gives back what it holds. Both are rare: the prefetch is what was
-lent plus what was asked for, so jobs pile up here only when they have become slow. Loans of an
-earlier consumer are as good as others; only they do not count against the prefetch, so each
-consumer is an *epoch*.
+A lane has a channel, and on it consumers, each with a *prefetch*: so many jobs the server may
+have pushed to it that are not settled. Quorum queues know no limit for a whole channel, and that
+of a consumer cannot be changed; so a lane that needs more begins one more consumer, and one that
+has too much ends them all and gives back what it holds. Both are rare: the prefetch is what was
+lent plus what was asked for, or what is taken within moments (`pace`), so jobs pile up here only
+when they have become slow. An end has its price: what the server had under way to a consumer
+comes back as if a worker had died with it. Loans of consumers that were ended are as good as
+others; only they do not count against the prefetch, so with an end a new *epoch* begins.
 
 A lane is *clear* when everything that the server had for it before a certain moment is here:
 it has asked the server a question since and had the answer, which came behind the jobs. Only
@@ -27,11 +28,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from goose.brokers.rabbitmq import ladder
+from goose.brokers.rabbitmq.connection import Pushed
 from goose.brokers.rabbitmq.faults import Remedy, is_timeout, judge, said, translated
 from goose.brokers.rabbitmq.loans import Arrival, Hearing
+from goose.brokers.rabbitmq.pace import Pace
+from goose.brokers.rabbitmq.parcels import ID
+from goose.brokers.rabbitmq.tags import Tags
 from goose.brokers.rabbitmq.words import HEADER, SUSPECT, UNEXPLAINED, UNSTARTED, count_of
 from goose.errors import BrokerError
 
@@ -69,19 +75,19 @@ class Lane:
         self.askers = 0
         """Threads that wait for its jobs at this moment."""
         self.error: BrokerError | None = None
+        self.pace = Pace()
         self._poor_since: float | None = None
         self._intake = intake
         # The wire's own:
         self._channel: Any = None
-        self._consumer: str | None = None
+        self._consumers: list[str] = []
         self._busy = False
         self._wanted = 0
         self._retry_mono = 0.0
         self._hearings: list[Hearing] = []
         self._audit_mono = 0.0
         self._strikes = 0
-        self._open: dict[int, None] = {}
-        """Tags that are not settled, in their order."""
+        self._tags = Tags()
 
     # --- asked under the condition -------------------------------------------------------
 
@@ -100,6 +106,10 @@ class Lane:
         if not self.clear:
             self._want(self.lent + limit)
             return False
+        if limit > 1 and (ahead := self.pace.ahead(now)) > self.prefetch:
+            self.clear = False
+            self._want(ahead)
+            return False
         if self.credit > 0:
             self._poor_since = None
             return True
@@ -115,10 +125,6 @@ class Lane:
     def _want(self, prefetch: int) -> None:
         prefetch = min(prefetch, 0xFFFF)
         self._intake.wire.call(lambda: self._adjust(prefetch))
-
-    def doubt(self) -> None:
-        """Note that something was given back, which may come here again."""
-        self.clear = False
 
     # --- the wire's own ------------------------------------------------------------------
 
@@ -138,13 +144,13 @@ class Lane:
             connection.channel(on_open_callback=self._opened)
         elif self.prefetch >= self._wanted:
             self._ask()
-        elif self._consumer is None:
-            self._channel.basic_qos(prefetch_count=self._wanted, callback=self._limited)
         else:
-            self._stop_consuming(lambda _: self._declared())
+            more = self._wanted - self.prefetch
+            self._channel.basic_qos(prefetch_count=more, callback=lambda _: self._consume(more))
 
     def _opened(self, channel: Any) -> None:
         self._channel = channel
+        channel.connection.expect(channel.channel_number, self._arrived)
         channel.add_on_close_callback(self._closed)
         channel.add_on_cancel_callback(self._cancelled)
         deliver = self._intake.names.deliver
@@ -170,27 +176,32 @@ class Lane:
         self._busy = False
         self.work()
 
-    def _limited(self, _frame: Any) -> None:
-        wanted = self._wanted
-        self._consumer = self._channel.basic_consume(
-            self.name, self._delivered, callback=lambda _: self._consuming(wanted)
+    def _consume(self, more: int) -> None:
+        consumer = self._channel.basic_consume(
+            self.name, self._delivered, callback=lambda _: self._consuming(more)
         )
+        self._consumers.append(consumer)
 
-    def _consuming(self, prefetch: int) -> None:
+    def _consuming(self, more: int) -> None:
         with self._intake.condition:
-            self.prefetch = prefetch
+            self.prefetch += more
         self._ask()
 
-    def _stop_consuming(self, then: Any) -> None:
-        """End the consumer, if there is one; what the server has pushed already still comes."""
-        consumer, self._consumer = self._consumer, None
+    def _stop_consuming(self) -> None:
+        """End all consumers and begin anew; what the server has pushed already still comes."""
+        consumers, self._consumers = self._consumers, []
+        self._busy = True
         with self._intake.condition:
             self.epoch += 1
             # What comes yet, and what waits here, is the next consumer's business.
             self.prefetch = self.lent = 0
             self.clear = False
-        if consumer is not None:
-            self._channel.basic_cancel(consumer, callback=then)
+        for consumer in consumers:
+            # The first answer is enough to go on: whatever is asked next comes behind the rest.
+            first = consumer is consumers[0]
+            self._channel.basic_cancel(
+                consumer, callback=lambda _, first=first: self._declared() if first else None
+            )
             # The driver would reject what is on its way, as if something had happened to it.
             self._channel._cancelled.discard(consumer)  # noqa: SLF001 - there is no public way
 
@@ -210,21 +221,32 @@ class Lane:
             self._intake.condition.notify_all()
 
     def _delivered(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        """Take a job that the driver has read."""
+        name, headers = properties.message_id or "", properties.headers
+        self._arrived([Pushed(method.delivery_tag, method.redelivered, name, headers, body)])
+
+    def _arrived(self, row: Sequence[Pushed]) -> None:
         now = time.monotonic()
-        headers = properties.headers
-        arrival = Arrival(method.delivery_tag, properties.message_id or "", body, headers, now)
-        if headers and "goose-id" in headers:
-            arrival = arrival._replace(id=str(headers["goose-id"]))
         intake = self._intake
-        self._open[arrival.tag] = None
+        ended: list[int] = []
         with intake.condition:
-            if not method.redelivered:
-                self.buffer.append(arrival)
-            elif not self._reattached(arrival):
-                self.quarantine.append((now + intake.options.quarantine, arrival))
+            for tag, redelivered, name, headers, body in row:
+                self._tags.lend(tag)
+                whole = str(headers[ID]) if headers and ID in headers else name
+                arrival = Arrival(tag, whole, body, headers, now)
+                if not redelivered:
+                    self.buffer.append(arrival)
+                elif intake.ended.knows(whole, body):
+                    ended.append(tag)
+                elif not self._reattached(arrival):
+                    self.quarantine.append((now + intake.options.quarantine, arrival))
+            if self.quarantine:
                 self._examine(now)
             if self.buffer:
                 intake.condition.notify_all()
+        if ended:
+            logger.info("%d jobs were lent again that had ended here; they are done", len(ended))
+            self.ack(ended)
 
     def _reattached(self, arrival: Arrival) -> bool:
         loan = self._intake.strays.pop(arrival.id, None)
@@ -273,8 +295,7 @@ class Lane:
                 return
             held, self.buffer = self.buffer, deque()
         self._wanted = 0
-        self._busy = True
-        self._stop_consuming(lambda _: self._declared())
+        self._stop_consuming()
         if held:
             logger.debug("gave back %d jobs of %s that nobody asked for", len(held), self.queue)
             self._intake.announce([arrival.id for arrival in held])
@@ -297,18 +318,18 @@ class Lane:
         if self._strikes >= STRIKES or not frame.method.consumer_count:
             logger.warning("RabbitMQ pushes nothing of %s here; beginning again", self.name)
             self._strikes = 0
+            self._leave()
             self._channel.close()
 
     # --- settling; the wire's own --------------------------------------------------------
 
     def ack(self, tags: list[int]) -> None:
         """Tell the server that these are done, many with one word where possible."""
-        self._settle(tags, self._channel.basic_ack)
+        self._tags.settle(tags, self._channel.basic_ack)
 
     def nack(self, tags: list[int]) -> None:
         """Give these back, in their order."""
-        channel = self._channel
-        self._settle(tags, lambda tag, multiple: channel.basic_nack(tag, multiple, requeue=True))
+        self._tags.settle(tags, self._channel.basic_nack)
 
     def ask(self, hearing: Hearing) -> None:
         """Have *hearing* told once the server has heard all that was said here."""
@@ -320,28 +341,13 @@ class Lane:
 
         self._channel.queue_declare(self.name, passive=True, callback=answered)
 
-    def _settle(self, tags: list[int], say: Any) -> None:
-        for tag in tags:
-            self._open.pop(tag, None)
-        oldest = next(iter(self._open), None)
-        ordered = sorted(tags)
-        below = 0
-        if oldest is None:
-            below = len(ordered)
-        else:
-            while below < len(ordered) and ordered[below] < oldest:
-                below += 1
-        if below:
-            say(ordered[below - 1], True)
-        for tag in ordered[below:]:
-            say(tag, False)
-
     # --- losing it; the wire's own -------------------------------------------------------
 
     def _cancelled(self, _frame: Any) -> None:
         """The server ended the consumer: the queue was deleted, or its node went down."""
         logger.warning("RabbitMQ ended the consumer of %s; beginning again", self.name)
         if self._channel is not None and self._channel.is_open:
+            self._leave()
             self._channel.close()  # its loans are lost: nobody knows which the server still has
 
     def _closed(self, channel: Any, error: BaseException) -> None:
@@ -361,10 +367,17 @@ class Lane:
         if not refused:
             self.work()
 
+    def _leave(self) -> None:
+        """Take nothing more from this channel; another may soon have its number."""
+        if self._channel is not None:
+            self._channel.connection.leave(self._channel.channel_number)
+
     def lose(self, error: BrokerError | None = None) -> None:
         """Begin a new generation: the server lends all of this one's jobs again."""
-        self._channel = self._consumer = None
-        self._open.clear()
+        self._leave()
+        self._channel = None
+        self._consumers.clear()
+        self._tags.clear()
         self._busy = False
         hearings, self._hearings = self._hearings, []
         for hearing in hearings:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from goose.brokers.rabbitmq.lane import Lane
+
+KEPT = 3600.0
+"""Seconds; longer than a job is lent elsewhere before its holder is seen to be dead or done."""
+MOST = 10_000
 
 
 class Arrival(NamedTuple):
@@ -33,6 +38,31 @@ class Loan:
     epoch: int
     word: str | None
     """The last word about it that was heeded."""
+
+
+class Ended:
+    """Jobs that ended here while the server had taken them back, or may have.
+
+    If one of them comes to this very process again, it is done, and does not run a second time.
+    The body must be the same: whoever stores a job again, under its id, writes another. For one
+    thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], float] = {}
+
+    def note(self, job_id: str, body: bytes) -> None:
+        """Remember a job for `KEPT` seconds."""
+        now = time.monotonic()
+        self._known[job_id, hash(body)] = now + KEPT
+        while len(self._known) > MOST or next(iter(self._known.values())) < now:
+            del self._known[next(iter(self._known))]
+
+    def knows(self, job_id: str, body: bytes) -> bool:
+        """Say whether it is one of them; then it is no longer."""
+        if not self._known:
+            return False
+        return self._known.pop((job_id, hash(body)), 0.0) > time.monotonic()
 
 
 class Hearing:

@@ -55,6 +55,8 @@ class Options:
     """Seconds a server may leave a question without an answer before its connection is replaced."""
     window: int = 1000
     """Publishes under way at once."""
+    channels: int = 1
+    """Channels that a process publishes over; each batch goes over one."""
     quarantine: float = 1.5
     """Seconds that a job lent again waits for word of how its last worker died."""
     hold: float = 1.0
@@ -175,8 +177,8 @@ def _timeout(value: object) -> float:
 
 def _heartbeat(value: object) -> int:
     seconds = _seconds(value)
-    if not 2 <= seconds <= 600:
-        raise ValueError("use 2 s to 10 min")
+    if not 1 <= seconds <= 600:
+        raise ValueError("use 1 s to 10 min")
     return round(seconds)
 
 
@@ -184,6 +186,13 @@ def _at_least_one(value: object) -> int:
     count = int(str(value))
     if count < 1:
         raise ValueError("use 1 or more")
+    return count
+
+
+def _channels(value: object) -> int:
+    count = _at_least_one(value)
+    if count > 100:
+        raise ValueError("use 1 to 100; a server has a limit for each connection")
     return count
 
 
@@ -211,6 +220,7 @@ _READERS: dict[str, Callable[[object], object]] = {
     "heartbeat": _heartbeat,
     "silence": _timeout,
     "window": _at_least_one,
+    "channels": _channels,
     "quarantine": _seconds,
     "hold": _timeout,
     "dead_max_count": _at_least_one,

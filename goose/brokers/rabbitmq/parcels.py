@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from goose.brokers.rabbitmq.confirms import Parcel
 from goose.brokers.rabbitmq.ladder import Climb
-from goose.brokers.rabbitmq.publishing import Parcel
 from goose.brokers.rabbitmq.words import HEADER
 from goose.jobs import Envelope
 

@@ -8,13 +8,14 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 
+from goose.brokers.rabbitmq.confirms import Parcel
 from goose.brokers.rabbitmq.intake import Intake
 from goose.brokers.rabbitmq.keeper import Keeper
 from goose.brokers.rabbitmq.ladder import climb
 from goose.brokers.rabbitmq.names import Names
 from goose.brokers.rabbitmq.options import Options
 from goose.brokers.rabbitmq.parcels import aloft
-from goose.brokers.rabbitmq.publishing import Parcel, Publisher
+from goose.brokers.rabbitmq.publishing import Publisher
 from goose.brokers.rabbitmq.topology import Topology
 from goose.brokers.rabbitmq.words import REPEAT, UNSTARTED, Testimony, short, spoken
 from goose.jobs import Envelope
@@ -45,8 +46,10 @@ class Parts:
         self._intake: Intake | None = None
         self._keeper: Keeper | None = None
         self._testimony = Testimony()
+        self._witness = False
         self._speaking = False
-        self.publisher.kept = lambda: self._speaking or self._intake is not None
+        self.publisher.kept = lambda: self._witness or self._intake is not None
+        self.publisher.on_ready = self._say_all
 
     def _returned(self, key: str, job_id: str) -> None:
         self.topology.forget()
@@ -104,25 +107,28 @@ class Parts:
         self.publisher.whisper(Parcel(self.names.words, "", str(uuid.uuid4()), body))
 
     def testify(self, verdicts: Mapping[str, str]) -> None:
-        """Say this now and again."""
+        """Say this now and again; with nothing to say, be ready to."""
+        self._witness = True
+        if verdicts:
+            self.publisher.wire.call(lambda: self._begin(verdicts))
 
-        def begin() -> None:
-            self._testimony.add(verdicts)
-            if not self._speaking:
-                self._speaking = True
-                self._speak()
-            else:
-                self._say(self._testimony.sayings()[-1])
-
-        self.publisher.wire.call(begin)
+    def _begin(self, verdicts: Mapping[str, str]) -> None:
+        self._testimony.add(verdicts)
+        self._say(self._testimony.sayings()[-1])
+        if not self._speaking:
+            self._speaking = True
+            self.publisher.wire.later(REPEAT, self._speak)
 
     def _speak(self) -> None:
-        sayings = self._testimony.sayings()
-        for body in sayings:
-            self._say(body)
-        self._speaking = bool(sayings)
-        if sayings:
+        self._say_all()
+        self._speaking = bool(self._testimony.sayings())
+        if self._speaking:
             self.publisher.wire.later(REPEAT, self._speak)
+
+    def _say_all(self) -> None:
+        # Also over a new connection, at once: what was said while there was none was not heard.
+        for body in self._testimony.sayings():
+            self._say(body)
 
     def close(self) -> None:
         """Let go of everything."""

@@ -13,12 +13,13 @@ from typing import Any
 from pika.exceptions import ChannelClosedByBroker
 
 from goose.brokers.rabbitmq import ladder
+from goose.brokers.rabbitmq.confirms import Parcel
 from goose.brokers.rabbitmq.desk import Desk
 from goose.brokers.rabbitmq.faults import translated
 from goose.brokers.rabbitmq.ladder import Climb
 from goose.brokers.rabbitmq.names import Names
 from goose.brokers.rabbitmq.options import Options
-from goose.brokers.rabbitmq.publishing import Parcel, Publisher
+from goose.brokers.rabbitmq.publishing import Publisher
 
 _GONE = 404
 
@@ -69,10 +70,10 @@ class Topology:
         return name
 
     def words(self) -> str:
-        """Return the exchange of words, which exists."""
-        with self._lock:
-            self._exchange(self._names.words, "fanout")
-        return self._names.words
+        """Return the exchange of words, which exists; the server is asked each time."""
+        words = self._names.words
+        self._ask("exchange_declare", exchange=words, exchange_type="fanout", durable=True)
+        return words
 
     def way(self, climb: Climb, queue: str) -> str:
         """Return the exchange where *climb* enters the ladder; all it needs on its way exists."""

@@ -22,8 +22,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import pika
-from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.adapters.select_connection import IOLoop
 
+from goose.brokers.rabbitmq.connection import Connection
 from goose.brokers.rabbitmq.faults import Remedy, judge, said
 from goose.brokers.rabbitmq.options import Options
 
@@ -192,7 +193,7 @@ class Wire:
                 "connection_name": f"goose {self._role} {socket.gethostname()} {os.getpid()}"
             },
         )
-        self._trying = SelectConnection(
+        self._trying = Connection(
             parameters,
             on_open_callback=self._opened,
             on_open_error_callback=self._lost,

@@ -26,6 +26,7 @@ from goose.errors import BrokerUnavailable
 from goose.jobs import Envelope
 
 if TYPE_CHECKING:
+    from goose.brokers.examining import Examination
     from goose.stores.base import Store
 
 CHUNK = 500
@@ -71,6 +72,12 @@ class RedisBroker(Lending, Sessioned, Upkept, Inspecting):
         from goose.stores.redis import RedisStore
 
         return RedisStore(self._place, **self._given)
+
+    def examine(self) -> Examination:
+        """See `Examined.examine`; of a cluster, one server is looked at."""
+        from goose.brokers.redis.examination import examine  # not every program's
+
+        return examine(self._ready(), self._keys.home.prefix, clustered=self._keys.clustered)
 
     def __repr__(self) -> str:
         return f"RedisBroker({self._link.where!r})"

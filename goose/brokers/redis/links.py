@@ -119,6 +119,11 @@ class Link:
         """Send plain commands that change nothing, in one round trip; the key stands second."""
         return self._insist(requests[0][1], requests, again=True) if requests else []
 
+    def time(self, key: str) -> float:
+        """Return the clock of the server of *key*, in epoch seconds."""
+        [(seconds, micros)] = self._insist(key, [(b"TIME",)], again=True)
+        return int(seconds) + int(micros) / 1e6
+
     def look(self, key: str) -> Mapping[str, str]:
         """Return what INFO says of the server of *key*, and CONFIG's ``save``; what it may not, not.
 

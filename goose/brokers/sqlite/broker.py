@@ -43,6 +43,7 @@ from goose.brokers.sqlite.within import store_within
 from goose.jobs import Envelope
 
 if TYPE_CHECKING:
+    from goose.brokers.examining import Examination
     from goose.stores.base import Store
 
 _WATCH_FIRST = 0.001
@@ -92,6 +93,12 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting, Completer):
         self._lone = -1
         self._more = False
         """Whether the last claim took as many as it was allowed."""
+
+    def examine(self) -> Examination:
+        """See `Examined.examine`: the file, and the disk it is on."""
+        from goose.brokers.sqlite.examination import examine  # not every program's
+
+        return examine(self.options)
 
     def __repr__(self) -> str:
         return f"SQLiteBroker({self.options.path!r})"

@@ -8,6 +8,7 @@ first shows the instant of its start.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,16 @@ def classify(error: BaseException) -> str:
 class Slot(Actor):
     """Runs one job at a time, each for as long as its part says."""
 
-    __slots__ = ("_coroutine", "_ledger", "_loan", "_timeline", "_worker", "number", "work")
+    __slots__ = (
+        "_context",
+        "_coroutine",
+        "_ledger",
+        "_loan",
+        "_timeline",
+        "_worker",
+        "number",
+        "work",
+    )
 
     def __init__(self, worker: Worker, number: int, ledger: Ledger, timeline: Timeline) -> None:
         super().__init__(worker)
@@ -84,6 +94,7 @@ class Slot(Actor):
         self._timeline = timeline
         self._loan: Loan | None = None
         self._coroutine: Coroutine[Any, Any, None] | None = None
+        self._context = contextvars.Context()
 
     def _part(self, work: Work) -> Part:
         return self._worker.script.part_of(work.job)
@@ -98,7 +109,9 @@ class Slot(Actor):
         self._loan = self._ledger.started(work.delivery)
         if work.plan.is_async:
             self._coroutine = worker.engine.arun(work)
-            self._coroutine.send(None)
+            # Runs take turns, and each has a context of its own, as a task has.
+            self._context = contextvars.copy_context()
+            self._context.run(self._coroutine.send, None)
         later = self._timeline.now + self._part(work).seconds
         self._timeline.at(later, self, lambda: self._end(work))
 
@@ -134,12 +147,12 @@ class Slot(Actor):
         """Forget the run: its process is dead."""
         self.work = self._loan = None
         if self._coroutine is not None:
-            self._coroutine.close()
+            self._context.run(self._coroutine.close)
             self._coroutine = None
 
     def _drive(self, resume: Callable[[Any], Any], value: object) -> None:
         try:
-            resume(value)
+            self._context.run(resume, value)
         except StopIteration:
             self._free()
         else:

@@ -15,6 +15,7 @@ from goose.testing.suite import Hooks, Inspecting
 from tests.servers.rabbitmq import RabbitServer
 
 
+@pytest.mark.timeout(240)  # the first of them waits for a node that starts on a crowded machine
 class OnRabbitMQ(Hooks):
     """On rabbitmq-server as Debian has it, each test in a namespace of its own."""
 

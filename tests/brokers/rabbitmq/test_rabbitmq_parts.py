@@ -9,9 +9,12 @@ from pika import BasicProperties
 from pika.frame import decode_frame
 
 from goose.brokers.rabbitmq import RabbitMQBroker, ladder
+from goose.brokers.rabbitmq.confirms import Parcel, marshal
 from goose.brokers.rabbitmq.ladder import climb, milliseconds
+from goose.brokers.rabbitmq.loans import Ended
 from goose.brokers.rabbitmq.options import read
-from goose.brokers.rabbitmq.publishing import Parcel, marshal
+from goose.brokers.rabbitmq.pace import Pace
+from goose.brokers.rabbitmq.tags import Tags
 from goose.brokers.rabbitmq.words import Hearsay, spoken
 from goose.errors import ConfigError
 
@@ -93,6 +96,49 @@ def test_a_word_is_heeded_once() -> None:
     assert "suspect" == again.verdict
 
 
+def test_an_ended_job_is_known_once_and_by_its_body() -> None:
+    """A job that ended under a lost loan is recognised when it returns; one stored anew is not."""
+    ended = Ended()
+    ended.note("job", b"first")
+    assert not ended.knows("job", b"second")
+    assert ended.knows("job", b"first")
+    assert not ended.knows("job", b"first")
+
+
+def test_a_lane_is_as_far_ahead_as_it_is_taken_from() -> None:
+    """Tiny jobs are held ahead by what is taken in 50 ms, slow ones not at all, after a lull neither."""
+    pace = Pace()
+    found = []
+    for now, taken in ((9.0, 0), (9.125, 1000), (9.25, 1), (10.0, 1000), (10.125, 100_000)):
+        for _ in range(taken):
+            pace.take()
+        found.append(pace.ahead(now))
+    pace.take()
+
+    assert [0, 400, 0, 0, 1000] == found
+    assert 0 == pace.ahead(10.2), "too soon to tell"
+
+
+@given(st.permutations(range(1, 9)), st.integers(1, 8))
+def test_tags_are_settled_with_few_words(order: list[int], size: int) -> None:
+    """Whatever the order, what is said settles each tag exactly once, and none that is still lent."""
+    tags = Tags()
+    lent = set(range(1, 9))
+    for tag in sorted(lent):
+        tags.lend(tag)
+    for start in range(0, 8, size):
+        settled: set[int] = set()
+        said: list[tuple[int, bool]] = []
+        tags.settle(
+            order[start : start + size], lambda tag, below, said=said: said.append((tag, below))
+        )
+        for tag, below in said:
+            settled |= {known for known in lent if known < tag} if below else set()
+            settled.add(tag)
+        assert set(order[start : start + size]) == settled
+        lent -= settled
+
+
 def test_a_return_is_excused_once() -> None:
     """That a job was given back unstarted explains its next loan, and none after that."""
     hearsay = Hearsay()
@@ -147,8 +193,9 @@ def test_urls_say_where_and_how() -> None:
     [
         ("amqp://host/a/b", "after the vhost"),
         ("amqp://host?hearbeat=3", "did you mean 'heartbeat'"),
-        ("amqp://host?heartbeat=1", "use 2 s"),
+        ("amqp://host?heartbeat=0.5", "use 1 s"),
         ("amqp://host?queue_type=stream", "quorum or classic"),
+        ("amqp://host?channels=500", "use 1 to 100"),
         ("amqp://host?timeout=forever", "use seconds"),
         ("amqp://user:secret@host:port", "is no RabbitMQ URL"),
     ],

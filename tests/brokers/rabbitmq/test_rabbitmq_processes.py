@@ -20,7 +20,7 @@ from tests.servers.rabbitmq import RabbitServer
 from tests.worker import process_jobs as jobs
 from tests.worker.test_processes import Shop
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 
 
 class RabbitShop(Shop):
@@ -72,9 +72,8 @@ def test_a_poison_job_ends_dead_and_alone(shop: RabbitShop) -> None:
         job.failure.reason if job.failure else "",
     )
     runs = Counter(shop.runs())
-    # Three alone, and at first perhaps one beside others, when nobody could be named; and on a
-    # crowded machine a word may come later than the job waits for it, and then counts nothing.
-    assert 3 <= runs.pop("segfault") <= 6
+    # Three alone, and at first perhaps one beside others, when nobody could be named.
+    assert 3 <= runs.pop("segfault") <= 4
     shop.until(lambda: len(set(shop.runs())) == 51)
     assert not [line for line in shop.log.splitlines() if "process_jobs:quick was alone" in line]
 
