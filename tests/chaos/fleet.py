@@ -100,6 +100,16 @@ class Fleet:
         wait_until(lambda: any(map(self.children, self.living())), 20, "a worker process is there")
         return chance.choice([process for process in self.living() if self.children(process)])
 
+    def at_work(self, chance: random.Random) -> subprocess.Popen[bytes]:
+        """Return a random supervisor whose processes have all begun to run jobs; wait for one."""
+
+        def works(process: subprocess.Popen[bytes]) -> bool:
+            pids = self.children(process)
+            return bool(pids) and all((self.marks / f"{pid}.marks").exists() for pid in pids)
+
+        wait_until(lambda: any(map(works, self.living())), 30, "worker processes run jobs")
+        return chance.choice([process for process in self.living() if works(process)])
+
     def pause(
         self, process: subprocess.Popen[bytes], seconds: float, *, children_only: bool
     ) -> None:
