@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from goose.batching import Batch
-from goose.cli.choosing import common, configured, confirm, place, remembering, sure
+from goose.cli.choosing import common, configured, confirm, opened, place, sure
 from goose.cli.showing import lasting, print_json, print_table
 from goose.features.batches.records import Progress, Record
 
@@ -46,7 +46,7 @@ def _naming(verb: F) -> F:
 
 @contextmanager
 def _found(broker: str | None, wanted: str) -> Iterator[tuple[Batch, Record]]:
-    with remembering(broker, "batches") as client:
+    with opened(broker, "batches", kept=True) as client:
         record = client.batches.found(wanted)
         yield Batch(client, record), record
 
@@ -56,7 +56,7 @@ def _found(broker: str | None, wanted: str) -> Iterator[tuple[Batch, Record]]:
 @common
 def list_(*, limit: int, broker: str | None, as_json: bool) -> None:
     """List batches, the newest last, with how far each is."""
-    with remembering(broker, "batches") as client:
+    with opened(broker, "batches", kept=True) as client:
         batches = client.batches
         found = [(record, batches.progress(record)) for record in islice(batches.records(), limit)]
     if as_json:

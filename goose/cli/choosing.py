@@ -105,61 +105,19 @@ def configured(broker: str | None) -> Settings:
 
 
 @contextmanager
-def controlling(broker: str | None) -> Iterator[Client]:
-    """Open a client of the broker at that URL, or of the configured one, to give orders.
+def opened(broker: str | None, what: str = "jobs", *, kept: bool = False) -> Iterator[Client]:
+    """Open the broker at that URL, or the configured one, and its store.
 
-    Raises:
-        Unsupported: The broker's store is in another process, where no worker sees it.
-    """
-    chosen = configured(broker)
-    missing = missing_file(chosen.store or chosen.broker)
-    if missing is not None:
-        click.echo(f"{missing} does not exist: nothing was ever stored there", err=True)
-        with Client(MemoryBroker(), settings=Settings()) as client:
-            yield client
-        return
-    with Client(settings=chosen) as client:
-        if Capability.SHARED not in client.broker.capabilities:
-            raise Unsupported(
-                f"{place(chosen)} lives inside the process that uses it, where no command reaches "
-                "it; use goose.Client(broker) there, or another broker"
-            )
-        yield client
-
-
-@contextmanager
-def inspecting(broker: str | None) -> Iterator[Inspection]:
-    """Open the stored jobs of the broker at that URL, or of the configured one.
-
-    Raises:
-        Unsupported: The broker cannot list its jobs, or has them in another process.
-    """
-    chosen = configured(broker)
-    missing = missing_file(chosen.broker)
-    if missing is not None:
-        # Looking must not make a database; an empty broker answers as an empty one would.
-        click.echo(f"{missing} does not exist: nothing was ever enqueued there", err=True)
-        with Client(MemoryBroker(), settings=chosen) as client:
-            yield client.inspector
-        return
-    with Client(settings=chosen) as client:
-        if Capability.SHARED not in client.broker.capabilities:
-            raise Unsupported(
-                f"{place(chosen)} keeps its jobs inside the process that uses it, where no command "
-                "can see them; use goose.Client(broker).inspector there, or another broker"
-            )
-        yield client.inspector
-
-
-@contextmanager
-def remembering(broker: str | None, what: str) -> Iterator[Client]:
-    """Yield a client whose store has *what*, such as ``batches``.
+    Args:
+        broker: The flag's URL, if it was given.
+        what: What the command is about, such as ``batches``, for messages.
+        kept: Whether that is in the store, which may be another place than the broker.
 
     Raises:
         Unsupported: It is inside of another process.
     """
     chosen = configured(broker)
-    missing = missing_file(chosen.store or chosen.broker)
+    missing = missing_file((kept and chosen.store) or chosen.broker)
     if missing is not None:
         # Looking must not make a database; an empty one answers as it would.
         click.echo(f"{missing} does not exist: nothing was ever stored there", err=True)
@@ -167,12 +125,24 @@ def remembering(broker: str | None, what: str) -> Iterator[Client]:
             yield client
         return
     with Client(settings=chosen) as client:
-        if Capability.SHARED not in client.broker.capabilities and chosen.store is None:
+        apart = kept and chosen.store is not None
+        if Capability.SHARED not in client.broker.capabilities and not apart:
             raise Unsupported(
-                f"{place(chosen)} keeps its {what} inside the process that uses it, where no "
-                "command can see them; use a goose.Client(broker) there, or another broker"
+                f"{place(chosen)} keeps its {what} inside the process that uses it, where no command "
+                "can reach them; use goose.Client(broker) there, or another broker"
             )
         yield client
+
+
+@contextmanager
+def inspecting(broker: str | None) -> Iterator[Inspection]:
+    """Open the stored jobs, as `opened`.
+
+    Raises:
+        Unsupported: The broker cannot list its jobs, or has them in another process.
+    """
+    with opened(broker) as client:
+        yield client.inspector
 
 
 def missing_file(url: object) -> Path | None:

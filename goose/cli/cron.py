@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from goose.cli.choosing import common, configured, confirm, place, remembering, sure
+from goose.cli.choosing import common, configured, confirm, opened, place, sure
 from goose.cli.showing import lasting, print_json, print_table, printable
 from goose.features.crons import Cron, Crons
 
@@ -36,7 +36,7 @@ def command() -> None:
 
 @contextmanager
 def _crons(broker: str | None) -> Iterator[Crons]:
-    with remembering(broker, "cron entries") as client:
+    with opened(broker, "cron entries", kept=True) as client:
         yield client.crons
 
 

@@ -3,44 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
 from goose import values
-from goose.brokers.base import Capability
-from goose.brokers.memory import MemoryBroker
-from goose.cli.choosing import checked, common, configured, missing_file, place
+from goose.cli.choosing import checked, common, opened
 from goose.cli.showing import print_json, print_table, printable
-from goose.clients import Client
-from goose.errors import JobFailed, ResultTimeout, ResultUnavailable, Unsupported
+from goose.errors import JobFailed, ResultTimeout, ResultUnavailable
 from goose.features.results import Progress
-from goose.settings import Settings
-
-
-@contextmanager
-def client_of(broker: str | None) -> Iterator[Client]:
-    """Open broker and store of a command that only looks.
-
-    Raises:
-        Unsupported: They are inside another process.
-    """
-    chosen = configured(broker)
-    missing = missing_file(chosen.broker)
-    if missing is not None:
-        # Looking must not make a database; an empty one answers as it would.
-        click.echo(f"{missing} does not exist: nothing was ever enqueued there", err=True)
-        with Client(MemoryBroker(), settings=Settings()) as client:
-            yield client
-        return
-    with Client(settings=chosen) as client:
-        if Capability.SHARED not in client.broker.capabilities:
-            raise Unsupported(
-                f"{place(chosen)} keeps its jobs inside the process that uses it, where no command "
-                "can see them; use goose.Client(broker) there, or another broker"
-            )
-        yield client
 
 
 @click.command("result")
@@ -52,7 +22,7 @@ def client_of(broker: str | None) -> Iterator[Client]:
 @common
 def result(*, job_id: str, wait: float, broker: str | None, as_json: bool) -> None:
     """Print what a job returned, as JSON; exit code 1 if it returned nothing, or not yet."""
-    with client_of(broker) as client:
+    with opened(broker) as client:
         try:
             value: object = client.result(job_id, wait)
         except JobFailed as error:
@@ -86,7 +56,7 @@ def _refuse(
 @common
 def progress(*, ids: tuple[str, ...], broker: str | None, as_json: bool) -> None:
     """Show how far jobs are, by what they said last; exit code 1 if one has said nothing."""
-    with client_of(broker) as client:
+    with opened(broker) as client:
         found = {id_: (client.progress(id_), client.status(id_)) for id_ in ids}
     if as_json:
         print_json(

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from goose.brokers.base import Inspector
-from goose.cli.choosing import common
-from goose.cli.ends import client_of
+from goose.cli.choosing import common, opened
 from goose.cli.showing import print_json, printable
 from goose.clients import Client
 from goose.errors import Undecodable
@@ -37,7 +36,7 @@ def command() -> None:
 @common
 def show(*, job_id: str, target: Path | None, broker: str | None, as_json: bool) -> None:
     """Show the flow that the job of this id is in: each job, its status, what it waits for."""
-    with client_of(broker) as client:
+    with opened(broker) as client:
         flows = Flows(client.store, client.broker)
         jobs = drawing.gathered(flows, job_id, client.status, lambda id_: _function(client, id_))
     if len(jobs) == 1 and jobs[0].status == "unknown":

@@ -22,9 +22,9 @@ from goose.cli.choosing import (
     common,
     configured,
     confirm,
-    controlling,
     filtering,
     inspecting,
+    opened,
     place,
     several,
     sure,
@@ -195,7 +195,7 @@ def cancel(
         raise click.UsageError("give ids, or --all, or options that say which")
     which = several(len(set(ids))) if ids else "every job that fits"
     confirm(f"Cancel {which} of {place(configured(broker))}?", yes=yes)
-    with controlling(broker) as client:
+    with opened(broker) as client:
         results: Outcomes = dict(
             client.cancel(*ids)
             if ids

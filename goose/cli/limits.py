@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from goose import values
-from goose.cli.choosing import common, controlling
+from goose.cli.choosing import common, opened
 from goose.cli.showing import print_json
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -41,7 +41,7 @@ def command() -> None:
 @common
 def list_(*, broker: str | None, as_json: bool) -> None:
     """Show what is set for which limits; what jobs say themselves is theirs."""
-    with controlling(broker) as client:
+    with opened(broker, "orders", kept=True) as client:
         told = client.controls.orders().limits
     _tell(told, as_json=as_json)
 
@@ -59,7 +59,7 @@ def set_(
         starts, per = (None, 1.0) if rate is None else pace(rate)
     except ValueError as error:
         raise click.BadParameter(f"{rate!r}: {error}", param_hint="--rate") from None
-    with controlling(broker) as client:
+    with opened(broker, "orders", kept=True) as client:
         client.controls.limit(name, rate=starts, per=per, concurrency=concurrency)
         told = client.controls.orders().limits
     _tell(told, as_json=as_json)
@@ -70,7 +70,7 @@ def set_(
 @common
 def reset(*, name: str, broker: str | None, as_json: bool) -> None:
     """Have the limit NAME be again what jobs say themselves."""
-    with controlling(broker) as client:
+    with opened(broker, "orders", kept=True) as client:
         client.controls.unlimit(name)
         told = client.controls.orders().limits
     _tell(told, as_json=as_json)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from goose.cli.choosing import checked, common, controlling, several
+from goose.cli.choosing import checked, common, opened, several
 from goose.cli.showing import print_json
 from goose.jobs import check_queue
 from goose.moving import Moved
@@ -37,7 +37,7 @@ def command(
         if live:
             click.echo(f"\r{moved.total:,} moved", err=True, nl=False)
 
-    with controlling(broker) as client:
+    with opened(broker) as client:
         moved = client.move(target, queue=queue, to_queue=to_queue, on_progress=show)
     if live and moved.total:
         click.echo(err=True)

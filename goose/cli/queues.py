@@ -9,7 +9,7 @@ import click
 
 from goose import values
 from goose.brokers.base import QueueStats, State
-from goose.cli.choosing import checked, common, configured, controlling, inspecting, place
+from goose.cli.choosing import checked, common, configured, inspecting, opened, place
 from goose.cli.showing import lasting, print_json, print_table
 from goose.clients import Client
 from goose.errors import GooseError
@@ -60,7 +60,7 @@ def command(
 @common
 def pause(*, queues: tuple[str, ...], broker: str | None, as_json: bool) -> None:
     """Have nothing taken from these queues, by any worker, until they are resumed."""
-    with controlling(broker) as client:
+    with opened(broker, "orders", kept=True) as client:
         client.pause(*queues)
         told = client.controls.paused()
     _tell(told, as_json=as_json)
@@ -71,7 +71,7 @@ def pause(*, queues: tuple[str, ...], broker: str | None, as_json: bool) -> None
 @common
 def resume(*, queues: tuple[str, ...], broker: str | None, as_json: bool) -> None:
     """Have jobs taken from these queues again."""
-    with controlling(broker) as client:
+    with opened(broker, "orders", kept=True) as client:
         client.resume(*queues)
         told = client.controls.paused()
     _tell(told, as_json=as_json)
@@ -81,7 +81,7 @@ def resume(*, queues: tuple[str, ...], broker: str | None, as_json: bool) -> Non
 @common
 def paused(*, broker: str | None, as_json: bool) -> None:
     """Show the queues that are paused, and since when."""
-    with controlling(broker) as client:
+    with opened(broker, "orders", kept=True) as client:
         told = client.controls.paused()
     _tell(told, as_json=as_json)
 

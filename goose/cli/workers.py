@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from goose.cli.choosing import common, configured, controlling, place
+from goose.cli.choosing import common, configured, opened, place
 from goose.cli.showing import lasting, print_json, print_table
 from goose.features.controls import WorkerRecord
 from goose.features.controls.knobs import LEVELS
@@ -33,7 +33,7 @@ def command() -> None:
 @common
 def list_(*, broker: str | None, as_json: bool) -> None:
     """List the worker processes at work. One that was killed stays for half a minute."""
-    with controlling(broker) as client:
+    with opened(broker, "orders", kept=True) as client:
         found = client.controls.workers()
         now = client.store.now()
     if as_json:
@@ -59,7 +59,7 @@ def set_(
     NAME is that of one, as `goose workers list` shows it, or a pattern such as 'web-*'; all if
     left out.
     """
-    with controlling(broker) as client:
+    with opened(broker, "orders", kept=True) as client:
         client.controls.set(workers, queues=queues, **knobs)
         told = client.controls.orders().workers
     _tell_set(told, as_json=as_json)
@@ -70,7 +70,7 @@ def set_(
 @common
 def reset(*, workers: str | None, broker: str | None, as_json: bool) -> None:
     """Have workers work as they were started: those set by this NAME or pattern, or all."""
-    with controlling(broker) as client:
+    with opened(broker, "orders", kept=True) as client:
         client.controls.reset(workers)
         told = client.controls.orders().workers
     _tell_set(told, as_json=as_json)
@@ -80,7 +80,7 @@ def reset(*, workers: str | None, broker: str | None, as_json: bool) -> None:
 @common
 def orders(*, broker: str | None, as_json: bool) -> None:
     """Show what is set for which workers."""
-    with controlling(broker) as client:
+    with opened(broker, "orders", kept=True) as client:
         told = client.controls.orders().workers
     _tell_set(told, as_json=as_json)
 
