@@ -13,65 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from environments import NotInstalledError
 from redis_measures import MEASURES
 from redis_plot import draw
-from redis_sides import SIDES, Side
+from redis_sides import SIDES
 from redis_targets import Verdict, judge, show, show_all
+from turns import chosen, take_turns
 
 from tests.servers.redis import RedisServer  # found by redis_measures
 
 GROWTH = ("growth", "inspection", "slices", "ancestor")
 OURS = ("goose", "raw")
 """Measured in every run."""
-
-Medians = dict[str, dict[str, float]]
-"""By side, then by figure."""
-
-
-def chosen(peers: str | None) -> list[Side]:
-    """Return the sides to be measured, each installed.
-
-    Raises:
-        SystemExit: One is unknown or cannot be installed.
-    """
-    known = [side.name for side in SIDES if side.name not in OURS]
-    wanted = known if peers is None else [name for name in peers.split(",") if name]
-    for name in wanted:
-        if name not in known:
-            raise SystemExit(f"--peers names {name!r}; there are: {', '.join(known)}")
-    sides = [side for side in SIDES if side.name in (*OURS, *wanted)]
-    for side in sides:
-        try:
-            side.installed()
-        except NotInstalledError as error:
-            raise SystemExit(str(error)) from error
-    return sides
-
-
-def take_turns(
-    sides: Sequence[Side], server: RedisServer, names: Sequence[str], options: argparse.Namespace
-) -> Medians:
-    """Measure every side *repeat* times, in turn."""
-    samples: dict[str, dict[str, list[float]]] = {side.name: {} for side in sides}
-    for turn in range(options.repeat):
-        for name in names:
-            for side in sides:
-                print(f"{turn + 1}/{options.repeat} {name} {side.name}", file=sys.stderr)
-                with tempfile.TemporaryDirectory(prefix="goose-bench-") as folder:
-                    figures = MEASURES[name](side, server, Path(folder), options.jobs)
-                for what, value in figures.items():
-                    samples[side.name].setdefault(what, []).append(value)
-    return {
-        side: {what: statistics.median(values) for what, values in taken.items()}
-        for side, taken in samples.items()
-    }
 
 
 def measure_growth(
@@ -111,8 +68,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, help="draw the growth into this SVG file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args()
-    options.only = options.only.split(",")
-    for name in options.only:
+    for name in options.only.split(","):
         if name not in (*MEASURES, *GROWTH):
             parser.error(f"--only names {name!r}; there are: {everything}")
     return options
@@ -121,16 +77,15 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Measure what was asked for; return the exit code."""
     options = arguments()
-    sides = chosen(options.peers)
-    names = [name for name in MEASURES if name in options.only]
+    sides = chosen(SIDES, options.peers, lambda side: side.name in OURS)
     with (
         tempfile.TemporaryDirectory(prefix="goose-bench-") as folder,
         RedisServer(Path(folder)) as server,
     ):
         version = server.client.info("server")["redis_version"]
         before = os.getloadavg()[0]
-        medians = take_turns(sides, server, names, options)
-        growth = measure_growth(server, options.only, options)
+        medians = take_turns(sides, server, options, MEASURES)
+        growth = measure_growth(server, options.only.split(","), options)
     verdicts: list[Verdict] = judge(medians, growth)
     if options.plot is not None:
         draw(growth, options.plot)

@@ -42,7 +42,7 @@ class Side(redis_sides.Side):
         return Trial(self, server, folder, places)
 
 
-AnySide = TypeVar("AnySide", bound=Side)
+AnySide = TypeVar("AnySide", bound=redis_sides.Side)
 
 
 def enqueue(side: Side, server: Any, folder: Path, jobs: int) -> Figures:
@@ -155,14 +155,22 @@ def parser(description: str, measures: Sequence[str]) -> argparse.ArgumentParser
     return made
 
 
-def chosen(sides: Sequence[AnySide], peers: str | None) -> list[AnySide]:
-    """Return Goose's sides and those that *peers* names, each installed.
+def chosen(
+    sides: Sequence[AnySide],
+    peers: str | None,
+    ours: Callable[[AnySide], bool] = lambda side: side.is_goose,
+) -> list[AnySide]:
+    """Return the sides that are *ours* and those that *peers* names, each installed.
 
     Raises:
-        SystemExit: One cannot be installed.
+        SystemExit: One is unknown or cannot be installed.
     """
-    wanted = None if peers is None else set(peers.split(","))
-    found = [side for side in sides if wanted is None or side.name in wanted or side.is_goose]
+    known = [side.name for side in sides if not ours(side)]
+    wanted = known if peers is None else [name for name in peers.split(",") if name]
+    for name in wanted:
+        if name not in known:
+            raise SystemExit(f"--peers names {name!r}; there are: {', '.join(known)}")
+    found = [side for side in sides if side.name in wanted or ours(side)]
     for side in found:
         try:
             side.installed()
@@ -171,15 +179,20 @@ def chosen(sides: Sequence[AnySide], peers: str | None) -> list[AnySide]:
     return found
 
 
-def take_turns(sides: Sequence[Side], server: Any, options: argparse.Namespace) -> Medians:
-    """Measure every side ``options.repeat`` times, in turn."""
+def take_turns(
+    sides: Sequence[Any],
+    server: Any,
+    options: argparse.Namespace,
+    measures: Mapping[str, Callable[[Any, Any, Path, int], Figures]] = MEASURES,
+) -> Medians:
+    """Measure every side ``options.repeat`` times, in turn, by those of *measures* asked for."""
     samples: dict[str, dict[str, list[float]]] = {side.name: {} for side in sides}
     for turn in range(options.repeat):
-        for name in (name for name in MEASURES if name in options.only.split(",")):
+        for name in (name for name in measures if name in options.only.split(",")):
             for side in sides:
                 print(f"{turn + 1}/{options.repeat} {name} {side.name}", file=sys.stderr)
                 with tempfile.TemporaryDirectory(prefix="goose-bench-") as folder:
-                    figures = MEASURES[name](side, server, Path(folder), options.jobs)
+                    figures = measures[name](side, server, Path(folder), options.jobs)
                 for what, value in figures.items():
                     samples[side.name].setdefault(what, []).append(value)
     return {
