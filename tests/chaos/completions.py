@@ -144,7 +144,7 @@ def run(
             "kill_child": lambda: fleet.kill_child(chance),
             "kill_supervisor": lambda: fleet.kill_supervisor(chance),
             "pause_all": lambda: fleet.pause(
-                fleet.staffed(chance), chance.uniform(1.2, 1.8) * TTL, children_only=False
+                *fleet.at_work(chance), chance.uniform(1.2, 1.8) * TTL, children_only=False
             ),
             **database.harms(),
         }

@@ -136,13 +136,18 @@ class Crew:
 
     def pause_child(self) -> None:
         """F2: a worker process stands still, and its supervisor kills it."""
-        fleet = self._any()
-        fleet.pause(fleet.living()[-1], self.ttl * 1.5, children_only=True)
+        self._pause(children_only=True)
 
     def pause_all(self) -> None:
         """F2: supervisor and worker stand still for longer than the ttl, and go on as zombies."""
+        self._pause(children_only=False)
+
+    def _pause(self, *, children_only: bool) -> None:
         fleet = self._any()
-        fleet.pause(fleet.living()[-1], self.ttl * 1.5, children_only=False)
+        process = fleet.living()[-1]
+        fleet.pause(
+            process, fleet.children(process), self.ttl * 1.5, children_only=children_only
+        )
 
     def pause_briefly(self) -> None:
         """F4: all stand still for a quarter of the ttl, of which nobody may take notice."""

@@ -100,22 +100,32 @@ class Fleet:
         wait_until(lambda: any(map(self.children, self.living())), 20, "a worker process is there")
         return chance.choice([process for process in self.living() if self.children(process)])
 
-    def at_work(self, chance: random.Random) -> subprocess.Popen[bytes]:
-        """Return a random supervisor whose processes have all begun to run jobs; wait for one."""
+    def at_work(self, chance: random.Random) -> tuple[subprocess.Popen[bytes], list[int]]:
+        """Return a random supervisor and its processes, which have all begun to run jobs; wait."""
+        found: list[tuple[subprocess.Popen[bytes], list[int]]] = []
 
-        def works(process: subprocess.Popen[bytes]) -> bool:
-            pids = self.children(process)
-            return bool(pids) and all((self.marks / f"{pid}.marks").exists() for pid in pids)
+        def look() -> bool:
+            found[:] = [
+                (process, pids)
+                for process in self.living()
+                if (pids := self.children(process))
+                and all((self.marks / f"{pid}.marks").exists() for pid in pids)
+            ]
+            return bool(found)
 
-        wait_until(lambda: any(map(works, self.living())), 30, "worker processes run jobs")
-        return chance.choice([process for process in self.living() if works(process)])
+        wait_until(look, 30, "worker processes run jobs")
+        return chance.choice(found)
 
     def pause(
-        self, process: subprocess.Popen[bytes], seconds: float, *, children_only: bool
+        self,
+        process: subprocess.Popen[bytes],
+        pids: list[int],
+        seconds: float,
+        *,
+        children_only: bool,
     ) -> None:
-        """SIGSTOP *process* and its children, or only those, for *seconds*."""
+        """SIGSTOP *process* and its children *pids*, or only those, for *seconds*."""
         kind = "pause_child" if children_only else "pause_all"
-        pids = self.children(process)
         targets = pids if children_only else [process.pid, *pids]
         began = time.monotonic()
         for pid in targets:

@@ -114,9 +114,9 @@ def run(broker_url: str, folder: Path, plan: Plan) -> Result:
                 fleet.kill_child(chance)
             # In the middle, so that there is work left for the pauses to meet.
             if number == plan.kills // 4:
-                fleet.pause(fleet.at_work(chance), TTL * 1.5, children_only=False)
+                fleet.pause(*fleet.at_work(chance), TTL * 1.5, children_only=False)
             if number in (plan.kills // 2, 3 * plan.kills // 4):
-                fleet.pause(fleet.at_work(chance), TTL * 1.5, children_only=True)
+                fleet.pause(*fleet.at_work(chance), TTL * 1.5, children_only=True)
         last = time.monotonic()
         wait_until(lambda: left(broker) == 0, 180, "everything drains")
         drained = time.monotonic() - last

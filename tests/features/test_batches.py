@@ -488,11 +488,11 @@ def test_the_verbs_of_the_door(own_folder: Path, app: Any) -> None:
 
 def test_a_member_may_be_as_large_as_any_job(place: Place, app: Any) -> None:
     """That a job becomes a member from elsewhere is not what makes it too large."""
-    client = goose.Client(place.broker, settings=replace(place.settings, max_bytes=3_000_000))
-    with client.batch(stay_open=True) as batch:
-        batch.enqueue(app.work, "x" * 2_000_000)
+    with goose.Client(settings=replace(place.settings, max_bytes=3_000_000)) as client:
+        with client.batch(stay_open=True) as batch:
+            batch.enqueue(app.work, "x" * 2_000_000)
 
-    assert 1 == batch.progress().total
+        assert 1 == batch.progress().total
 
 
 def test_failed_members_are_retrying(place: Place, app: Any) -> None:

@@ -62,9 +62,12 @@ def test_an_embedded_worker_moves_and_counts(outbox: str, wait_until: Callable[.
         wait_until(lambda: runs == ["before", "while it runs"])
         wait_until(lambda: counting.sums.get(("outbox.moved", "default")) == 2)
     assert ("outbox.size", "default", "waiting") in counting.gauges
-    relays = sqlite3.connect(outbox.removeprefix("sqlite:///"))
-    assert [(0,)] == relays.execute("SELECT expires_at FROM goose_outbox_relays").fetchall()
-    relays.close()
+    # A worker that stops waits for its relay's farewell, but not for ever.
+    with closing(sqlite3.connect(outbox.removeprefix("sqlite:///"))) as relays:
+        wait_until(
+            lambda: relays.execute("SELECT expires_at FROM goose_outbox_relays").fetchall()
+            == [(0,)]
+        )
 
 
 @pytest.mark.processes

@@ -188,15 +188,19 @@ class Connections:
 
     def _give(self, connection: Connection) -> None:
         status = connection.pgconn.transaction_status
-        usable = not self._closed and status == psycopg.pq.TransactionStatus.IDLE
+        usable = status == psycopg.pq.TransactionStatus.IDLE
         if not usable:
             _end(connection)
         with self._changed:
             self._lent.discard(connection)
             self._count -= 1
-            if usable:
+            # Asked under the lock: nobody would look into the idle ones after the close.
+            late = self._closed
+            if usable and not late:
                 self._idle.append(connection)
             self._changed.notify()
+        if usable and late:
+            _end(connection)
 
     def connect(self) -> Connection:
         """Make a connection of one's own, which this object will not know."""
@@ -228,7 +232,8 @@ class Connections:
 
     def close(self) -> None:
         """Close those that are idle now, and the others when they are given back."""
-        self._closed = True
+        with self._changed:
+            self._closed = True
         self.drop()
 
 

@@ -26,15 +26,16 @@ marked as the wire's own.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from goose.brokers.rabbitmq import ladder
 from goose.brokers.rabbitmq.connection import Pushed
 from goose.brokers.rabbitmq.faults import Remedy, is_timeout, judge, said, translated
 from goose.brokers.rabbitmq.loans import Arrival, Hearing
+from goose.brokers.rabbitmq.opening import make_ready
 from goose.brokers.rabbitmq.pace import Pace
 from goose.brokers.rabbitmq.parcels import ID
 from goose.brokers.rabbitmq.tags import Tags
@@ -52,6 +53,9 @@ AUDIT = 2.0
 """Seconds between two looks whether a lane to which nothing comes is deaf."""
 STRIKES = 2
 """Looks in a row at which the server has jobs and does not push them, before it is."""
+RETURN = 0.05
+"""Seconds in which a quorum queue has put back what it was given back, one after the other; a
+consumer that began meanwhile would be pushed the backlog before the last of that."""
 REOPEN = 1.0
 """Seconds before a channel that the server refused is tried again."""
 
@@ -84,6 +88,7 @@ class Lane:
         self._busy = False
         self._wanted = 0
         self._retry_mono = 0.0
+        self._returned_mono = -math.inf
         self._hearings: list[Hearing] = []
         self._audit_mono = 0.0
         self._strikes = 0
@@ -137,7 +142,11 @@ class Lane:
         connection = self._intake.connection
         if self._busy or connection is None or not connection.is_open or not self._wanted:
             return
-        if time.monotonic() < self._retry_mono:
+        now = time.monotonic()
+        if now < self._retry_mono:
+            return
+        if self.prefetch < self._wanted and (left := self._returned_mono + RETURN - now) > 0:
+            self._intake.wire.later(left, self.work)
             return
         self._busy = True
         if self._channel is None:
@@ -153,24 +162,7 @@ class Lane:
         channel.connection.expect(channel.channel_number, self._arrived)
         channel.add_on_close_callback(self._closed)
         channel.add_on_cancel_callback(self._cancelled)
-        deliver = self._intake.names.deliver
-        channel.exchange_declare(
-            deliver, "topic", durable=True, callback=lambda _: self._declare(channel)
-        )
-
-    def _declare(self, channel: Any) -> None:
-        names = self._intake.names
-        channel.queue_declare(
-            self.name,
-            durable=True,
-            arguments=names.ready_arguments(),
-            callback=lambda _: channel.queue_bind(
-                self.name,
-                names.deliver,
-                ladder.arrival(self.queue),
-                callback=lambda _: self._declared(),
-            ),
-        )
+        make_ready(channel, self._intake.names, self.queue, self._declared)
 
     def _declared(self) -> None:
         self._busy = False
@@ -329,6 +321,7 @@ class Lane:
 
     def nack(self, tags: list[int]) -> None:
         """Give these back, in their order."""
+        self._returned_mono = time.monotonic()
         self._tags.settle(tags, self._channel.basic_nack)
 
     def ask(self, hearing: Hearing) -> None:

@@ -109,13 +109,15 @@ class Connections:
 
     def give(self, connection: Any) -> None:
         """Take back a connection whose answers were all read, or which is disconnected."""
-        if self._closed and connection is not None:
-            connection.disconnect()
         with self._changed:
             self._lent -= 1
-            if connection is not None:
+            # Asked under the lock: nobody would look into the idle ones after the close.
+            late = self._closed
+            if connection is not None and not late:
                 self._idle.append(connection)
             self._changed.notify()
+        if connection is not None and late:
+            connection.disconnect()
 
     def drop(self) -> None:
         """Disconnect those that are idle."""
@@ -128,7 +130,8 @@ class Connections:
 
     def close(self) -> None:
         """Disconnect those that are idle now, and the others when they are given back."""
-        self._closed = True
+        with self._changed:
+            self._closed = True
         self.drop()
 
 

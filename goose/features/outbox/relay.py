@@ -91,6 +91,7 @@ class Relay:
         self._mono = mono
         self._name = uuid.uuid4().hex
         self._lines: dict[str, _Line] = {}
+        self._has_leased = False
         self._first = ""
         self._pause = SHORTEST
         self._measure_at = 0.0
@@ -172,6 +173,7 @@ class Relay:
         if line.leased_mono is None or now - line.leased_mono > self._lease / 4:
             holds = self._table.lease(queue, self._name, self._lease)
             line.leased_mono = now if holds else None
+            self._has_leased = self._has_leased or holds
         return line.leased_mono is not None
 
     def _is_fresh(self, line: _Line) -> bool:
@@ -283,7 +285,7 @@ class Relay:
     def close(self) -> None:
         """Let others take over at once, and close the connection."""
         try:
-            if any(line.leased_mono is not None for line in self._lines.values()):
+            if self._has_leased:  # perhaps a queue in which nothing is left
                 self._table.let_go(self._name)
         except BrokerError as error:
             logger.debug("the leases of %s end by themselves: %s", self._name, error)

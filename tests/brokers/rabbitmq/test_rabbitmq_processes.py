@@ -28,7 +28,8 @@ class RabbitShop(Shop):
 
     def __init__(self, directory: Path, url: str) -> None:
         self.directory = directory
-        self.url = f"{url}?namespace={uuid.uuid4().hex}"
+        # So long that on a crowded machine, too, word of a death comes before its jobs are lent.
+        self.url = f"{url}?namespace={uuid.uuid4().hex}&quarantine=6"
         self.broker = RabbitMQBroker(self.url)
         self.client = goose.Client(self.broker)
         self.runs_file = directory / "runs"

@@ -75,7 +75,7 @@ class Counting:
         self.sums[key] = self.sums.get(key, 0) + value
 
     def gauge(self, name: str, value: float, tags: Any) -> None:
-        self.gauges[name, tags["queue"], tags.get("state", "")] = value
+        self.gauges[name, tags.get("queue", ""), tags.get("state", "")] = value
 
     def timing(self, name: str, seconds: float, tags: Any) -> None: ...
 
@@ -241,8 +241,9 @@ def test_one_relay_at_a_time_moves_a_queue(
     assert (1, 0) == (first.move(), second.move())
     put(sqlite, "b")
     assert (0, 1) == (second.move(), first.move())
-    put(sqlite, "c")
+    assert 0 == first.move(), "nothing is left, and the lease goes on"
     first.close()
+    put(sqlite, "c")
     assert 1 == second.move()
     put(sqlite, "d")
     assert 0 == third.move()
