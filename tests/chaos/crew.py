@@ -145,9 +145,7 @@ class Crew:
     def _pause(self, *, children_only: bool) -> None:
         fleet = self._any()
         process = fleet.living()[-1]
-        fleet.pause(
-            process, fleet.children(process), self.ttl * 1.5, children_only=children_only
-        )
+        fleet.pause(process, fleet.children(process), self.ttl * 1.5, children_only=children_only)
 
     def pause_briefly(self) -> None:
         """F4: all stand still for a quarter of the ttl, of which nobody may take notice."""

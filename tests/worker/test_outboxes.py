@@ -65,8 +65,9 @@ def test_an_embedded_worker_moves_and_counts(outbox: str, wait_until: Callable[.
     # A worker that stops waits for its relay's farewell, but not for ever.
     with closing(sqlite3.connect(outbox.removeprefix("sqlite:///"))) as relays:
         wait_until(
-            lambda: relays.execute("SELECT expires_at FROM goose_outbox_relays").fetchall()
-            == [(0,)]
+            lambda: (
+                relays.execute("SELECT expires_at FROM goose_outbox_relays").fetchall() == [(0,)]
+            )
         )
 
 

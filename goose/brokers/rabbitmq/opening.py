@@ -17,9 +17,7 @@ def make_ready(channel: Any, names: Names, queue: str, then: Callable[[], None])
     name = names.ready(queue)
 
     def bind(_: Any) -> None:
-        channel.queue_bind(
-            name, names.deliver, ladder.arrival(queue), callback=lambda _: then()
-        )
+        channel.queue_bind(name, names.deliver, ladder.arrival(queue), callback=lambda _: then())
 
     channel.exchange_declare(
         names.deliver,
