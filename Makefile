@@ -53,7 +53,7 @@ cluster: setup ## the conformance suite on a cluster of three RabbitMQ nodes
 
 .PHONY: features
 features: setup ## the tests of features on every broker with every store, crashing everywhere
-	PLACES=rabbitmq+sqlite,rabbitmq+redis,rabbitmq+postgres CRASHES=all \
+	PLACES=rabbitmq+sqlite,rabbitmq+redis,rabbitmq+postgres CRASHES=all RATE_SECONDS=60 \
 		$(BIN)/python -m pytest --timeout 600 tests/features $(ARGS)
 
 .PHONY: simulate

@@ -26,7 +26,6 @@ from goose.brokers.base import Broker, Inspector, State
 from goose.calls import Call
 from goose.clients import Client
 from goose.errors import BatchError, BrokerError, ConfigError, EnqueueError, Unsupported
-from goose.features.batches.book import Batches
 from goose.features.batches.joining import Membership
 from goose.features.batches.members import CANCELLED
 from goose.features.batches.records import LINGER, NAME, Event, Progress, Record, check_name
@@ -291,8 +290,11 @@ class Batch(Client):
     def cancel(self, *jobs: Any) -> dict[str, Any]:
         """Have members end as cancelled instead of starting, from a second from now on.
 
-        Those that wait are removed where the broker can list them; that reads all its queues.
-        Those that run are left alone. With *jobs* it does for these what `goose.Client.cancel` does.
+        Those that wait are removed, and those that run cancelled as by `goose.Client.cancel`, where the
+        broker can list them; that reads all its queues. With *jobs* that is done for these only.
+
+        Returns:
+            What became of *jobs*, or of the members that ran, by id.
 
         Raises:
             BatchError: As `progress`.
@@ -301,20 +303,22 @@ class Batch(Client):
         if jobs:
             return super().cancel(*jobs)
         self._existing(self.batches.cancel(self.id))
-        for state in (State.SCHEDULED, State.READY) if isinstance(self.broker, Inspector) else ():
+        if not isinstance(self.broker, Inspector):
+            return {}
+        for state in (State.SCHEDULED, State.READY):
             with suppress(Unsupported):
                 waiting = list(self.inspector.find(state, where=self._has))
                 gone = {*self.inspector.delete(waiting, state=state)}
                 ended = [each.job for each in waiting if each.id in gone and each.job]
                 numbers = [member[1] for job in ended if (member := membership_of(job))]
                 self.batches.report(self.id, dict.fromkeys(numbers, CANCELLED))
+        with suppress(Unsupported):
+            return super().cancel(*self.inspector.find(State.RUNNING, where=self._has))
         return {}
 
     def delete(self) -> bool:
         """Forget it; say whether it was there. Its members run on, and no callback comes."""
         return self.batches.delete(self.id)
-
-    # --- inside ----------------------------------------------------------------------------
 
     def _has(self, job: Job[Any]) -> bool:
         member = membership_of(job)
@@ -393,8 +397,3 @@ class Inner(Client):
     def store(self) -> Store:
         """See `Client.store`."""
         return self._inner_store
-
-
-def batches_of(client: Client) -> Batches:
-    """Return the batches of a client's store; callbacks go to its broker."""
-    return Batches(client.store, lambda jobs: Client.submit(client, jobs) if jobs else None)

@@ -331,9 +331,10 @@ class Client(Access, Flowing, Controlling):
         Raises:
             Unsupported: The broker has no store for them, and none is configured.
         """
-        from goose.batching import batches_of  # not every program's
+        from goose.features.batches.book import Batches  # not every program's
 
-        return batches_of(self)
+        # Callbacks go to its broker, as jobs of no batch.
+        return Batches(self.store, lambda jobs: Client.submit(self, jobs) if jobs else None)
 
     # --- around ----------------------------------------------------------------------------
 

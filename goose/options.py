@@ -55,7 +55,7 @@ class Bound(TypedDict, total=False):
     timeout: float | timedelta | None
     """Seconds (or `timedelta`) a single run may take, above 0; `math.inf` for no limit."""
     group: str | None
-    """Whose job it is, kept with it, for brokers that share a queue among groups (none here)."""
+    """Whose job it is: the groups with jobs in a queue take turns there, on brokers that can."""
     result: bool | float | timedelta | None
     """Whether what it returns is kept, and for how long: seconds (or `timedelta`), a day if True."""
     unique: bool | str | Callable[..., str | None] | None
@@ -126,7 +126,7 @@ class Options:
     timeout: float | None = None
     """Seconds a single run may take; `math.inf` for no limit, over one set elsewhere."""
     group: str | None = None
-    """Whose job it is, kept with it, for brokers that share a queue among groups (none here)."""
+    """Whose job it is: the groups with jobs in a queue take turns there, on brokers that can."""
     result: float | None = None
     """Seconds for which what it returns is kept; 0 keeps nothing."""
     unique: bool | str | Callable[..., str | None] | None = None

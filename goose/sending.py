@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from goose.brokers import connect, name_of, namespaced
-from goose.brokers.base import AsyncTransactional, Broker, Capability, Transactional
+from goose.brokers.base import AsyncTransactional, Broker, Capability, Grouped, Transactional
 from goose.combining import BATCH, CALLS, Combiner
 from goose.errors import (
     BrokerError,
@@ -116,8 +116,9 @@ class Link:
         self.owned = isinstance(broker, str)
         self.broker = connect(broker)
         calls = CALLS if Capability.CONCURRENT in self.broker.capabilities else 1
-        self.ready = Combiner(self.broker.enqueue, calls=calls)
-        self.later = Combiner(self.broker.schedule, calls=calls)
+        check = None if isinstance(self.broker, Grouped) else self._refuse_groups
+        self.ready = Combiner(self.broker.enqueue, calls=calls, check=check)
+        self.later = Combiner(self.broker.schedule, calls=calls, check=check)
         self._url = broker if isinstance(broker, str) else None
         self._stores: dict[str | None, OnDemand] = {}
 
@@ -135,6 +136,14 @@ class Link:
                 "in your own database, or an outbox there: goose.using(outbox=connection)"
             )
         return Within(self.broker, connection)
+
+    def _refuse_groups(self, envelopes: Sequence[Envelope]) -> None:
+        for envelope in envelopes:
+            if envelope.group is not None:
+                raise Unsupported(
+                    f"group={envelope.group!r:.80}: {name_of(self.broker)} cannot share a queue among "
+                    "groups; leave group= out, give each group a queue, or use sqlite, redis or postgres"
+                )
 
     def store(self, settings: Settings) -> OnDemand:
         """Return the store that goes with the broker by *settings*; opening it may fail."""

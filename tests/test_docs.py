@@ -202,6 +202,7 @@ def test_the_tables_of_redis_are_complete() -> None:
     line = Line("QUEUE", domain, "goose:{ns:QUEUE}")
     used = {*_keys_of(domain), *_keys_of(line), domain.held("SESSION"), domain.uses("SESSION")}
     used.add(line.own_wake("SLEEPER"))
+    used |= {f"{line.ready}:{word}" for word in ("turns", "groups", "grouped")}
     assert used == set(re.findall(r"`(goose:\S+:\w+)`", keys))
 
 

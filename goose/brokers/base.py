@@ -7,7 +7,7 @@ is no longer good changes nothing and hands the delivery back to the caller, so 
 worker that was away too long (a zombie) cannot undo what others did since.
 
 `Broker` is all that a broker author must write. What else a broker can do it says by
-implementing further protocols here (`Sessions`, `Upkeep`, `Inspector`, `Transactional`)
+implementing further protocols here (`Sessions`, `Upkeep`, `Inspector`, `Grouped`, `Transactional` …)
 and by its `capabilities`; the engine asks with ``isinstance`` and ``in``.
 
 Errors: a broker that cannot be reached raises `BrokerUnavailable`, one that refuses
@@ -276,6 +276,27 @@ class Inspector(Protocol):
 
 
 @runtime_checkable
+class Grouped(Protocol):
+    """Shares each queue among the groups of its jobs, so that none has to wait for another's backlog.
+
+    While a job with a group is ready in a queue, the groups of what is ready there take turns, a
+    job each: whoever has few jobs waits for one job of each other group, however many
+    those have. Jobs without a group are one group more then; those that were ready before the
+    first job with a group are lent before. `Broker.release` gives a job back its turn. Without
+    a job with a group nothing of this costs anything, and the order is that of `Broker.dequeue`.
+
+    Jobs with a group are refused by clients whose broker does not have this.
+    """
+
+    def next_groups(self, queue: str, *, limit: int = 100) -> Sequence[str]:
+        """Return groups with ready jobs in *queue*, each once, about in the order of their next turns.
+
+        Looks at no more than a few times *limit* jobs, so it need not see every group.
+        """
+        ...
+
+
+@runtime_checkable
 class Transactional(Protocol):
     """Stores jobs inside a transaction of the caller's own."""
 
@@ -339,6 +360,7 @@ __all__ = [
     "Capability",
     "Delivery",
     "Envelope",
+    "Grouped",
     "Inspector",
     "Migrating",
     "Page",

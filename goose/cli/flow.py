@@ -1,4 +1,4 @@
-"""``goose flow``: jobs that depend on each other, drawn."""
+"""``goose flow``: jobs that depend on each other, drawn and cancelled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from goose.brokers.base import Inspector
-from goose.cli.choosing import common, opened
+from goose.cli.choosing import common, confirm, opened, sure
+from goose.cli.jobs import Outcomes, end
 from goose.cli.showing import print_json, printable
 from goose.clients import Client
 from goose.errors import Undecodable
@@ -18,7 +19,7 @@ from goose.jobs import decode
 
 @click.group("flow")
 def command() -> None:
-    """Show jobs that depend on each other.
+    """Show and cancel jobs that depend on each other.
 
     \b
     Ends with
@@ -37,11 +38,7 @@ def command() -> None:
 def show(*, job_id: str, target: Path | None, broker: str | None, as_json: bool) -> None:
     """Show the flow that the job of this id is in: each job, its status, what it waits for."""
     with opened(broker) as client:
-        flows = Flows(client.store, client.broker)
-        jobs = drawing.gathered(flows, job_id, client.status, lambda id_: _function(client, id_))
-    if len(jobs) == 1 and jobs[0].status == "unknown":
-        click.echo(f"goose: nothing is known here of job {printable(job_id)}", err=True)
-        raise click.exceptions.Exit(1)
+        jobs = _gathered(client, job_id)
     if target is not None:
         with click.open_file(str(target), "w", encoding="utf-8") as file:
             file.write(drawing.svg(jobs))
@@ -62,6 +59,32 @@ def show(*, job_id: str, target: Path | None, broker: str | None, as_json: bool)
     else:
         for line in drawing.text(jobs).splitlines():
             click.echo(printable(line))
+
+
+@command.command("cancel")
+@click.argument("job_id", metavar="ID")
+@sure
+@common
+def cancel(*, job_id: str, yes: bool, broker: str | None, as_json: bool) -> None:
+    """End every job of the flow that the job of this id is in, as `goose jobs cancel`.
+
+    Those that wait for one that is cancelled end with it, unless they are to run anyway.
+    """
+    confirm(f"Cancel the flow of {printable(job_id)}?", yes=yes)
+    with opened(broker) as client:
+        jobs = _gathered(client, job_id)
+        under_way = [job.id for job in jobs if job.status in ("scheduled", "ready", "running")]
+        results: Outcomes = dict(client.cancel(*under_way))
+    end(results, {"removed", "stopping", "asked"}, as_json=as_json)
+
+
+def _gathered(client: Client, job_id: str) -> list[drawing.Shown]:
+    flows = Flows(client.store, client.broker)
+    jobs = drawing.gathered(flows, job_id, client.status, lambda id_: _function(client, id_))
+    if len(jobs) == 1 and jobs[0].status == "unknown":
+        click.echo(f"goose: nothing is known here of job {printable(job_id)}", err=True)
+        raise click.exceptions.Exit(1)
+    return jobs
 
 
 def _function(client: Client, job_id: str) -> str:

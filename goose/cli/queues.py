@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 import click
 
 from goose import values
-from goose.brokers.base import QueueStats, State
+from goose.brokers import name_of
+from goose.brokers.base import Grouped, QueueStats, State
 from goose.cli.choosing import checked, common, configured, inspecting, opened, place
 from goose.cli.showing import lasting, print_json, print_table
 from goose.clients import Client
-from goose.errors import GooseError
+from goose.errors import GooseError, Unsupported
 from goose.features.activity.reading import QueueActivity, read
 from goose.settings import Settings
 
@@ -84,6 +85,26 @@ def paused(*, broker: str | None, as_json: bool) -> None:
     with opened(broker, "orders", kept=True) as client:
         told = client.controls.paused()
     _tell(told, as_json=as_json)
+
+
+@command.command("groups")
+@click.argument("queue", metavar="QUEUE")
+@click.option("--limit", default=100, type=click.IntRange(1, 10_000), help="How many.  [100]")
+@common
+def groups(*, queue: str, limit: int, broker: str | None, as_json: bool) -> None:
+    """Show the groups with ready jobs in QUEUE, about in the order of their next turns."""
+    with opened(broker) as client:
+        grouped = client.broker
+        if not isinstance(grouped, Grouped):
+            raise Unsupported(f"{name_of(grouped)} cannot share a queue among groups")
+        found = grouped.next_groups(queue, limit=limit)
+    if as_json:
+        print_json([{"group": group} for group in found])
+        return
+    for group in found:
+        click.echo(group)
+    if not found:
+        click.echo(f"no job with a group is ready in {queue}", err=True)
 
 
 def _tell(told: Mapping[str, float], *, as_json: bool) -> None:

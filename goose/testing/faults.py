@@ -30,6 +30,7 @@ from goose.brokers.base import (
     Broker,
     Capability,
     Delivery,
+    Grouped,
     Inspector,
     Session,
     Sessions,
@@ -43,7 +44,7 @@ from goose.jobs import Envelope
 Side = Literal["before", "after"]
 
 
-OPTIONAL: tuple[type, ...] = (Sessions, Upkeep, Inspector, Transactional)
+OPTIONAL: tuple[type, ...] = (Sessions, Upkeep, Inspector, Grouped, Transactional)
 
 
 class Crash(BaseException):

@@ -29,6 +29,8 @@ from goose.worker.work import Work
 
 WINDOW_SECONDS = 0.1
 """Work to hold ahead, in seconds of all slots: a few round trips' worth."""
+SHARED_WINDOW_SECONDS = 0.01
+"""The same where jobs have groups: whoever comes next waits for all that is held here already."""
 WINDOW_JOBS = 100
 """Jobs to hold ahead at most. Source: beyond it, batches no longer make round trips cheaper."""
 MAX_UNSETTLED = 1000
@@ -51,6 +53,8 @@ class _Lane:
     mean: float | None = None
     """Seconds a job takes, lately; None before the first has ended."""
     last_start: float = 0.0
+    ahead: float = WINDOW_SECONDS
+    """Seconds of work to hold ahead."""
 
     @property
     def seen(self) -> bool:
@@ -72,7 +76,7 @@ class _Lane:
         # All slots taken, and none lately: those that run are slow, whatever the mean says.
         if free == 0 and now - self.last_start > WINDOW_SECONDS:
             return 0
-        ahead = int(WINDOW_SECONDS * self.slots / self.mean) if self.mean > 1e-6 else WINDOW_JOBS
+        ahead = int(self.ahead * self.slots / self.mean) if self.mean > 1e-6 else WINDOW_JOBS
         return min(ahead, WINDOW_JOBS)
 
     def ended(self, seconds: float) -> None:
@@ -150,8 +154,9 @@ class Buffer:
         with self._lock:
             if self._closed:
                 return list(works)
-            self._cautious = False
+            self._cautious = shared = False
             for work in works:
+                shared = shared or work.job.group is not None
                 if isolated(work.job):
                     # Where one is, others may be: take one at a time until there are no more.
                     self._cautious = True
@@ -161,6 +166,9 @@ class Buffer:
                         back.append(work)
                 else:
                     self._lane(work).held.append(work)
+            self._sync.ahead = self._async.ahead = (
+                SHARED_WINDOW_SECONDS if shared else WINDOW_SECONDS
+            )
         return back
 
     # --- what the slots ask ---------------------------------------------------------------

@@ -106,6 +106,21 @@ def test_a_flow_is_drawn(flow: Any, run: Any, own_folder: Path) -> None:
     assert (5, 4) == (len(drawing.findall(f"{name}g")), len(drawing.findall(f"{name}path")))
 
 
+def test_a_flow_is_cancelled(client: Any, app: Any, run: Any) -> None:
+    """What is queued is removed, and what waits for it ends with it."""
+    with client.flow() as flow:
+        one, other = flow.add(app.one, "a"), flow.add(app.one, "b")
+        whole = flow.add(app.join, [one.output, other.output])
+    code, out, _ = run("flow", "cancel", whole.id, "--yes", "--json")
+
+    assert (0, {one.id: "removed", other.id: "removed"}) == (
+        code,
+        {each["id"]: each["result"] for each in json.loads(out)},
+    )
+    assert {"cancelled"} == {client.status(job.id) for job in flow.jobs}
+    assert 1 == run("flow", "cancel", "0190", "--yes")[0]
+
+
 def test_nobody_knows_the_flow(client: Any, app: Any, run: Any) -> None:
     """An unknown id is said to be one; so is a database that is not there."""
     assert (1, "") == run("flow", "show", "0190")[:2]

@@ -12,6 +12,7 @@ import pytest
 
 from goose.cli.showing import lasting, print_table
 from goose.clients import Client
+from tests.cli.conftest import send
 
 
 def test_counts_by_state(shop: Any, cli: Any) -> None:
@@ -27,6 +28,19 @@ def test_counts_by_state(shop: Any, cli: Any) -> None:
     assert ["busy", "0", "1", "0", "0"] == lines[1].split()
     assert ["default", "0", "0", "1", "2"] == lines[2].split()
     assert ["mail", "3", "0", "0", "0", "0", "s"] == lines[3].split()
+
+
+def test_groups_are_listed(shop: Any, cli: Any) -> None:
+    """Those with ready jobs, each once; a queue without any is no failure."""
+    shop.client.using(group="acme").enqueue_many(send, [("a",), ("b",)])
+    shop.client.using(group="globex").enqueue(send, "c")
+
+    assert ["acme", "globex"] == cli("queues", "groups", "default").out.split()
+    [first] = cli("queues", "groups", "default", "--limit", "1", "--json").json
+    assert "group" in first
+    done = cli("queues", "groups", "mail")
+    assert (0, "") == (done.code, done.out)
+    assert "no job with a group" in done.err
 
 
 def test_json_has_the_documented_keys(shop: Any, cli: Any) -> None:

@@ -185,6 +185,19 @@ def test_cancelled_members_do_not_run(place: Place, app: Any) -> None:
     at_rest(place)
 
 
+def test_running_members_of_cancelled_batches_are_told(place: Place, app: Any) -> None:
+    """A member that runs when its batch is cancelled is asked to stop, where the broker shows it."""
+    batch = place.client.enqueue_batch(app.work, [("a",)])
+    other = place.client.enqueue(app.work, "b")
+    process = place.process()
+    process.engine.fetcher.step(process.clock.mono())
+    answers = batch.cancel()
+
+    assert other.id not in answers
+    expected = [] if "rabbitmq" in place.name else ["stopping"]
+    assert expected == list(answers.values())
+
+
 def test_workers_end_members_of_cancelled_batches(place: Place, app: Any) -> None:
     """Where nobody can remove what waits, whoever is lent a member ends it as cancelled."""
     batch = place.client.using(on_complete=app.complete).enqueue_batch(app.work, [("a",), ("b",)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from goose.stores.memory import MemoryStore
 from tests.features.places import Place, crash_points
 
 WaitUntil = Callable[..., None]
+RATE_SECONDS = float(os.environ.get("RATE_SECONDS", "2"))
+"""For how long a rate is measured."""
 APP = """
 import threading
 import time
@@ -122,6 +125,21 @@ def test_workers_share_a_rate(place: Place, app: Any, wait_until: WaitUntil) -> 
     assert 1.7 <= times[-1] - times[0] <= 6
     assert {0} == set(app.attempts)
     assert app.ran.index(next(run for run in app.ran if run[1] == "free")) < 20
+
+
+@pytest.mark.timeout(60 + 3 * RATE_SECONDS)
+def test_the_measured_rate_is_the_limit(place: Place, app: Any, wait_until: WaitUntil) -> None:
+    """What two workers really start in a while is within 2 % of the limit: a minute in `make features`."""
+    client = place.client.using(limit=goose.Limit(rate=50))
+    with place.worker(["feature_app"]), place.worker(["feature_app"]):
+        client.enqueue_many(app.note, [("a",)] * int(50 * (RATE_SECONDS + 3)))
+        wait_until(lambda: len(app.ran) >= 50, seconds=30)
+        begun = time.monotonic()
+        wait_until(lambda: time.monotonic() > begun + RATE_SECONDS, seconds=2 * RATE_SECONDS)
+    started = sum(begun <= at < begun + RATE_SECONDS for at, _ in app.ran)
+
+    # A start may be 50 ms before its instant or after it, at either end.
+    assert abs(started - 50 * RATE_SECONDS) <= 0.02 * 50 * RATE_SECONDS + 5
 
 
 def test_each_key_has_its_own_rate(place: Place, app: Any, wait_until: WaitUntil) -> None:

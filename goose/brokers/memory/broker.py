@@ -168,7 +168,7 @@ class MemoryBroker(Inspection):
                     back.append(entry)
             # Receipts count up, so this is the order in which they were lent.
             for entry in sorted(back, key=lambda entry: entry.receipt, reverse=True):
-                store.make_first(entry)
+                store.give_back(entry)
             store.changed.notify_all()
         return lost
 

@@ -32,7 +32,7 @@ class Inspection:
             for name, line in sorted(store.lines.items()):
                 counts = {state: len(line.of(state)) for state in State}
                 if any(counts.values()):
-                    waits = [now - entry.since for entry in line.ready.values()]
+                    waits = [now - entry.since for entry in line.of(State.READY).values()]
                     found.append(QueueStats(name, counts, max(waits, default=None)))
             return found
 
@@ -115,6 +115,15 @@ class Inspection:
             store.place(entry, now, now)
 
         return self._change(list(wanted), State.DEAD, move)
+
+    def next_groups(self, queue: str, *, limit: int = 100) -> Sequence[str]:
+        """Return the groups whose jobs wait in *queue*, as `Grouped.next_groups`."""
+        store = self._open_store()
+        with store.changed:
+            store.promote(self._clock())
+            line = store.lines.get(queue)
+            waiting = [] if line is None else [group for group in line.groups if group is not None]
+            return waiting[:limit]
 
     def _change(
         self, ids: Sequence[str], state: State, move: Callable[[Store, Entry, float], None]

@@ -8,14 +8,18 @@ time: the broker calls it under ``changed``, with the instant.
 Order: every move stamps the entry with ``order``, counting up at the back of a line and
 down at its front, so that ``ready`` is sorted by it at any moment. What is due is moved to
 the back before anything newer gets there, see docs/adr/0002-order-of-jobs.md.
+
+While jobs with a group are ready in a queue, what gets ready there stands in `Line.groups`, a row
+for each group (those without one have a row, too), and the rows take turns. What got ready
+before them is lent before them. See docs/adr/0023-turns-of-groups.md.
 """
 
 from __future__ import annotations
 
 import heapq
 import threading
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import ChainMap, OrderedDict, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from goose.brokers.base import Delivery, Session, State
@@ -27,21 +31,69 @@ READY, RUNNING, SCHEDULED, DEAD = State.READY, State.RUNNING, State.SCHEDULED, S
 class Line:
     """The jobs of one queue, by state and id; ``ready`` and ``dead`` are in order."""
 
-    __slots__ = ("dead", "ready", "running", "scheduled")
+    __slots__ = ("dead", "groups", "ready", "running", "scheduled")
 
     def __init__(self) -> None:
         self.ready: OrderedDict[str, Entry] = OrderedDict()
+        self.groups: OrderedDict[str | None, OrderedDict[str, Entry]] = OrderedDict()
+        """Ready jobs that take turns, by group, the one whose turn it is first; no row is empty."""
         self.dead: OrderedDict[str, Entry] = OrderedDict()
         self.scheduled: dict[str, Entry] = {}
         self.running: dict[str, Entry] = {}
 
-    def of(self, state: State) -> dict[str, Entry]:
+    def of(self, state: State) -> Mapping[str, Entry]:
         """Return the jobs in *state*."""
         if state is READY:
-            return self.ready
+            return ChainMap(self.ready, *self.groups.values()) if self.groups else self.ready
         if state is RUNNING:
             return self.running
         return self.scheduled if state is SCHEDULED else self.dead
+
+    def stand(self, entry: Entry) -> None:
+        """Let a ready job wait behind those of its group, or behind all if there are no groups."""
+        group = entry.envelope.group
+        if group is None and not self.groups:
+            self.ready[entry.envelope.id] = entry
+        else:
+            self.groups.setdefault(group, OrderedDict())[entry.envelope.id] = entry
+
+    def stand_first(self, entry: Entry) -> None:
+        """Let a ready job that was lent and not run be the first of its group, whose turn it is."""
+        group = entry.envelope.group
+        if group is None and not self.groups:
+            row = self.ready
+        else:
+            row = self.groups.setdefault(group, OrderedDict())
+            self.groups.move_to_end(group, last=False)
+        row[entry.envelope.id] = entry
+        row.move_to_end(entry.envelope.id, last=False)
+
+    def leave(self, entry: Entry) -> None:
+        """Let a job that is not running stand nowhere."""
+        id_, group = entry.envelope.id, entry.envelope.group
+        if entry.state is SCHEDULED:
+            del self.scheduled[id_]
+        elif entry.state is DEAD:
+            del self.dead[id_]
+        elif self.ready.pop(id_, None) is None:
+            row = self.groups[group]
+            del row[id_]
+            if not row:
+                del self.groups[group]
+
+    def take(self) -> Entry | None:
+        """Let the ready job that comes next stand nowhere, and return it."""
+        if self.ready:
+            return self.ready.popitem(last=False)[1]
+        if not self.groups:
+            return None
+        group, row = next(iter(self.groups.items()))
+        entry = row.popitem(last=False)[1]
+        if row:
+            self.groups.move_to_end(group)
+        else:
+            del self.groups[group]
+        return entry
 
 
 class Entry:
@@ -117,7 +169,7 @@ class Store:
             order += 1
             jobs[envelope.id] = entry = Entry(envelope)
             entry.line = line = lines[envelope.queue]
-            line.ready[envelope.id] = entry
+            line.stand(entry)
             entry.order, entry.state = order, READY
             entry.since = entry.ready_at = now
         self._back = order
@@ -136,14 +188,20 @@ class Store:
         heapq.heappush(self._agenda, (due, entry.order, entry))
 
     def make_ready(self, entry: Entry, now: float) -> None:
-        """Put an entry that stands nowhere at the back of its line."""
+        """Put an entry that stands nowhere at the back of its line, or of its group."""
         self._back += 1
         entry.order, entry.state = self._back, READY
         entry.since = entry.ready_at = now
-        entry.line.ready[entry.envelope.id] = entry
+        entry.line.stand(entry)
+
+    def give_back(self, entry: Entry) -> None:
+        """Put an entry that stands nowhere where it was before it was lent."""
+        self._front -= 1
+        entry.order, entry.state, entry.since = self._front, READY, entry.ready_at
+        entry.line.stand_first(entry)
 
     def make_first(self, entry: Entry) -> None:
-        """Put an entry that stands nowhere at the front of its line."""
+        """Put an entry that stands nowhere before all of its line."""
         self._front -= 1
         entry.order, entry.state, entry.since = self._front, READY, entry.ready_at
         entry.line.ready[entry.envelope.id] = entry
@@ -160,7 +218,7 @@ class Store:
 
     def remove(self, entry: Entry) -> None:
         """Take an entry that is not running out of its line."""
-        del entry.line.of(entry.state)[entry.envelope.id]
+        entry.line.leave(entry)
         if entry.state is SCHEDULED:
             entry.order = 0  # its place on the agenda is stale from here on
             self._stale += 1
@@ -181,10 +239,11 @@ class Store:
         taken: list[Delivery] = []
         for queue in queues:
             line = self.lines.get(queue)
-            if line is None or not line.ready:
+            if line is None:
                 continue
-            count = min(limit - len(taken), len(line.ready))
-            entries = [line.ready.popitem(last=False)[1] for _ in range(count)]
+            entries: list[Entry] = []
+            while len(taken) + len(entries) < limit and (entry := line.take()) is not None:
+                entries.append(entry)
             taken += self._lend(entries, lease, now)
         return taken
 

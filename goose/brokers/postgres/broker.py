@@ -66,6 +66,8 @@ class PostgresBroker(Completer, Upkept, Inspecting, Transacting):
         {Capability.DEDUPES, Capability.DURABLE, Capability.SHARED, Capability.CLOCK}
     )
 
+    needs = 4
+
     def __init__(self, place: str | None = None, **given: Any) -> None:
         super().__init__(place, **given)
         self._place, self._given = place, given

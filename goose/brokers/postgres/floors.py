@@ -18,6 +18,8 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+from goose.brokers.postgres.statements import TURNS
+
 _BOTTOM = -(1 << 63)
 SLOW = 0.005
 """Seconds after which a look from the front counts as slow."""
@@ -56,6 +58,8 @@ class Floors:
             whole: Whether it began at the front.
         """
         with self._guard:
+            # Turns of groups do not only rise: who comes after a while begins at the first there is.
+            ranks = {queue: min(rank, TURNS) for queue, rank in ranks.items()}
             if not whole:
                 self._floors.update(ranks)
             elif seconds > SLOW:

@@ -1,8 +1,8 @@
 """The statements of ``sql/``, read once and made fit for one namespace.
 
 A file holds one statement and is named for its verb. In it ``{s}`` stands for the schema,
-``{channel}`` for the schema's name as a text, ``{now}`` for this instant in microseconds, and
-``{state}`` for a state's number, which is in the text because the planner picks a partial
+``{channel}`` for the schema's name as a text, ``{now}`` for this instant in microseconds,
+``{turns}`` for `TURNS`, and ``{state}`` for a state's number, which is in the text because the planner picks a partial
 index only by a literal. Parameters are psycopg's: ``%(name)s``, or ``%(name)b`` where they
 travel as binary.
 """
@@ -16,7 +16,9 @@ from importlib.resources import files
 SCHEDULED, READY, RUNNING, DEAD = range(4)
 """States of a job."""
 
-_VERSIONS = ("schema", "schema_2", "schema_3")
+TURNS = 1 << 61
+"""Ranks above it are turns of groups and no instants; it is itself the rank of no job, see schema_4.sql."""
+_VERSIONS = ("schema", "schema_2", "schema_3", "schema_4")
 VERSION = len(_VERSIONS)
 """Version of the tables that the statements make."""
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -50,4 +52,5 @@ def script(schema: str, above: int = 0) -> str:
 
 
 def _filled(text: str, schema: str) -> str:
-    return text.replace("{s}", f'"{schema}"').replace("{channel}", schema).replace("{now}", _NOW)
+    text = text.replace("{s}", f'"{schema}"').replace("{channel}", schema).replace("{now}", _NOW)
+    return text.replace("{turns}", str(TURNS))

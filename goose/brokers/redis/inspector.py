@@ -165,6 +165,16 @@ class Inspecting(Access):
                 return _running_job(envelope, receipt, holder)
         return Stored(envelope, State.RUNNING, 0.0)
 
+    def next_groups(self, queue: str, *, limit: int = 100) -> Sequence[str]:
+        """See `Grouped.next_groups`; looks at four times as many jobs as groups are asked for."""
+        line = self._keys.line(queue)
+        [ids] = self._ready().ask([(b"ZRANGE", line.turns, 0, 4 * limit - 1)])
+        if not ids:
+            return []
+        [values] = self._ready().ask([(b"HMGET", line.jobs, *ids)])
+        groups = [unpack("", queue, value).group for value in values if value is not None]
+        return list(dict.fromkeys(group for group in groups if group is not None))[:limit]
+
     # --- changing ------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[str], *, state: State) -> Sequence[str]:
@@ -186,7 +196,9 @@ class Inspecting(Access):
         return self._change(
             ids,
             lambda line, part: Call(
-                scripts.PROMOTE, (line.scheduled, line.ready, line.sleepers, line.wake), part
+                scripts.PROMOTE,
+                (line.scheduled, line.ready, line.sleepers, line.wake, line.jobs),
+                part,
             ),
         )
 

@@ -15,6 +15,9 @@ concerns all of them; the part in braces keeps a domain's keys in one slot.
     goose:{ns}:queues        set   names of queues
     goose:{ns:QUEUE}:jobs      hash  id -> job               in whatever state
     goose:{ns:QUEUE}:ready     zset  id -> ready since
+    goose:{ns:QUEUE}:ready:turns   zset  id -> turn          of the ready, while groups take turns
+    goose:{ns:QUEUE}:ready:groups  zset  group -> last turn  of the groups that do
+    goose:{ns:QUEUE}:ready:grouped text  1                   jobs with a group are due later
     goose:{ns:QUEUE}:first     zset  id -> turn              of the ready, those to go first
     goose:{ns:QUEUE}:scheduled zset  id -> due
     goose:{ns:QUEUE}:dead      zset  id -> dead since
@@ -86,6 +89,11 @@ class Line:
         dequeue = (self.jobs, self.ready, self.sleepers, self.wake, self.scheduled, self.first)
         object.__setattr__(self, "enqueue", enqueue)
         object.__setattr__(self, "dequeue", dequeue)
+
+    @property
+    def turns(self) -> str:
+        """The key of the turns of ready jobs, which is there while groups take turns."""
+        return f"{self.ready}:turns"
 
     def own_wake(self, sleeper: str) -> str:
         """Return the key of the list that wakes one sleeper alone."""

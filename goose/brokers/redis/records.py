@@ -3,7 +3,8 @@
 A job is stored as ``[since]:[bytes of its group]:[group]body``; the usual one without group
 as ``::body``. *since* stands only before a scheduled job, in microseconds, put there by the
 server. A receipt is ``<lent at>.<number>:<ready at>``, instants in microseconds of 16 digits
-and a number of 4, with a ``!`` after it if the job had been put first. The server sees to it
+and a number of 4, with a ``!`` after it if the job had been put first, or a ``~`` if it was lent in
+its group's turn. The server sees to it
 that no two calls lend at the same instant.
 """
 

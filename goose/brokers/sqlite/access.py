@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from goose.brokers.sqlite import host
+from goose.brokers.sqlite.line import has_fresh, place_fresh
 from goose.brokers.sqlite.options import read
 from goose.brokers.sqlite.registry import leave, share
-from goose.brokers.sqlite.rows import has_fresh, micros, place_fresh
+from goose.brokers.sqlite.rows import micros
 from goose.brokers.sqlite.schema import script
 from goose.brokers.sqlite.statements import Statements
 from goose.brokers.sqlite.writer import Work

@@ -25,11 +25,10 @@ from goose.brokers.base import Capability, Delivery, Session, Share, order
 from goose.brokers.sqlite import host
 from goose.brokers.sqlite.completing import Completer
 from goose.brokers.sqlite.inspector import Inspecting
+from goose.brokers.sqlite.line import Line, has_fresh, promote_due
 from goose.brokers.sqlite.rows import (
-    Line,
     deliver,
     due,
-    has_fresh,
     loans,
     numbers,
     receipt_of,
@@ -169,7 +168,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting, Completer):
             left = limit - len(rows)
             if left <= 0:
                 break
-            cursor.execute(statements.promote_due, (queue, now, left))
+            promote_due(cursor, statements, queue, now, left)
             rows += cursor.execute(statements.first_ready, (queue, left)).fetchall()
         if not rows:
             return []
@@ -245,7 +244,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting, Completer):
             at = due(envelope, now)
             if at > now:
                 return SCHEDULED, at, now
-            return READY, line.new_back(envelope.queue), now
+            return READY, line.new_back(envelope.queue, envelope.group), now
 
         return self._settle_each(deliveries, next_state)
 

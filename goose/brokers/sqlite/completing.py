@@ -24,7 +24,8 @@ from goose.brokers.base import Delivery
 from goose.brokers.sqlite.access import Access
 from goose.brokers.sqlite.connections import pauses, prepare
 from goose.brokers.sqlite.faults import is_busy, translate
-from goose.brokers.sqlite.rows import loans, place_fresh, receipt_of
+from goose.brokers.sqlite.line import place_fresh
+from goose.brokers.sqlite.rows import loans, receipt_of
 from goose.errors import BrokerUnavailable
 from goose.jobs import Envelope
 

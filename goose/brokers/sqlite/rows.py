@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from goose.brokers.base import Delivery, Session
-from goose.brokers.sqlite.schema import FRESH, READY, SCHEDULED
+from goose.brokers.sqlite.line import Line
+from goose.brokers.sqlite.schema import READY, SCHEDULED
 from goose.brokers.sqlite.statements import Statements
 from goose.jobs import Envelope
 
@@ -27,34 +28,6 @@ def due(envelope: Envelope, now: int) -> int:
     return now if envelope.due_at is None else micros(envelope.due_at)
 
 
-class Line:
-    """Gives out places at the back of queues, within one transaction."""
-
-    def __init__(self, cursor: sqlite3.Cursor, statements: Statements, now: int) -> None:
-        self._cursor = cursor
-        self._statement = statements.last_rank
-        self._now = now
-        self._last: dict[str, int] = {}
-
-    def back(self, queue: str) -> int:
-        """Return a rank behind every ready job of *queue*; equal for jobs new in this transaction."""
-        rank = self._last.get(queue)
-        if rank is None:
-            (last,) = self._cursor.execute(self._statement, (queue,)).fetchone()
-            # The wall clock may have gone back since the last job came.
-            rank = self._last[queue] = self._now if last is None else max(self._now, last + 1)
-        return rank
-
-    def new_back(self, queue: str) -> int:
-        """Return a rank behind all that `back` gave out so far for *queue*.
-
-        For rows that exist already: their ``seq`` says nothing of when they came.
-        """
-        rank = self.back(queue)
-        self._last[queue] = rank + 1
-        return rank
-
-
 def store(
     cursor: sqlite3.Cursor, statements: Statements, envelopes: Sequence[Envelope], now: int
 ) -> None:
@@ -66,7 +39,7 @@ def store(
         if at > now:
             state, rank = SCHEDULED, at
         else:
-            state, rank = READY, line.back(envelope.queue)
+            state, rank = READY, line.back(envelope.queue, envelope.group)
         values += (envelope.id, envelope.queue, state, rank, now, envelope.group, envelope.body)
     position, left = 0, len(envelopes)
     for size in _CHUNKS:
@@ -85,26 +58,6 @@ def store_fresh(
 ) -> None:
     """Insert one job that is ready, for the next one to put in line: the usual call by far."""
     connection.execute(statements.store_fresh, (job.id, job.queue, now, job.group, job.body))
-
-
-def has_fresh(cursor: sqlite3.Cursor, statements: Statements) -> bool:
-    """Say whether there are jobs that are not in line yet."""
-    newest = cursor.execute(statements.newest).fetchone()
-    return newest is not None and newest[0] == FRESH
-
-
-def place_fresh(cursor: sqlite3.Cursor, statements: Statements) -> None:
-    """Put fresh jobs in line, each at the back of its queue, but drop those stored already.
-
-    Every transaction that adds, takes or removes jobs does so first. Else a job could be taken
-    before those that came earlier; one stored again while its first copy runs would be found
-    out too late; and other rows would come after fresh ones, where nobody looks for them.
-    """
-    if not has_fresh(cursor, statements):
-        return
-    last = cursor.execute(statements.last_placed).fetchone() or (0,)
-    cursor.execute(statements.place, last)
-    cursor.execute(statements.drop_doubles, last)
 
 
 def deliver(

@@ -6,14 +6,15 @@ whole microseconds since the epoch.
 
 A lone enqueue waits for the disk, and the fewer pages it writes the shorter. So it stores a
 *fresh* row, which is in no index yet: one page instead of three. Fresh rows are the last ones
-of the table, and whoever writes next puts them in line first (`rows.place_fresh`), as does
+of the table, and whoever writes next puts them in line first (`line.place_fresh`), as does
 who looks at the line. Only then is it seen whether the id was stored already.
 
 ``at`` is since when a job is in its state, but for a loan, which keeps since when the job was
 ready, beside ``lent_at``. ``rank`` is the place in the line, lowest first, ties by ``seq``. A ready job's rank is the
 instant it became ready, or one more than the last of its queue if the wall clock went back;
 a scheduled one's is its due instant, which it keeps when promoted. A loan keeps the rank,
-so that a released job is in front again. Below zero are jobs prioritised by hand.
+so that a released job is in front again. Below zero are jobs prioritised by hand; from `TURNS` on
+ranks are turns of groups.
 
 A loan is known by ``(seq, receipt)``: receipts count up for the whole file and begin at
 the microsecond of its creation, so that not even a file made anew repeats one.
@@ -26,11 +27,13 @@ import time
 
 from goose.errors import BrokerError
 
-VERSION = 2
+VERSION = 3
 """Version of the tables this Goose makes and reads."""
 
 SCHEDULED, READY, RUNNING, DEAD, FRESH = range(5)
 """States of a job; a fresh one is ready, and not in line yet."""
+TURNS = 1 << 61
+"""The lowest rank that is a turn and no instant, see `goose.brokers.sqlite.line`."""
 LIVE, LOST, GONE = range(3)
 """States of a session: beating, held for dead with loans left, only its name remembered."""
 
@@ -51,6 +54,8 @@ CREATE TABLE IF NOT EXISTS {p}jobs (
 CREATE UNIQUE INDEX IF NOT EXISTS {p}jobs_id ON {p}jobs (id) WHERE state < 4;
 CREATE INDEX IF NOT EXISTS {p}jobs_scheduled ON {p}jobs (queue, rank) WHERE state = 0;
 CREATE INDEX IF NOT EXISTS {p}jobs_ready ON {p}jobs (queue, rank) WHERE state = 1;
+CREATE INDEX IF NOT EXISTS {p}jobs_turns ON {p}jobs (queue, grp, rank)
+    WHERE state = 1 AND rank >= {t};
 CREATE INDEX IF NOT EXISTS {p}jobs_running ON {p}jobs (holder) WHERE state = 2;
 CREATE INDEX IF NOT EXISTS {p}jobs_dead ON {p}jobs (queue, rank) WHERE state = 3;
 CREATE TABLE IF NOT EXISTS {p}sessions (
@@ -81,7 +86,7 @@ def script(namespace: str) -> str:
     first = (
         f"INSERT INTO {p}meta VALUES ({VERSION}, CAST(strftime('%s', 'now') AS INTEGER) * 1000000)"
     )
-    return f"{_TABLES.format(p=p).strip()};\n{first};\n"
+    return f"{_TABLES.format(p=p, t=TURNS).strip()};\n{first};\n"
 
 
 def is_present(connection: sqlite3.Connection | sqlite3.Cursor, namespace: str) -> bool:
@@ -111,6 +116,6 @@ def migrate(connection: sqlite3.Connection, namespace: str) -> None:
     if is_present(connection, namespace):
         return
     p = prefix(namespace)
-    for statement in _TABLES.format(p=p).split(";"):
+    for statement in _TABLES.format(p=p, t=TURNS).split(";"):
         connection.execute(statement)
     connection.execute(f"INSERT INTO {p}meta VALUES (?, ?)", (VERSION, time.time_ns() // 1000))

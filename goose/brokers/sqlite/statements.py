@@ -7,9 +7,10 @@ threads costs milliseconds, under the file's only write lock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from goose.brokers.sqlite.schema import prefix
+from goose.brokers.sqlite.schema import TURNS, prefix
 
 _ROW = "seq, CAST(id AS TEXT), queue, grp, CAST(body AS BLOB), at, receipt"
 """Another program may have stored a text as a body; it is lent as bytes like any other."""
@@ -45,11 +46,31 @@ class Statements:
         "FROM {p}jobs AS f WHERE f.seq > ?1 AND +f.state = 4) AS fresh "
         "WHERE seq = fresh.number"
     )
+    # The same where a fresh job has a group, or groups take turns already. Parameter: the last row
+    # that is not fresh. The index, empty where there are no turns, would not be chosen by itself.
+    shares: str = (
+        "SELECT 1 WHERE EXISTS (SELECT 1 FROM {p}jobs INDEXED BY {p}jobs_turns "
+        "WHERE state = 1 AND rank >= {t}) "
+        "OR EXISTS (SELECT 1 FROM {p}jobs WHERE seq > ? AND +state = 4 AND grp IS NOT NULL)"
+    )
+    fresh: str = (
+        "SELECT seq, queue, grp, rank FROM {p}jobs WHERE seq > ? AND +state = 4 ORDER BY seq"
+    )
+    place_one: str = "UPDATE OR IGNORE {p}jobs SET state = 1, rank = ? WHERE seq = ?"
+    last_turn: str = (
+        "SELECT max(rank) FROM {p}jobs WHERE state = 1 AND rank >= {t} AND queue = ? AND grp IS ?"
+    )
+    first_turn: str = "SELECT min(rank) FROM {p}jobs WHERE state = 1 AND queue = ? AND rank >= {t}"
     drop_doubles: str = "DELETE FROM {p}jobs WHERE seq > ? AND +state = 4"
     last_rank: str = "SELECT max(rank) FROM {p}jobs WHERE state = 1 AND queue = ?"
     first_rank: str = "SELECT min(rank) FROM {p}jobs WHERE state = 1 AND queue = ?"
 
     # Lending.
+    due: str = (
+        "SELECT seq, grp FROM {p}jobs WHERE state = 0 AND queue = ? AND rank <= ? "
+        "ORDER BY rank, seq LIMIT ?"
+    )
+    promote_one: str = "UPDATE {p}jobs SET state = 1, at = rank, rank = ? WHERE seq = ?"
     promote_due: str = (
         "UPDATE {p}jobs SET state = 1, at = rank WHERE seq IN (SELECT seq FROM {p}jobs "
         "WHERE state = 0 AND queue = ? AND rank <= ? ORDER BY rank, seq LIMIT ?)"
@@ -118,8 +139,8 @@ class Statements:
     @classmethod
     def of(cls, namespace: str) -> Statements:
         """Return the statements for the tables of *namespace*."""
-        p = prefix(namespace)
-        return cls(**{field.name: str(field.default).replace("{p}", p) for field in fields(cls)})
+        names = {"{p}": prefix(namespace), "{t}": str(TURNS)}
+        return cls(**{field.name: _filled(str(field.default), names) for field in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +180,10 @@ class Inspection:
         "AND queue = ?1 AND rank < 0 LIMIT 1000) UNION ALL SELECT at FROM (SELECT at "
         "FROM {p}jobs WHERE state = 1 AND queue = ?1 AND rank >= 0 ORDER BY rank, seq LIMIT 1))"
     )
+    next_groups: str = (
+        "SELECT grp FROM {p}jobs WHERE state = 1 AND queue = ? AND rank >= {t} "
+        "ORDER BY rank, seq LIMIT ?"
+    )
     in_state: str = (
         "SELECT id FROM {p}jobs WHERE state < 4 AND state = {s} "
         "AND id IN (SELECT value FROM json_each(?))"
@@ -170,7 +195,7 @@ class Inspection:
     move: str = (
         "UPDATE {p}jobs SET state = 1, rank = ?, at = ? WHERE id = ? AND state < 4 AND state = {s}"
     )
-    queue_of: str = "SELECT queue, at FROM {p}jobs WHERE id = ? AND state < 4 AND state = {s}"
+    queue_of: str = "SELECT queue, at, grp FROM {p}jobs WHERE id = ? AND state < 4 AND state = {s}"
     replay: str = (
         "UPDATE {p}jobs SET queue = ?, state = 1, rank = ?, at = ?, grp = ?, body = ? "
         "WHERE id = ? AND state < 4 AND state = {s}"
@@ -192,10 +217,11 @@ class Inspection:
     @classmethod
     def of(cls, namespace: str, state: int) -> Inspection:
         """Return the statements for jobs in *state* of the tables of *namespace*."""
-        p, s = prefix(namespace), str(state)
-        return cls(
-            **{
-                field.name: str(field.default).replace("{p}", p).replace("{s}", s)
-                for field in fields(cls)
-            }
-        )
+        names = {"{p}": prefix(namespace), "{s}": str(state), "{t}": str(TURNS)}
+        return cls(**{field.name: _filled(str(field.default), names) for field in fields(cls)})
+
+
+def _filled(statement: str, names: Mapping[str, str]) -> str:
+    for name, value in names.items():
+        statement = statement.replace(name, value)
+    return statement

@@ -10,6 +10,7 @@ from typing import Any
 
 from goose.brokers.base import Promotion
 from goose.brokers.sqlite.access import Access
+from goose.brokers.sqlite.line import promote_due
 from goose.brokers.sqlite.schema import DEAD, SCHEDULED
 from goose.brokers.sqlite.statements import Inspection
 
@@ -54,8 +55,7 @@ class Upkept(Access):
         cursor, now, promoted = connection.cursor(), self._now(), 0
         for queue, rank in sorted(self._dues(connection), key=lambda due: due[1]):
             if rank <= now and promoted < limit:
-                cursor.execute(self._statements.promote_due, (queue, now, limit - promoted))
-                promoted += cursor.rowcount
+                promoted += promote_due(cursor, self._statements, queue, now, limit - promoted)
         return promoted
 
     # --- dead jobs -----------------------------------------------------------------------

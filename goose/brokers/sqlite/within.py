@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Sequence
 
 from goose.brokers.sqlite.faults import translate
+from goose.brokers.sqlite.line import place_fresh
 from goose.brokers.sqlite.options import Options
-from goose.brokers.sqlite.rows import place_fresh, store
+from goose.brokers.sqlite.rows import store
 from goose.brokers.sqlite.schema import is_present
 from goose.brokers.sqlite.statements import Statements
 from goose.errors import BrokerError, ConfigError

@@ -34,6 +34,7 @@ pytest.register_assert_rewrite(
             "lending",
             "sessions",
             "settling",
+            "sharing",
             "stores",
             "storing",
             "waiting",
@@ -48,6 +49,7 @@ from goose.testing.suite.inspecting import Inspecting, Upkeeping  # noqa: E402
 from goose.testing.suite.lending import Lending  # noqa: E402
 from goose.testing.suite.sessions import Living, Recovering  # noqa: E402
 from goose.testing.suite.settling import Settling  # noqa: E402
+from goose.testing.suite.sharing import Sharing  # noqa: E402
 from goose.testing.suite.stores import StoreSuite  # noqa: E402
 from goose.testing.suite.storing import Storing  # noqa: E402
 from goose.testing.suite.waiting import Waiting  # noqa: E402
@@ -58,6 +60,7 @@ class BrokerSuite(
     Lending,
     Waiting,
     Settling,
+    Sharing,
     Living,
     Recovering,
     Racing,

@@ -31,18 +31,20 @@ def test_many_begin_at_once_behind_a_pooler(pgbouncer: Pgbouncer) -> None:
 def test_tables_of_an_earlier_version_go_on(
     postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What needs no newer tables works on old ones; what does says so, or makes them."""
+    """What needs newer tables than there are says so, or makes them; what is there stays."""
     namespace = uuid.uuid4().hex
     with closing(PostgresBroker(postgres_server.url, namespace=namespace)) as first:
         with monkeypatch.context() as earlier:
             earlier.setattr(statements, "_VERSIONS", ("schema",))
             postgres_server.execute(first.migration())
-        first.enqueue([Envelope("a", "mail", b"")])
-
+        old = PostgresBroker(postgres_server.url, namespace=namespace, migrate="off")
+        with closing(old), pytest.raises(BrokerError, match="tables of version 1, not 4"):
+            old.enqueue([Envelope("a", "mail", b"")])
         careful = PostgresStore(postgres_server.url, namespace=namespace, migrate="off")
         with closing(careful), pytest.raises(BrokerError, match="tables of version 1, not 2"):
             careful.put("k", b"1")
         with closing(first.open_store()) as store:
             assert isinstance(store, PostgresStore)
             assert store.put("k", b"1")
+        first.enqueue([Envelope("a", "mail", b"")])
         assert 1 == first.count(State.READY)

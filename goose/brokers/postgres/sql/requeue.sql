@@ -2,7 +2,12 @@
 WITH done AS (
     UPDATE {s}.jobs AS j
     SET state = CASE WHEN n.due > n.now THEN 0 ELSE 1 END,
-        rank = CASE WHEN n.due > n.now THEN n.due ELSE n.now + n.place END,
+        rank = CASE WHEN n.due > n.now THEN n.due
+                    WHEN n.grp IS NOT NULL OR EXISTS (
+                        SELECT FROM {s}.jobs AS o
+                        WHERE o.state = 1 AND o.queue = n.queue AND o.rank > {turns}
+                    ) THEN {turns}
+                    ELSE n.now + n.place END,
         at = n.now, queue = n.queue, grp = n.grp, body = n.body,
         holder = NULL, receipt = NULL, lent_at = NULL
     FROM (

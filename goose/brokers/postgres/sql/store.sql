@@ -1,8 +1,16 @@
 -- store.sql: keep jobs, each ready or scheduled; ids that are stored already are left out.
+-- Where groups take turns, a ready job has one (see schema_4.sql).
 -- In the order of ids, so that two callers with the same ids cannot wait for each other.
+WITH shared AS MATERIALIZED (
+    SELECT q.name FROM (SELECT DISTINCT unnest(%(queues)b::text[])) AS q (name)
+    WHERE {s}.shares(q.name)
+)
 INSERT INTO {s}.jobs (id, queue, state, rank, at, grp, body)
 SELECT n.id, n.queue, CASE WHEN n.due > t.now THEN 0 ELSE 1 END,
-       CASE WHEN n.due > t.now THEN n.due ELSE t.now + n.place END, t.now, n.grp, n.body
+       CASE WHEN n.due > t.now THEN n.due
+            WHEN n.grp IS NOT NULL OR n.queue IN (SELECT name FROM shared) THEN {turns}
+            ELSE t.now + n.place END,
+       t.now, n.grp, n.body
 FROM (SELECT {now} AS now) AS t
 CROSS JOIN LATERAL (
     SELECT i.id, i.queue, i.grp, i.body, i.place, coalesce(t.now + i.delay, i.due_at, 0) AS due

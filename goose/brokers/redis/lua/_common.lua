@@ -53,10 +53,60 @@ local function signal(sleepers, wake, jobs)
   end
 end
 
+-- Groups take turns (ADR 23). While a job with a group is ready in a queue, what gets ready there
+-- stands not only in `ready` but also in `turns` (zset id -> turn), and `groups` (zset group ->
+-- turn of its last job) says where each goes on. `grouped` is there where a job with a group is
+-- due later. These three are named as `ready`, with their word behind it.
+
+-- The group of a stored job, or nil.
+local function group_of(value)
+  if string.sub(value, 1, 2) == '::' then
+    return nil
+  end
+  local length, at = string.match(value, '^%d*:(%d*):()')
+  if not length or length == '' then
+    return nil
+  end
+  return string.sub(value, at, at + tonumber(length) - 1)
+end
+
+-- Give a job that is ready its turn, if groups take turns in its queue.
+local function stand(ready, id, value)
+  local turns, groups = ready .. ':turns', ready .. ':groups'
+  local group = group_of(value)
+  if not group and redis.call('EXISTS', turns) == 0 then
+    return
+  end
+  local name = group and '=' .. group or ''
+  local turn = tonumber(redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')[2] or 0)
+  local last = redis.call('ZSCORE', groups, name)
+  if last and tonumber(last) >= turn then
+    turn = tonumber(last) + 1
+  end
+  redis.call('ZADD', groups, int(turn), name)
+  redis.call('ZADD', turns, int(turn), id)
+end
+
+-- Take jobs that are no longer ready out of the turns.
+local function leave(ready, ids)
+  local turns = ready .. ':turns'
+  if #ids == 0 or redis.call('EXISTS', turns) == 0 then
+    return
+  end
+  redis.call('ZREM', turns, unpack(ids))
+  local head = redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')[2]
+  if head then
+    -- Whoever is behind the head begins at the head again.
+    redis.call('ZREMRANGEBYSCORE', ready .. ':groups', '-inf', '(' .. head)
+  else
+    redis.call('DEL', ready .. ':groups')
+  end
+end
+
 -- Put a job that stands in no line where `when` says: '' is ready now, '+n' in n microseconds,
 -- '=n' at that instant. Returns 1 if it is ready. A due job wakes a worker when it is
 -- the first, so that somebody learns of the earlier instant.
-local function place(ready, scheduled, sleepers, wake, id, when)
+local function place(ready, scheduled, sleepers, wake, id, value, when)
   local due = now
   if when ~= '' then
     due = tonumber(string.sub(when, 2))
@@ -66,7 +116,11 @@ local function place(ready, scheduled, sleepers, wake, id, when)
   end
   if due <= now then
     redis.call('ZADD', ready, int(back(ready)), id)
+    stand(ready, id, value)
     return 1
+  end
+  if group_of(value) then
+    redis.call('SET', ready .. ':grouped', '1')
   end
   local first = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
   redis.call('ZADD', scheduled, int(due), id)
@@ -85,7 +139,7 @@ local function stamped(value, when)
 end
 
 -- Move up to `limit` due jobs of a queue into its line, each at its instant. Returns how many.
-local function promote(scheduled, ready, limit)
+local function promote(jobs, scheduled, ready, limit)
   local due = redis.call('ZRANGEBYSCORE', scheduled, '-inf', int(now), 'WITHSCORES', 'LIMIT', 0, limit)
   if #due == 0 then
     return 0
@@ -98,5 +152,10 @@ local function promote(scheduled, ready, limit)
   end
   redis.call('ZADD', ready, unpack(pairs_))
   redis.call('ZREM', scheduled, unpack(ids))
+  if redis.call('EXISTS', ready .. ':grouped', ready .. ':turns') > 0 then
+    for n, value in ipairs(redis.call('HMGET', jobs, unpack(ids))) do
+      stand(ready, ids[n], value or '::')
+    end
+  end
   return #ids
 end

@@ -8,6 +8,7 @@ for i = 1, #ARGV do
   if redis.call('ZREM', KEYS[2], ARGV[i]) == 1 then
     redis.call('HDEL', KEYS[1], ARGV[i])
     redis.call('ZREM', KEYS[3], ARGV[i])
+    leave(KEYS[2], { ARGV[i] })
     removed[#removed + 1] = i - 1
   end
 end

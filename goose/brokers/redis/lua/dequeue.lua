@@ -56,10 +56,11 @@ local function lend(number, jobs, ids, since, mark)
   return left
 end
 
--- Jobs put first by hand, or given back after that, go before the line.
-local function take_first(number, jobs, ready, first)
+-- Lend from a zset that says in which order ready jobs come: `first`, with those put first by hand
+-- or given back after that, or the turns of groups.
+local function take_by(order, number, jobs, ready, mark)
   while taken < limit and bytes <= BYTES do
-    local ids = redis.call('ZRANGE', first, 0, math.min(limit - taken, CHUNK) - 1)
+    local ids = redis.call('ZRANGE', order, 0, math.min(limit - taken, CHUNK) - 1)
     if #ids == 0 then
       return
     end
@@ -74,13 +75,33 @@ local function take_first(number, jobs, ready, first)
       end
     end
     if #there > 0 then
-      there = lend(number, jobs, there, since, '!')
+      there = lend(number, jobs, there, since, mark)
       redis.call('ZREM', ready, unpack(there))
-      redis.call('ZREM', first, unpack(there))
+      redis.call('ZREM', order, unpack(there))
+      leave(ready, there)
     end
     if #gone > 0 then
-      redis.call('ZREM', first, unpack(gone))
+      redis.call('ZREM', order, unpack(gone))
     end
+  end
+end
+
+-- Lend jobs that were ready before the first one with a group came, and so have no turn. They are
+-- the first of the line, but for jobs with a turn that were due before.
+local function take_without_turn(number, jobs, ready, turns)
+  if redis.call('ZCARD', ready) <= redis.call('ZCARD', turns) then
+    return
+  end
+  local found = redis.call('ZRANGE', ready, 0, 2 * CHUNK - 1, 'WITHSCORES')
+  local ids, since = {}, {}
+  for i = 1, #found, 2 do
+    if #ids < limit - taken and not redis.call('ZSCORE', turns, found[i]) then
+      ids[#ids + 1] = found[i]
+      since[#since + 1] = digits(found[i + 1])
+    end
+  end
+  if #ids > 0 then
+    redis.call('ZREM', ready, unpack(lend(number, jobs, ids, since, '')))
   end
 end
 
@@ -106,12 +127,18 @@ for number = 1, #ARGV - 5 do
   local jobs, ready, sleepers, wake = KEYS[at], KEYS[at + 1], KEYS[at + 2], KEYS[at + 3]
   local scheduled, first = KEYS[at + 4], KEYS[at + 5]
   local before = taken
-  local promoted = promote(scheduled, ready, 100)
+  local turns = ready .. ':turns'
+  local promoted = promote(jobs, scheduled, ready, 100)
   if taken < limit then
     if redis.call('EXISTS', first) == 1 then
-      take_first(number, jobs, ready, first)
+      take_by(first, number, jobs, ready, '!')
     end
-    take(number, jobs, ready)
+    if redis.call('EXISTS', turns) == 1 then
+      take_without_turn(number, jobs, ready, turns)
+      take_by(turns, number, jobs, ready, '~')
+    else
+      take(number, jobs, ready)
+    end
   end
   signal(sleepers, wake, promoted - (taken - before))
   if taken == 0 then

@@ -10,6 +10,7 @@ if #ARGV == 4 then
   count = redis.call('HSETNX', KEYS[1], ARGV[3], ARGV[4])
   if count == 1 then
     redis.call('ZADD', KEYS[2], int(at), ARGV[3])
+    stand(KEYS[2], ARGV[3], ARGV[4])
   end
 else
   local ids = {}
@@ -18,6 +19,7 @@ else
   end
   local stored = redis.call('HMGET', KEYS[1], unpack(ids))
   local seen, added, new = {}, {}, {}
+  local shares = redis.call('EXISTS', KEYS[2] .. ':turns') == 1
   for n = 1, #ids do
     local id = ids[n]
     if not stored[n] and not seen[id] then
@@ -27,11 +29,17 @@ else
       new[2 * count] = ARGV[2 * n + 2]
       added[2 * count - 1] = int(at + count)
       added[2 * count] = id
+      shares = shares or group_of(ARGV[2 * n + 2]) ~= nil
     end
   end
   if count > 0 then
     redis.call('HSET', KEYS[1], unpack(new))
     redis.call('ZADD', KEYS[2], unpack(added))
+    if shares then
+      for n = 1, #new, 2 do
+        stand(KEYS[2], new[n], new[n + 1])
+      end
+    end
   end
 end
 if count > 0 then

@@ -18,7 +18,7 @@ for number = 1, #ARGV - 3 do
   local jobs, ready, scheduled, dead = KEYS[at], KEYS[at + 1], KEYS[at + 4], KEYS[at + 5]
   local count = 0
   if promoted < limit then
-    count = promote(scheduled, ready, math.min(limit - promoted, 500))
+    count = promote(jobs, scheduled, ready, math.min(limit - promoted, 500))
     promoted = promoted + count
     signal(KEYS[at + 2], KEYS[at + 3], count)
   end
@@ -36,6 +36,7 @@ for number = 1, #ARGV - 3 do
   end
   if redis.call('EXISTS', jobs) == 0 then
     redis.call('SREM', KEYS[1], ARGV[3 + number])
+    redis.call('DEL', ready .. ':grouped')
   end
 end
 local wait = -1

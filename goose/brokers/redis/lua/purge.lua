@@ -26,5 +26,6 @@ if #ids > 0 then
   redis.call('ZREM', KEYS[2], unpack(ids))
   redis.call('HDEL', KEYS[1], unpack(ids))
   redis.call('ZREM', KEYS[3], unpack(ids))
+  leave(KEYS[2], ids)
 end
 return { #ids, looked }

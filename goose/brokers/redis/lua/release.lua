@@ -6,6 +6,8 @@
 local alive = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local head = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
 local turn = (tonumber(head[2] or 0)) - #ARGV
+local turns = KEYS[3] .. ':turns'
+local next_ = (tonumber(redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')[2] or 0)) - #ARGV
 local lost, count = {}, 0
 for i = 3, #ARGV, 2 do
   local id, receipt = ARGV[i], ARGV[i + 1]
@@ -14,6 +16,8 @@ for i = 3, #ARGV, 2 do
     redis.call('ZADD', KEYS[3], string.match(receipt, ':(%d+)'), id)
     if string.sub(receipt, -1) == '!' then
       redis.call('ZADD', KEYS[4], int(turn + i), id)
+    elseif string.sub(receipt, -1) == '~' then
+      redis.call('ZADD', turns, int(next_ + i), id)
     end
     redis.call('HDEL', KEYS[2], field)
     count = count + 1

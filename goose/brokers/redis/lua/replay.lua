@@ -10,6 +10,7 @@ for i = 2, #ARGV, 2 do
   if not taken and redis.call('ZSCORE', KEYS[1], id) then
     redis.call('HSET', KEYS[3], id, ARGV[i + 1])
     redis.call('ZADD', KEYS[4], int(back(KEYS[4])), id)
+    stand(KEYS[4], id, ARGV[i + 1])
     redis.call('ZREM', KEYS[1], id)
     if KEYS[2] ~= KEYS[3] then
       redis.call('HDEL', KEYS[2], id)

@@ -14,7 +14,7 @@ for i = 4, #ARGV, 4 do
   if alive and redis.call('HGET', KEYS[2], field) == receipt then
     if not moves or redis.call('HEXISTS', KEYS[4], id) == 0 then
       redis.call('HSET', KEYS[4], id, stamped(value, when))
-      count = count + place(KEYS[5], KEYS[6], KEYS[7], KEYS[8], id, when)
+      count = count + place(KEYS[5], KEYS[6], KEYS[7], KEYS[8], id, value, when)
     end
     redis.call('HDEL', KEYS[2], field)
     if moves then

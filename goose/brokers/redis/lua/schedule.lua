@@ -9,7 +9,7 @@ for i = 3, #ARGV, 3 do
   local id, value, when = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   if redis.call('HSETNX', KEYS[1], id, stamped(value, when)) == 1 then
     count = count + 1
-    due = due + place(KEYS[2], KEYS[7], KEYS[3], KEYS[4], id, when)
+    due = due + place(KEYS[2], KEYS[7], KEYS[3], KEYS[4], id, value, when)
   end
 end
 signal(KEYS[3], KEYS[4], due)
