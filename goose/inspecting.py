@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from goose.brokers import sees_all
 from goose.brokers.base import Inspector, QueueStats, Session, State, Stored
 from goose.calls import Call, encode_arguments, name_of
 from goose.errors import Undecodable, Unsupported
+from goose.features.removals import noted
 from goose.features.traits import Ended, Ending, Traits
 from goose.jobs import MAX_BYTES, Envelope, Job, decode, seal
 from goose.values import seconds
@@ -146,7 +148,8 @@ class Inspection:
         """Remove those of *jobs* (or ids) that are in *state* (not `RUNNING`); return their ids.
 
         Raises:
-            BrokerError: Some may be removed; features were perhaps not told of all of them.
+            BrokerError: Some may be removed; workers tell features of those within minutes, where the
+                broker shows jobs in every state.
         """
         return self.remove(jobs, state=state, ending="deleted")
 
@@ -154,8 +157,9 @@ class Inspection:
         """Remove them as `delete`, and tell features of that *ending*."""
         named = [jobs] if isinstance(jobs, (str, StoredJob)) else list(jobs)
         bearing = {each.id: each.job for each in self._bearing(named)}
-        removed = [*self._inspector.delete(_ids(named), state=state)]
-        self._tell(ending, [bearing[id_] for id_ in removed if id_ in bearing])
+        with self._noted(ending, bearing.values()):
+            removed = [*self._inspector.delete(_ids(named), state=state)]
+            self._tell(ending, [bearing[id_] for id_ in removed if id_ in bearing])
         return removed
 
     def purge(
@@ -172,10 +176,11 @@ class Inspection:
         # All are read before the first is removed, for removing would shift the pages; and told
         # after the last, for what follows from an end, such as a callback, is not to be purged.
         ids = list(bearing)
-        for at in range(0, len(ids), PAGE):
-            removed += self._inspector.delete(ids[at : at + PAGE], state=state)
-        count = len(removed) + self._inspector.purge(state, queue, older_than=age)
-        self._tell("deleted", [bearing[id_] for id_ in removed])
+        with self._noted("deleted", bearing.values()):
+            for at in range(0, len(ids), PAGE):
+                removed += self._inspector.delete(ids[at : at + PAGE], state=state)
+            count = len(removed) + self._inspector.purge(state, queue, older_than=age)
+            self._tell("deleted", [bearing[id_] for id_ in removed])
         return count
 
     def promote(self, jobs: Iterable[StoredJob | str]) -> list[str]:
@@ -291,6 +296,15 @@ class Inspection:
             return []
         found = (self.get(each) if isinstance(each, str) else each for each in jobs)
         return [each for each in found if each and each.job and each.job.traits]
+
+    def _noted(
+        self, ending: Ending, jobs: Iterable[Job[Any] | None]
+    ) -> AbstractContextManager[None]:
+        """Have workers tell of *jobs* that are removed in the block, should this process die in it."""
+        known = [job for job in jobs if job]
+        if not known or self._traits is None or not self.sees_all:
+            return nullcontext()
+        return noted(self._traits.tools.store(), ending, known)
 
     def _tell(self, ending: Ending, jobs: Sequence[Job[Any] | None]) -> None:
         if jobs and self._traits is not None:

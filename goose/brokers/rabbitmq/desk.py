@@ -59,10 +59,11 @@ class Desk:
         errand = _Errand(name, words, time.monotonic() + self._options.timeout)
         self._wire.call(lambda: self._accept(errand))
         if not errand.done.wait(self._options.timeout):
-            reason = f" ({self._wire.error})" if self._wire.error is not None else ""
+            if self._wire.error is not None:
+                raise translated(self._wire.error, self._options.where)
             raise BrokerUnavailable(
                 f"RabbitMQ at {self._options.where} did not answer {name} within "
-                f"{self._options.timeout:g} s{reason}"
+                f"{self._options.timeout:g} s"
             )
         if errand.error is not None:
             raise errand.error

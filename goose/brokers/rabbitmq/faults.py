@@ -77,14 +77,22 @@ CLASSES: Mapping[type[BaseException], Fault] = {
     exceptions.IncompatibleProtocolError: Fault(_RETRY, "it closed at once; is it RabbitMQ?"),
     ssl.SSLCertVerificationError: Fault(
         _REFUSED,
-        "its certificate is not trusted; name who signed it with tls_ca, and the server as its "
-        "certificate does",
+        "its certificate cannot be trusted: name the file of the authority that signed it by "
+        "tls_ca=, and the server as the certificate does",
     ),
     exceptions.AMQPHeartbeatTimeout: Fault(_RETRY, "it was silent for too long"),
     exceptions.AMQPError: Fault(_RETRY, "the connection failed"),
     OSError: Fault(_RETRY, "the connection failed"),
 }
 """Meanings by class, for what has no code; the most special class counts."""
+
+
+SAID: Mapping[str, Fault] = {
+    "CERTIFICATE_REQUIRED": Fault(
+        _REFUSED, "it asks for a certificate of yours: tls_cert= and tls_key= name the files"
+    ),
+}
+"""Meanings of errors that only their text tells apart, by a part of it."""
 
 
 def judge(error: BaseException) -> Fault:
@@ -94,16 +102,25 @@ def judge(error: BaseException) -> Fault:
             return Fault(_RETRY, "a job ran for longer than its consumer_timeout")
         if error.reply_code in CODES:
             return CODES[error.reply_code]
-    # A failed attempt to connect carries what went wrong at each address.
-    if isinstance(error, exceptions.AMQPConnectionError):
-        for inner in error.args:
-            cause = inner if isinstance(inner, BaseException) else getattr(inner, "exception", None)
-            if isinstance(cause, BaseException):
-                return judge(cause)
+    inner = _inner(error)
+    if inner is not None:
+        return judge(inner)
+    for text, fault in SAID.items():
+        if text in str(error):
+            return fault
     for class_ in type(error).__mro__:
         if class_ in CLASSES:
             return CLASSES[class_]
     return Fault(_RETRY, "the connection failed")
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    """Return what the driver has wrapped: a failed attempt carries what went wrong at each address."""
+    wrapped = [*getattr(error, "exceptions", ()), getattr(error, "exception", None)]
+    if isinstance(error, exceptions.AMQPConnectionError):
+        wrapped += error.args
+    causes = [cause for cause in wrapped if isinstance(cause, BaseException)]
+    return causes[-1] if causes else None
 
 
 def is_timeout(error: BaseException) -> bool:
@@ -126,6 +143,9 @@ def translated(error: BaseException, where: str) -> BrokerError:
 
 def said(error: BaseException) -> str:
     """Return the server's or driver's own words."""
+    inner = _inner(error)
+    if inner is not None:
+        return said(inner)
     if isinstance(error, exceptions.ConnectionClosed | exceptions.ChannelClosed):
         return f"{error.reply_code} {error.reply_text}"
     return repr(error) if not str(error) else f"{type(error).__name__}: {error}"

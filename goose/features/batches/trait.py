@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from goose.features import removals
 from goose.features.batches import members
 from goose.features.batches.book import SWEEP_SECONDS, Batches
 from goose.features.batches.records import NAME, Progress, Record
@@ -136,9 +137,11 @@ class Sweeper:
     """
 
     def __init__(self, tools: Tools) -> None:
+        self._tools = tools
         self._batches = batches_with(tools)
 
     def step(self, _now: float) -> float:
-        """See `Batches.sweep`; return the seconds until it wants to be called again."""
+        """See `removals.finish` and `Batches.sweep`; return the seconds until the next time."""
+        removals.finish(self._tools)
         self._batches.sweep()
         return SWEEP_SECONDS

@@ -1,7 +1,4 @@
-"""The RabbitMQ campaign in its small form: ``pytest tests/chaos/rabbitmq_small.py``.
-
-Not collected with the others: it restarts a node twice, which takes longer than all the rest.
-"""
+"""The RabbitMQ campaign in its small form; ``make chaos BROKER=rabbitmq`` is the full one."""
 
 from __future__ import annotations
 
@@ -11,6 +8,8 @@ import pytest
 
 from tests.chaos import rabbitmq_campaign, transactions
 from tests.chaos.rabbitmq_faults import NETWORK, SERVER
+
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.processes
