@@ -49,7 +49,7 @@ chaos: setup ## real processes killed, stopped, crashed (BROKER=sqlite|redis|sen
 
 .PHONY: cluster
 cluster: setup ## the conformance suite on a cluster of three RabbitMQ nodes
-	$(BIN)/python -m pytest tests/brokers/rabbitmq/cluster_conformance.py $(ARGS)
+	$(BIN)/python -m pytest tests/brokers/rabbitmq/cluster_faults.py tests/brokers/rabbitmq/cluster_conformance.py $(ARGS)
 
 .PHONY: features
 features: setup ## the tests of features on every broker with every store, crashing everywhere

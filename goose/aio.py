@@ -270,6 +270,8 @@ class Client(AsyncControlling):
         await self.close()
 
     async def _store(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
+        for job, _ in sealed:
+            self._client.check_group(job.group)
         claimed = await self._claimed(sealed)
         steps = storing(claimed.sealed, self._client.door, self._client.meter())
         try:

@@ -357,6 +357,7 @@ def planned(client: Client, plan: Plan) -> Batch:
         ConfigError: The plan cannot be meant.
     """
     name, linger = plan.get("name"), plan.get("linger")
+    client.check_group(client.sealer.group)
     if plan.get("resume") and name is None:
         raise ConfigError("resume=True goes on with a batch by its name: give name=… too")
     try:

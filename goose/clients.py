@@ -279,10 +279,11 @@ class Client(Access, Flowing, Controlling):
         Raises:
             CallError: The function or an argument cannot be stored.
             ConfigError: Name, expression or time zone mean nothing, or never come true.
-            Unsupported: There is no store for entries, or a connection is bound.
+            Unsupported: There is no store for entries, a connection is bound, or a group is refused.
             BrokerError: The store failed.
         """
         job, _ = self.sealer.seal(fn, args, kwargs)
+        self.check_group(job.group)
         if self._to.transacts:
             raise Unsupported("a cron entry cannot be part of a transaction; leave out connection=")
         return self.crons.register(
@@ -356,8 +357,13 @@ class Client(Access, Flowing, Controlling):
 
         return AsyncClient.of(self)
 
+    def check_group(self, group: str | None) -> None:
+        """Refuse a group that the broker cannot serve, before anything is done for any job."""
+        if group is not None:
+            self._root.check_group(self._to, group)
+
     def _store_one(self, sealed: Sealed, *, later: bool) -> Job[Any]:
-        if sealed[0].traits:
+        if sealed[0].traits or sealed[0].group:
             return self.send([sealed])[0]
         store_one(sealed, self.door, self._root.meter(), later=later)
         return sealed[0]
@@ -367,7 +373,10 @@ class Client(Access, Flowing, Controlling):
 
         Raises:
             EnqueueError: The broker did not confirm; see its ``jobs``.
+            Unsupported: The broker cannot share a queue among groups, and one has a group.
         """
+        for job, _ in sealed:
+            self.check_group(job.group)
         claimed = self.claimed(sealed)
         steps = storing(claimed.sealed, self.door, self._root.meter())
         try:

@@ -75,19 +75,10 @@ class Combiner:
         send: Stores all it is given, or raises.
         limit: Envelopes that may wait.
         calls: How many callers may send at once.
-        check: Raises for envelopes that the broker is known not to take, before they join any others.
     """
 
-    def __init__(
-        self,
-        send: Send,
-        *,
-        limit: int = LIMIT,
-        calls: int = 1,
-        check: Callable[[Sequence[Envelope]], None] | None = None,
-    ) -> None:
+    def __init__(self, send: Send, *, limit: int = LIMIT, calls: int = 1) -> None:
         self._send = send
-        self._check = check
         self._limit = limit
         self._calls = calls
         self._reset()
@@ -110,10 +101,7 @@ class Combiner:
             BrokerUnavailable: What was stored is unknown.
             BrokerError: Nothing was stored: refused, or too many envelopes wait already.
             Exception: Whatever else the broker raised; what was stored is unknown.
-            Unsupported: The broker does not take such jobs.
         """
-        if self._check is not None:
-            self._check(envelopes)
         parcel: _Parcel | None = None
         leads = beside = False
         # An interrupt may come as soon as the lock is let go, so all that follows is inside.
@@ -155,10 +143,7 @@ class Combiner:
 
         Raises:
             BrokerError: Too many envelopes wait already; *notify* is not called.
-            Unsupported: As `send`; nor is it then.
         """
-        if self._check is not None:
-            self._check(envelopes)
         leads = False
         try:
             with self._lock:

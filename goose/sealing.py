@@ -96,6 +96,11 @@ class Sealer:
         self._planned_for: Settings | None = None
         self._chain: tuple[BeforeEnqueue, ...] = ()
 
+    @property
+    def group(self) -> str | None:
+        """The group that is bound, if one is."""
+        return self._bound.group
+
     def using(self, bound: Options, home: Home) -> Sealer:
         """Return a sealer with *bound* on top of the options bound here, for jobs of *home*."""
         return Sealer(self._source, bound.over(self._bound), home, self._joining)

@@ -116,9 +116,8 @@ class Link:
         self.owned = isinstance(broker, str)
         self.broker = connect(broker)
         calls = CALLS if Capability.CONCURRENT in self.broker.capabilities else 1
-        check = None if isinstance(self.broker, Grouped) else self._refuse_groups
-        self.ready = Combiner(self.broker.enqueue, calls=calls, check=check)
-        self.later = Combiner(self.broker.schedule, calls=calls, check=check)
+        self.ready = Combiner(self.broker.enqueue, calls=calls)
+        self.later = Combiner(self.broker.schedule, calls=calls)
         self._url = broker if isinstance(broker, str) else None
         self._stores: dict[str | None, OnDemand] = {}
 
@@ -136,14 +135,6 @@ class Link:
                 "in your own database, or an outbox there: goose.using(outbox=connection)"
             )
         return Within(self.broker, connection)
-
-    def _refuse_groups(self, envelopes: Sequence[Envelope]) -> None:
-        for envelope in envelopes:
-            if envelope.group is not None:
-                raise Unsupported(
-                    f"group={envelope.group!r:.80}: {name_of(self.broker)} cannot share a queue among "
-                    "groups; leave group= out, give each group a queue, or use sqlite, redis or postgres"
-                )
 
     def store(self, settings: Settings) -> OnDemand:
         """Return the store that goes with the broker by *settings*; opening it may fail."""
@@ -219,6 +210,21 @@ class Root:
             door = Within(self._outbox(to.broker), to.outbox)  # the broker need not even be up
         change = instead.get()
         return door if change is None else change(door)
+
+    def check_group(self, to: Destination, group: str) -> None:
+        """Refuse a group that the broker cannot serve; an outbox's broker need not be known here.
+
+        Raises:
+            Unsupported: It cannot share a queue among groups.
+        """
+        if to.outbox is not None:
+            return
+        broker = self.link(to.broker).broker
+        if not isinstance(broker, Grouped):
+            raise Unsupported(
+                f"group={group!r:.80}: {name_of(broker)} cannot share a queue among groups; leave group= "
+                "out, give each group a queue, or use sqlite, redis or postgres"
+            )
 
     def _outbox(self, broker: str | Broker | None) -> Outbox:
         from goose.features.outbox import Outbox, table_for  # not every program's

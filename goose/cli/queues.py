@@ -11,7 +11,7 @@ from goose import values
 from goose.brokers import name_of
 from goose.brokers.base import Grouped, QueueStats, State
 from goose.cli.choosing import checked, common, configured, inspecting, opened, place
-from goose.cli.showing import lasting, print_json, print_table
+from goose.cli.showing import lasting, print_json, print_table, printable
 from goose.clients import Client
 from goose.errors import GooseError, Unsupported
 from goose.features.activity.reading import QueueActivity, read
@@ -102,9 +102,9 @@ def groups(*, queue: str, limit: int, broker: str | None, as_json: bool) -> None
         print_json([{"group": group} for group in found])
         return
     for group in found:
-        click.echo(group)
+        click.echo(printable(group))
     if not found:
-        click.echo(f"no job with a group is ready in {queue}", err=True)
+        click.echo(f"no job with a group is ready in {printable(queue)}", err=True)
 
 
 def _tell(told: Mapping[str, float], *, as_json: bool) -> None:

@@ -31,6 +31,8 @@ from tests.servers.rabbitmq import RabbitServer
 
 NOTICED = 6.0
 """Seconds until both sides know of a dead connection, and have lent and run no more over it."""
+UNWRITTEN = 0.5
+"""Seconds for which a node may not have written an ack that it has answered."""
 RESTART = 12.0
 """Seconds that a node takes to start, about."""
 QUIET = 3.0
@@ -129,15 +131,18 @@ class _Campaign(redis_campaign.Campaign):
         began = time.monotonic()
         super()._incident(kind, act, far_only=far_only, alone=alone)
         over = self.incidents[-1].over
-        self.more_faults += [Fault(kind, pid, began, over + NOTICED) for pid in pids]
+        # A node that is killed forgets acks that it had answered and not written yet.
+        since = began - UNWRITTEN if kind == "kill" else began
+        self.more_faults += [Fault(kind, pid, since, over + NOTICED) for pid in pids]
 
     def left(self, broker: Inspector) -> int:
         """Return how many jobs have not come to an end, or come to rest."""
         time.sleep(0.2)
         names = {*self.producers.acknowledged, *self.forked, *self.crew.names}
         ended = {run.name for run in read_marks(self.crew.marks) if run.end is not None}
-        dead = broker.count(State.DEAD)
-        undone = len(names - ended) + max(0, len(DEAD) - dead) + broker.count(State.READY)
+        # By name, since whatever was sent twice is dead twice.
+        dead = {str(job.args[0]) for job in self.stored(broker)[State.DEAD] if job.args}
+        undone = len(names - ended) + len(DEAD.keys() - dead) + broker.count(State.READY)
         now = time.monotonic()
         if undone:
             self._quiet_since = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 import goose
 from goose.brokers.base import Grouped, Inspector, State
+from goose.brokers.memory import MemoryBroker
 from tests.features.places import Place
 
 JOB = 0.02
@@ -76,7 +78,7 @@ def test_a_flood_costs_the_others_little(place: Place, wait_until: Callable[...,
     assert p99[1] <= 2 * p99[0], f"p99 alone {p99[0]:.3f} s, beside a flood {p99[1]:.3f} s"
 
 
-def test_groups_are_refused_where_they_mean_nothing(place: Place) -> None:
+def test_groups_are_served_or_refused(place: Place) -> None:
     """On a broker that cannot share a queue, a job with a group is refused, and says what to do."""
     if isinstance(place.broker, Grouped):
         place.client.using(group="acme").enqueue(work, "x")
@@ -84,5 +86,36 @@ def test_groups_are_refused_where_they_mean_nothing(place: Place) -> None:
         return
     with pytest.raises(goose.Unsupported, match="give each group a queue"):
         place.client.using(group="acme").enqueue(work, "x")
-    with pytest.raises(goose.Unsupported):
-        place.client.using(group="acme").enqueue_many(work, [("x",), ("y",)])
+
+
+class OneLine(MemoryBroker):
+    """A broker that cannot share a queue."""
+
+    next_groups = None  # type: ignore[assignment]
+
+
+def test_a_refusal_leaves_nothing_behind() -> None:
+    """Whatever a group was asked for with: nothing is stored, no key is taken, no batch is open."""
+    client = goose.Client(OneLine())
+    mine = client.using(group="acme")
+    parent = client.using(result=True).enqueue_in(60, work, "parent")
+    calls: list[Callable[[], object]] = [
+        lambda: mine.enqueue(work, "x"),
+        lambda: mine.enqueue_in(60, work, "x"),
+        lambda: mine.using(unique="key").enqueue(work, "x"),
+        lambda: mine.enqueue_many(work, [("x",)] * 3),
+        lambda: mine.enqueue_batch(work, [("x",)]),
+        lambda: mine.cron("nightly", "0 3 * * *", work, "x"),
+        lambda: mine.using(depends_on=[parent]).enqueue(work, "x"),
+        lambda: asyncio.run(mine.aio.enqueue(work, "x")),
+    ]
+    for call in calls:
+        with pytest.raises(goose.Unsupported, match="give each group a queue"):
+            call()
+
+    assert 1 == len(list(client.inspector.find())), "the parent alone"
+    assert [] == list(client.batches.records())
+    assert [] == client.crons.list()
+    began = time.monotonic()
+    client.using(unique="key").enqueue(work, "x")
+    assert time.monotonic() < began + 5, "the key was taken"

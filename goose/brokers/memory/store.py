@@ -60,7 +60,7 @@ class Line:
     def stand_first(self, entry: Entry) -> None:
         """Let a ready job that was lent and not run be the first of its group, whose turn it is."""
         group = entry.envelope.group
-        if group is None and not self.groups:
+        if group is None and (self.ready or not self.groups):
             row = self.ready
         else:
             row = self.groups.setdefault(group, OrderedDict())

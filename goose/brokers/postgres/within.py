@@ -77,7 +77,9 @@ class Transacting(Access):
                 return
             queues = sorted({envelope.queue for envelope in envelopes})
             if in_arrays:
-                yield Statement(statement("store", schema).decode(), stored(envelopes))
+                # A lock would be held until the caller's transaction ends.
+                query = statement("store", schema).decode().replace("turns_in_order", "turns_in")
+                yield Statement(query, stored(envelopes))
                 if notifies:
                     named = {"queues": texts(queues)}
                     yield Statement(statement("notify", schema).decode(), named)

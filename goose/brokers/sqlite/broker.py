@@ -25,7 +25,7 @@ from goose.brokers.base import Capability, Delivery, Session, Share, order
 from goose.brokers.sqlite import host
 from goose.brokers.sqlite.completing import Completer
 from goose.brokers.sqlite.inspector import Inspecting
-from goose.brokers.sqlite.line import Line, has_fresh, promote_due
+from goose.brokers.sqlite.line import Line, give_back, has_fresh, promote_due
 from goose.brokers.sqlite.rows import (
     deliver,
     due,
@@ -231,11 +231,19 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting, Completer):
 
     def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """See `Broker.ack`."""
-        return self._settle_all(self._statements.ack, deliveries, durable=True)
+        return self._settle_all(
+            lambda cursor, pairs: cursor.execute(self._statements.ack, (pairs,)),
+            deliveries,
+            durable=True,
+        )
 
     def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """See `Broker.release`; each takes back the place it had."""
-        return self._settle_all(self._statements.release, deliveries, durable=False)
+        """See `Broker.release`; each takes back the place it had, or is in the turn that goes now."""
+        return self._settle_all(
+            lambda cursor, pairs: give_back(cursor, self._statements, pairs),
+            deliveries,
+            durable=False,
+        )
 
     def requeue(self, deliveries: Sequence[tuple[Delivery, Envelope]]) -> Sequence[Delivery]:
         """See `Broker.requeue`; all in one transaction."""
@@ -253,7 +261,11 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting, Completer):
         return self._settle_each(deliveries, lambda _line, _envelope, now: (DEAD, now, now))
 
     def _settle_all(
-        self, statement: str, deliveries: Sequence[Delivery], *, durable: bool
+        self,
+        settle: Callable[[sqlite3.Cursor, str], object],
+        deliveries: Sequence[Delivery],
+        *,
+        durable: bool,
     ) -> Sequence[Delivery]:
         if not deliveries:
             return []
@@ -263,7 +275,7 @@ class SQLiteBroker(Sessioned, Upkept, Inspecting, Completer):
             cursor = connection.cursor()
             lost = cursor.execute(self._statements.not_ours, (pairs,)).fetchall()
             if len(lost) < len(deliveries):
-                cursor.execute(statement, (pairs,))
+                settle(cursor, pairs)
             return lost
 
         lost = set(self._change(work, durable=durable))

@@ -1,16 +1,17 @@
 """Places in the line: where a job stands that gets ready.
 
 A place is a ``rank``. Without groups it is an instant. While a job with a group is ready in a
-queue it is a *turn*, `TURNS` or more and so behind all instants: one more than that of the last
-ready job of its group, and not less than the first there is. Nothing but ranks is kept of it,
-so groups cost nothing where there are none. Source: docs/adr/0023-turns-of-groups.md.
+queue it is a place in a *turn*, `TURNS` or more and so behind all instants: in the turn after that of the
+last ready job of its group, and in none before that of the first job there is; there it is the last. A
+job that is given back stands before the first, in the same turn, so that whoever comes next
+begins no earlier. Nothing but ranks is kept of all this. Source: docs/adr/0023-turns-of-groups.md.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
-from goose.brokers.sqlite.schema import FRESH, TURNS
+from goose.brokers.sqlite.schema import FRESH, TURN, TURNS
 from goose.brokers.sqlite.statements import Statements
 
 
@@ -23,6 +24,7 @@ class Line:
         self._now = now
         self._last: dict[str, int] = {}
         self._turns: dict[tuple[str, str | None], int] = {}
+        self._places: dict[tuple[str, int], int] = {}
         self._shared: set[str] = set()
         """Queues in which groups take turns."""
 
@@ -61,9 +63,41 @@ class Line:
             execute, statements = self._cursor.execute, self._statements
             (last,) = execute(statements.last_turn, (queue, group)).fetchone()
             (first,) = execute(statements.first_turn, (queue,)).fetchone()
-            turn = max(TURNS if last is None else last + 1, first or TURNS)
+            turn = max(0 if last is None else turn_of(last) + 1, turn_of(first or TURNS))
         self._turns[queue, group] = turn + 1
-        return turn
+        begins = TURNS + turn * TURN
+        place = self._places.get((queue, turn))
+        if place is None:
+            statement = self._statements.last_place
+            (last,) = self._cursor.execute(statement, (queue, begins + TURN)).fetchone()
+            place = max(begins + TURN // 2, 0 if last is None else last + 1)
+        self._places[queue, turn] = min(place + 1, begins + TURN - 1)
+        return place
+
+
+def turn_of(rank: int) -> int:
+    """Return the turn in which a rank of at least `TURNS` is."""
+    return (rank - TURNS) // TURN
+
+
+def give_back(cursor: sqlite3.Cursor, statements: Statements, pairs: str) -> None:
+    """Make these loans ready again, each at the place it had, or in the turn that goes now.
+
+    Args:
+        cursor: In a transaction.
+        statements: Of the namespace.
+        pairs: The loans, as JSON; see `rows.loans`.
+    """
+    turned = cursor.execute(statements.turned, (pairs,)).fetchall()
+    for queue in {row[1] for row in turned}:
+        (first,) = cursor.execute(statements.first_turn, (queue,)).fetchone()
+        mine = [row for row in turned if row[1] == queue]
+        begins = TURNS if first is None else TURNS + turn_of(first) * TURN
+        for number, (seq, _, rank) in enumerate(mine):
+            place = rank if first is None else max(begins, first - len(mine) + number)
+            if place > rank:  # else it had not come to that yet
+                cursor.execute(statements.move_loan, (place, seq))
+    cursor.execute(statements.release, (pairs,))
 
 
 def has_fresh(cursor: sqlite3.Cursor, statements: Statements) -> bool:
@@ -101,12 +135,14 @@ def promote_due(
     due = cursor.execute(statements.due, (queue, now, limit)).fetchall()
     if not due:
         return 0
-    if all(group is None for _, group in due):
+    if all(group is None for _, group, _ in due):
         (first,) = cursor.execute(statements.first_turn, (queue,)).fetchone()
         if first is None:
             cursor.execute(statements.promote_due, (queue, now, limit))
             return len(due)
     line = Line(cursor, statements, now)
-    for seq, group in due:
-        cursor.execute(statements.promote_one, (line.back(queue, group), seq))
+    shares = cursor.execute(statements.first_turn, (queue,)).fetchone() != (None,)
+    for seq, group, at in due:
+        shares = shares or group is not None
+        cursor.execute(statements.promote_one, (line.back(queue, group) if shares else at, seq))
     return len(due)

@@ -33,7 +33,9 @@ VERSION = 3
 SCHEDULED, READY, RUNNING, DEAD, FRESH = range(5)
 """States of a job; a fresh one is ready, and not in line yet."""
 TURNS = 1 << 61
-"""The lowest rank that is a turn and no instant, see `goose.brokers.sqlite.line`."""
+"""The lowest rank that is in a turn and no instant, see `goose.brokers.sqlite.line`."""
+TURN = 1 << 20
+"""Ranks in one turn."""
 LIVE, LOST, GONE = range(3)
 """States of a session: beating, held for dead with loans left, only its name remembered."""
 

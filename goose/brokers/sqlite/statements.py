@@ -60,6 +60,15 @@ class Statements:
     last_turn: str = (
         "SELECT max(rank) FROM {p}jobs WHERE state = 1 AND rank >= {t} AND queue = ? AND grp IS ?"
     )
+    last_place: str = (
+        "SELECT max(rank) FROM {p}jobs WHERE state = 1 AND queue = ? AND rank >= {t} AND rank < ?"
+    )
+    turned: str = (
+        "SELECT j.seq, j.queue, j.rank FROM json_each(?) AS loan CROSS JOIN {p}jobs AS j "
+        "WHERE j.seq = CAST(loan.key AS INTEGER) AND j.receipt = loan.value AND j.rank >= {t} "
+        "ORDER BY j.rank, j.seq"
+    )
+    move_loan: str = "UPDATE {p}jobs SET rank = ? WHERE seq = ?"
     first_turn: str = "SELECT min(rank) FROM {p}jobs WHERE state = 1 AND queue = ? AND rank >= {t}"
     drop_doubles: str = "DELETE FROM {p}jobs WHERE seq > ? AND +state = 4"
     last_rank: str = "SELECT max(rank) FROM {p}jobs WHERE state = 1 AND queue = ?"
@@ -67,7 +76,7 @@ class Statements:
 
     # Lending.
     due: str = (
-        "SELECT seq, grp FROM {p}jobs WHERE state = 0 AND queue = ? AND rank <= ? "
+        "SELECT seq, grp, rank FROM {p}jobs WHERE state = 0 AND queue = ? AND rank <= ? "
         "ORDER BY rank, seq LIMIT ?"
     )
     promote_one: str = "UPDATE {p}jobs SET state = 1, at = rank, rank = ? WHERE seq = ?"
@@ -178,7 +187,9 @@ class Inspection:
     oldest: str = (
         "SELECT min(at) FROM (SELECT at FROM (SELECT at FROM {p}jobs WHERE state = 1 "
         "AND queue = ?1 AND rank < 0 LIMIT 1000) UNION ALL SELECT at FROM (SELECT at "
-        "FROM {p}jobs WHERE state = 1 AND queue = ?1 AND rank >= 0 ORDER BY rank, seq LIMIT 1))"
+        "FROM {p}jobs WHERE state = 1 AND queue = ?1 AND rank >= 0 ORDER BY rank, seq LIMIT 1) "
+        "UNION ALL SELECT at FROM (SELECT at FROM {p}jobs WHERE state = 1 AND queue = ?1 "
+        "AND rank >= {t} ORDER BY rank, seq LIMIT 1000))"
     )
     next_groups: str = (
         "SELECT grp FROM {p}jobs WHERE state = 1 AND queue = ? AND rank >= {t} "

@@ -150,6 +150,84 @@ class Sharing(Tools):
         for group in "ab":
             assert ids(of(group, 2)) == [id_ for id_ in ids(again) if id_.startswith(group)]
 
+    def test_a_late_release_keeps_nobody_waiting(self, broker: Broker) -> None:
+        """What is given back long after its turn is next, and whoever comes then begins no earlier."""
+        needs(broker, Grouped)
+        session = self.open(broker)
+        broker.enqueue([*of("a", 1), *of("b", 90)])
+        late = next(d for d in self.take(broker, session, 2) if d.envelope.group == "a")
+        self.take(broker, session, 40)
+        assert [] == list(broker.release([late]))
+        broker.enqueue(of("c", 30))
+        lent = groups(self.one_by_one(broker, session, 11))
+        assert "a" in lent[:2], f"what was given back waits: {lent}"
+        assert lent.count("b") >= 4, f"it waited: {lent}"
+
+    def test_released_jobs_stay_before_their_group(self, broker: Broker) -> None:
+        """What was given back is lent before later jobs of its group, whatever else is there."""
+        needs(broker, Grouped)
+        session = self.open(broker)
+        for others in (of("b", 20), []):
+            broker.enqueue([*of("a", 5), *others])
+            lent = self.one_by_one(broker, session, 9 if others else 5)
+            broker.release([each for each in lent if each.envelope.group == "a"])
+            broker.enqueue(of("a", 3, 5))
+            rest = self.one_by_one(broker, session, 8 + (16 if others else 0))
+            mine = [id_ for id_ in ids(rest) if id_.startswith("a")]
+            assert ids(of("a", 8)) == mine
+            broker.ack([*lent, *rest])
+
+    def test_released_jobs_without_a_group_keep_their_place(self, broker: Broker) -> None:
+        """What was ready before the first group goes first again, in its order."""
+        needs(broker, Grouped)
+        session = self.open(broker)
+        broker.enqueue(of(None, 3))
+        broker.enqueue(of("a", 1))
+        broker.release(self.take(broker, session, 1))
+        assert ids([*of(None, 3), *of("a", 1)]) == ids(self.one_by_one(broker, session, 4))
+
+    def test_a_group_that_comes_back_begins_at_the_head(self, broker: Broker) -> None:
+        """Nothing is held against a group that was served alone, and found its queue empty."""
+        needs(broker, Grouped)
+        session = self.open(broker)
+        for number in range(30):
+            broker.enqueue(of("a", 1, number))
+            broker.ack(self.take(broker, session, 1))
+        broker.enqueue(of("b", 60))
+        broker.enqueue(of("a", 1, 30))
+        lent = groups(self.one_by_one(broker, session, 4))
+        assert "a" in lent, f"it waited: {lent}"
+
+    def test_one_job_over_and_over_starves_nobody(self, broker: Broker) -> None:
+        """A job that is requeued at once, and jobs that come one by one, wait for the others' turns."""
+        needs(broker, Grouped)
+        session = self.open(broker)
+        broker.enqueue([*of("a", 1), *of("b", 30)])
+        served: list[str] = []
+        for number in range(20):
+            [lent] = self.one_by_one(broker, session, 1)
+            served += groups([lent])
+            if lent.envelope.group == "a" and number % 2:
+                broker.requeue([(lent, lent.envelope)])
+            elif lent.envelope.group == "a":
+                broker.ack([lent])
+                broker.enqueue(of("a", 1, number + 1))
+        assert served.count("b") >= 8, f"it starved: {served}"
+
+    def test_writers_at_once_have_one_share(self, broker: Broker) -> None:
+        """A group whose jobs are enqueued by many threads has no more turns than another."""
+        needs(broker, Grouped)
+        session = self.open(broker)
+
+        def enqueue(start: int) -> None:
+            for envelope in of("a", 10, start):
+                broker.enqueue([envelope])
+
+        broker.enqueue(of("b", 40))
+        self.together(*[lambda start=start: enqueue(start) for start in range(0, 60, 10)])
+        lent = groups(self.one_by_one(broker, session, 30))
+        assert 11 <= lent.count("b") <= 19, f"no equal shares: {lent}"
+
     def test_a_requeued_job_goes_behind_its_group(self, broker: Broker) -> None:
         """A job that is to run again waits behind the others of its group, and no other."""
         needs(broker, Grouped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Self
@@ -102,3 +103,35 @@ def broker_queues(server: RedisServer) -> list[str]:
     """Return the queues that hold a job."""
     with closing(RedisBroker(server.url)) as broker:
         return [stats.queue for stats in broker.queues()]
+
+
+def test_large_jobs_before_groups(redis_server: RedisServer) -> None:
+    """An answer that is full before it comes to a queue with turns leaves that queue for the next."""
+    with closing(RedisBroker(redis_server.url, namespace=uuid.uuid4().hex)) as broker:
+        session = Session("large")
+        broker.open(session, ttl=60)
+        broker.enqueue([Envelope(f"large-{n}", "one", b"x" * 1_200_000) for n in range(2)])
+        broker.enqueue([Envelope("plain", "two", b"")])
+        broker.enqueue([Envelope("grouped", "two", b"", group="a")])
+        came: list[str] = []
+        for _ in range(5):
+            lent = broker.dequeue(session, [Share("one"), Share("two")], limit=10, wait=0)
+            came += [delivery.envelope.id for delivery in lent]
+            broker.ack(lent)
+
+        assert ["large-0", "large-1", "plain", "grouped"] == came
+
+
+def test_nothing_is_left_of_groups_that_are_done(redis_server: RedisServer) -> None:
+    """However many groups there were, an empty queue remembers none."""
+    namespace = uuid.uuid4().hex
+    with closing(RedisBroker(redis_server.url, namespace=namespace)) as broker:
+        session = Session("groups")
+        broker.open(session, ttl=60)
+        for number in range(50):
+            broker.enqueue([Envelope(f"j{number}", "mail", b"", group=f"group-{number}")])
+        while lent := broker.dequeue(session, [Share("mail")], limit=7, wait=0):
+            broker.ack(lent)
+        left = redis_server.client.keys(f"goose:{{{namespace}:mail}}:*")
+
+        assert [] == left

@@ -102,9 +102,7 @@ BEGIN
         made_id,
         enqueue.queue,
         CASE WHEN due_us > now_us THEN 0 ELSE 1 END,
-        -- A turn, if groups take turns there: see schema_4.sql.
-        CASE WHEN due_us <= now_us AND {s}.shares(enqueue.queue) THEN {turns}
-             ELSE greatest(due_us, now_us) END,
+        greatest(due_us, now_us),
         now_us,
         convert_to((jsonb_strip_nulls(jsonb_build_object(
             'v', 1, 'id', made_id, 'fn', enqueue.fn, 'queue', enqueue.queue, 'enqueued_at', made_at,

@@ -1,14 +1,20 @@
 -- store.sql: keep jobs, each ready or scheduled; ids that are stored already are left out.
 -- Where groups take turns, a ready job has one (see schema_4.sql).
 -- In the order of ids, so that two callers with the same ids cannot wait for each other.
-WITH shared AS MATERIALIZED (
-    SELECT q.name FROM (SELECT DISTINCT unnest(%(queues)b::text[])) AS q (name)
-    WHERE {s}.shares(q.name)
+WITH lines AS MATERIALIZED (
+    SELECT l.queue, {s}.turns_in_order(l.queue, l.grp) AS turns
+    FROM (
+        SELECT DISTINCT i.queue, i.grp
+        FROM unnest(%(queues)b::text[], %(groups)b::text[]) AS i (queue, grp)
+        ORDER BY i.queue, i.grp
+    ) AS l
+), shared AS MATERIALIZED (
+    SELECT queue FROM lines GROUP BY queue HAVING bool_or(turns)
 )
 INSERT INTO {s}.jobs (id, queue, state, rank, at, grp, body)
 SELECT n.id, n.queue, CASE WHEN n.due > t.now THEN 0 ELSE 1 END,
        CASE WHEN n.due > t.now THEN n.due
-            WHEN n.grp IS NOT NULL OR n.queue IN (SELECT name FROM shared) THEN {turns}
+            WHEN n.queue IN (SELECT queue FROM shared) THEN {turns}
             ELSE t.now + n.place END,
        t.now, n.grp, n.body
 FROM (SELECT {now} AS now) AS t

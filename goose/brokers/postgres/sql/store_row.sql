@@ -2,7 +2,7 @@
 INSERT INTO {s}.jobs (id, queue, state, rank, at, grp, body)
 SELECT n.id, n.queue, CASE WHEN n.due > n.now THEN 0 ELSE 1 END,
        CASE WHEN n.due > n.now THEN n.due
-            WHEN n.grp IS NOT NULL OR {s}.shares(n.queue) THEN {turns}
+            WHEN {s}.turns_in(n.queue, n.grp) THEN {turns}
             ELSE n.now END,
        n.now, n.grp, n.body
 FROM (

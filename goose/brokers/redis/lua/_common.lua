@@ -54,9 +54,17 @@ local function signal(sleepers, wake, jobs)
 end
 
 -- Groups take turns (ADR 23). While a job with a group is ready in a queue, what gets ready there
--- stands not only in `ready` but also in `turns` (zset id -> turn), and `groups` (zset group ->
--- turn of its last job) says where each goes on. `grouped` is there where a job with a group is
--- due later. These three are named as `ready`, with their word behind it.
+-- stands not only in `ready` but also in `turns` (zset id -> place), and `groups` (zset group ->
+-- turn of its last job) says where each goes on. A place is a whole turn times TURN; one that was
+-- given back stands a little before that, still in the same turn. `grouped` is there where a job with
+-- a group is due later. These three are named as `ready`, with their word behind it.
+local TURN = 1048576
+
+-- The turn of the job at the head of `turns`, or 0.
+local function head_turn(turns)
+  local head = redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')[2]
+  return math.ceil(tonumber(head or 0) / TURN)
+end
 
 -- The group of a stored job, or nil.
 local function group_of(value)
@@ -78,13 +86,13 @@ local function stand(ready, id, value)
     return
   end
   local name = group and '=' .. group or ''
-  local turn = tonumber(redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')[2] or 0)
+  local turn = head_turn(turns)
   local last = redis.call('ZSCORE', groups, name)
   if last and tonumber(last) >= turn then
     turn = tonumber(last) + 1
   end
   redis.call('ZADD', groups, int(turn), name)
-  redis.call('ZADD', turns, int(turn), id)
+  redis.call('ZADD', turns, int(turn * TURN), id)
 end
 
 -- Take jobs that are no longer ready out of the turns.
@@ -94,10 +102,9 @@ local function leave(ready, ids)
     return
   end
   redis.call('ZREM', turns, unpack(ids))
-  local head = redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')[2]
-  if head then
+  if redis.call('EXISTS', turns) == 1 then
     -- Whoever is behind the head begins at the head again.
-    redis.call('ZREMRANGEBYSCORE', ready .. ':groups', '-inf', '(' .. head)
+    redis.call('ZREMRANGEBYSCORE', ready .. ':groups', '-inf', '(' .. int(head_turn(turns)))
   else
     redis.call('DEL', ready .. ':groups')
   end

@@ -77,31 +77,41 @@ local function take_by(order, number, jobs, ready, mark)
     if #there > 0 then
       there = lend(number, jobs, there, since, mark)
       redis.call('ZREM', ready, unpack(there))
-      redis.call('ZREM', order, unpack(there))
       leave(ready, there)
+      redis.call('ZREM', order, unpack(there))
     end
     if #gone > 0 then
+      leave(ready, gone)
       redis.call('ZREM', order, unpack(gone))
     end
   end
 end
 
 -- Lend jobs that were ready before the first one with a group came, and so have no turn. They are
--- the first of the line, but for jobs with a turn that were due before.
+-- the first of the line, but for jobs with a turn that were due before: of these it passes some
+-- hundred, and then the turns go on.
 local function take_without_turn(number, jobs, ready, turns)
-  if redis.call('ZCARD', ready) <= redis.call('ZCARD', turns) then
-    return
-  end
-  local found = redis.call('ZRANGE', ready, 0, 2 * CHUNK - 1, 'WITHSCORES')
-  local ids, since = {}, {}
-  for i = 1, #found, 2 do
-    if #ids < limit - taken and not redis.call('ZSCORE', turns, found[i]) then
-      ids[#ids + 1] = found[i]
-      since[#since + 1] = digits(found[i + 1])
+  local left = redis.call('ZCARD', ready) - redis.call('ZCARD', turns)
+  local passed = 0
+  while left > 0 and passed < 10 * CHUNK and taken < limit and bytes <= BYTES do
+    local found = redis.call('ZRANGE', ready, passed, passed + CHUNK - 1, 'WITHSCORES')
+    local ids, since = {}, {}
+    for i = 1, #found, 2 do
+      if redis.call('ZSCORE', turns, found[i]) then
+        passed = passed + 1
+      elseif #ids < limit - taken then
+        ids[#ids + 1] = found[i]
+        since[#since + 1] = digits(found[i + 1])
+      end
     end
-  end
-  if #ids > 0 then
-    redis.call('ZREM', ready, unpack(lend(number, jobs, ids, since, '')))
+    if #found == 0 then
+      return
+    end
+    if #ids > 0 then
+      ids = lend(number, jobs, ids, since, '')
+      redis.call('ZREM', ready, unpack(ids))
+      left = left - #ids
+    end
   end
 end
 

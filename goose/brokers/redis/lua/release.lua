@@ -7,7 +7,9 @@ local alive = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local head = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
 local turn = (tonumber(head[2] or 0)) - #ARGV
 local turns = KEYS[3] .. ':turns'
-local next_ = (tonumber(redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')[2] or 0)) - #ARGV
+-- Before the head, but in its turn, so that whoever comes next begins no earlier.
+local head_place = tonumber(redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')[2] or 0)
+local first_place = math.max((head_turn(turns) - 1) * TURN + 1, head_place - #ARGV)
 local lost, count = {}, 0
 for i = 3, #ARGV, 2 do
   local id, receipt = ARGV[i], ARGV[i + 1]
@@ -17,7 +19,7 @@ for i = 3, #ARGV, 2 do
     if string.sub(receipt, -1) == '!' then
       redis.call('ZADD', KEYS[4], int(turn + i), id)
     elseif string.sub(receipt, -1) == '~' then
-      redis.call('ZADD', turns, int(next_ + i), id)
+      redis.call('ZADD', turns, int(math.min(head_place, first_place + i)), id)
     end
     redis.call('HDEL', KEYS[2], field)
     count = count + 1
