@@ -28,16 +28,22 @@ def cache() -> Path:
     return Path(given) if given else Path(home) / "goose-bench"
 
 
-def python(name: str, requirements: tuple[str, ...]) -> Path:
-    """Return the ``bin`` folder of the virtual environment *name*, made if need be."""
+def python(name: str, requirements: tuple[str, ...], version: str = "") -> Path:
+    """Return the ``bin`` folder of the virtual environment *name*, made if need be.
+
+    Args:
+        name: Of the peer.
+        requirements: What it needs.
+        version: Of the Python it needs, such as ``3.12``, if this one will not do.
+    """
     folder = cache() / name
-    wanted = "\n".join((sys.version, *requirements))
+    wanted = "\n".join((version or sys.version, *requirements))
     if _is_for(folder, wanted):
         return folder / "bin"
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     print(f"installing {' '.join(requirements)} into {folder} …", file=sys.stderr)
-    _call(name, [sys.executable, "-m", "venv", str(folder)])
+    _call(name, [_interpreter(name, version), "-m", "venv", str(folder)])
     pip = [str(folder / "bin" / "python"), "-m", "pip"]
     quiet = ["--quiet", "--disable-pip-version-check"]
     _call(name, [*pip, "install", *quiet, *requirements])
@@ -64,6 +70,23 @@ def node(name: str, requirements: tuple[str, ...]) -> Path:
     _call(name, ["npm", "install", "--silent", "--prefix", str(folder), *requirements])
     (folder / STAMP).write_text(wanted)
     return folder
+
+
+def _interpreter(name: str, version: str) -> str:
+    """Return a Python of at least that version, this one if it will do."""
+    if not version or sys.version_info >= tuple(map(int, version.split("."))):
+        return sys.executable
+    installed = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    for found in (shutil.which(f"python{version}"), *map(str, installed)):
+        # What pyenv puts on the PATH may be a name for nothing.
+        if (
+            found
+            and not subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode
+        ):
+            return found
+    raise NotInstalledError(
+        f"{name} needs Python {version}: install it, or leave {name} out with --peers"
+    )
 
 
 def _is_for(folder: Path, wanted: str) -> bool:

@@ -32,6 +32,7 @@ def judge(medians: Medians, growth: Figures) -> list[Verdict]:
     python = [name for name in medians if name not in ("goose", "graphile-worker")]
     judge.ratio("drain, PgQueuer", "rate", ["pgqueuer"], 1.2)
     judge.ratio("drain, Procrastinate", "rate", ["procrastinate"], 4)
+    judge.ratio("drain, Oban", "rate", ["oban"], 4)
     judge.ratio("drain, Chancy", "rate", ["chancy"], 4)
     everybody = [*python, *(["graphile-worker"] if "graphile-worker" in medians else [])]
     judge.ratio("lone enqueue, the best", "single", everybody, 1)

@@ -106,6 +106,16 @@ SIDES: tuple[Side, ...] = (
         settings="-c 20, --delete-jobs successful, psycopg 3 with its C part",
     ),
     Side(
+        name="oban",
+        module="on_oban",
+        worker=_itself("on_oban"),
+        requirements=("oban>=0.7,<1",),
+        share=0.3,
+        concurrency=50,
+        python="3.12",
+        settings="a queue with limit 50, a pool of up to 16, defaults otherwise",
+    ),
+    Side(
         name="chancy",
         module="on_chancy",
         worker=_itself("on_chancy"),

@@ -43,6 +43,8 @@ class Side:
     environment: Mapping[str, str] = field(default_factory=dict)
     settings: str = ""
     on_node: bool = False
+    python: str = ""
+    """Version of Python it needs, where it is later than Goose's."""
 
     def installed(self) -> Path:
         """Return where its programs are; installs them the first time."""
@@ -50,7 +52,7 @@ class Side:
             return environments.node(self.name, self.requirements)
         if not self.requirements:
             return Path(sys.executable).parent
-        return environments.python(self.name.split("-")[0], self.requirements)
+        return environments.python(self.name.split("-")[0], self.requirements, self.python)
 
     def version(self) -> str:
         """Return the version that is installed; empty for what has none of its own."""

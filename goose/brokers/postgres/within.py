@@ -78,7 +78,8 @@ class Transacting(Access):
             queues = sorted({envelope.queue for envelope in envelopes})
             if in_arrays:
                 # A lock would be held until the caller's transaction ends.
-                query = statement("store", schema).decode().replace("turns_in_order", "turns_in")
+                query = statement("store", schema).decode()
+                query = query.replace(f'"{schema}".in_order(l.queue, l.grp)', "1")
                 yield Statement(query, stored(envelopes))
                 if notifies:
                     named = {"queues": texts(queues)}

@@ -5,35 +5,23 @@
 -- given out; a job that is given back stands before the first, in the same turn. A statement that makes
 -- a job ready where groups take turns writes {turns} itself, which is no place, and the trigger puts its
 -- place there.
---
--- Functions belong to the owner of the tables, since who may add a job need not be able to read others'.
 
 CREATE INDEX jobs_turns ON {s}.jobs (queue, coalesce(grp, ''), rank) WHERE state = 1 AND rank > {turns};
 
--- Whether a job of that group, or of none, gets a place in a turn there.
-CREATE FUNCTION {s}.turns_in(name text, job_group text) RETURNS boolean
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
-    SELECT job_group IS NOT NULL
-        OR EXISTS (SELECT FROM {s}.jobs WHERE state = 1 AND queue = name AND rank > {turns})
-$function$;
+-- The queues in which groups take turns, a row for each job. A view, so that who may add a job need not be
+-- able to read others'.
+CREATE VIEW {s}.turned AS SELECT queue FROM {s}.jobs WHERE state = 1 AND rank > {turns};
 
--- The same, and if so waits for all others that add to that group there: else as many as add at the
--- same time would share a turn. For transactions that end with the statement.
-CREATE FUNCTION {s}.turns_in_order(name text, job_group text) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
-BEGIN
-    IF NOT {s}.turns_in(name, job_group) THEN
-        RETURN false;
-    END IF;
-    PERFORM pg_advisory_xact_lock(
-        hashtextextended('{channel}:' || name || ':' || coalesce(job_group, ''), 1)
-    );
-    RETURN true;
-END
+-- Waits for all others that add to that group there: else as many as add at the same time would share a
+-- turn. For transactions that end with the statement. Returns what stands for a turn.
+CREATE FUNCTION {s}.in_order(name text, job_group text) RETURNS bigint LANGUAGE sql VOLATILE AS $function$
+    SELECT {turns} FROM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
+        pg_catalog.concat('{channel}:', name, ':', job_group), 1
+    ))
 $function$;
 
 -- The turn after that of the last ready job of its group, and none before that of the first job there
--- is; in it, the last place.
+-- is; in it, the last place. As the owner of the tables, who may read them.
 CREATE FUNCTION {s}.take_turn() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
@@ -103,7 +91,9 @@ BEGIN
         made_id,
         enqueue.queue,
         CASE WHEN due_us > now_us THEN 0 ELSE 1 END,
-        CASE WHEN due_us <= now_us AND {s}.turns_in(enqueue.queue, NULL) THEN {turns}
+        CASE WHEN due_us <= now_us AND EXISTS (
+            SELECT FROM {s}.turned AS t WHERE t.queue = enqueue.queue
+        ) THEN {turns}
              ELSE greatest(due_us, now_us) END,
         now_us,
         convert_to((jsonb_strip_nulls(jsonb_build_object(

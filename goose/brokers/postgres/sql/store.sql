@@ -2,14 +2,16 @@
 -- Where groups take turns, a ready job has one (see schema_4.sql).
 -- In the order of ids, so that two callers with the same ids cannot wait for each other.
 WITH lines AS MATERIALIZED (
-    SELECT l.queue, {s}.turns_in_order(l.queue, l.grp) AS turns
+    SELECT l.queue,
+           CASE WHEN l.grp IS NOT NULL OR EXISTS (SELECT FROM {s}.turned AS t WHERE t.queue = l.queue)
+                THEN {s}.in_order(l.queue, l.grp) END AS turn
     FROM (
         SELECT DISTINCT i.queue, i.grp
         FROM unnest(%(queues)b::text[], %(groups)b::text[]) AS i (queue, grp)
         ORDER BY i.queue, i.grp
     ) AS l
 ), shared AS MATERIALIZED (
-    SELECT queue FROM lines GROUP BY queue HAVING bool_or(turns)
+    SELECT queue FROM lines GROUP BY queue HAVING count(turn) > 0
 )
 INSERT INTO {s}.jobs (id, queue, state, rank, at, grp, body)
 SELECT n.id, n.queue, CASE WHEN n.due > t.now THEN 0 ELSE 1 END,

@@ -2,7 +2,8 @@
 INSERT INTO {s}.jobs (id, queue, state, rank, at, grp, body)
 SELECT n.id, n.queue, CASE WHEN n.due > n.now THEN 0 ELSE 1 END,
        CASE WHEN n.due > n.now THEN n.due
-            WHEN {s}.turns_in(n.queue, n.grp) THEN {turns}
+            WHEN n.grp IS NOT NULL OR EXISTS (SELECT FROM {s}.turned AS t WHERE t.queue = n.queue)
+            THEN {turns}
             ELSE n.now END,
        n.now, n.grp, n.body
 FROM (
