@@ -143,9 +143,7 @@ def run(
         harms: dict[str, Callable[[], object]] = {
             "kill_child": lambda: fleet.kill_child(chance),
             "kill_supervisor": lambda: fleet.kill_supervisor(chance),
-            "pause_all": lambda: fleet.pause(
-                *fleet.at_work(chance), chance.uniform(1.2, 1.8) * TTL, children_only=False
-            ),
+            "pause_all": lambda: _pause(fleet, chance),
             **database.harms(),
         }
         # Half of all are zombies: what this is about.
@@ -174,6 +172,12 @@ def run(
         sorted("/".join(row) for row, count in found.items() if count > 1),
         left,
     )
+
+
+def _pause(fleet: Fleet, chance: random.Random) -> None:
+    process = fleet.staffed(chance)
+    seconds = chance.uniform(1.2, 1.8) * TTL
+    fleet.pause(process, fleet.children(process), seconds, children_only=False)
 
 
 def _enqueue(

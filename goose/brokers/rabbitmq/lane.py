@@ -283,11 +283,13 @@ class Lane:
             unasked = not self.askers and now - self.asked_mono > hold
             stale = bool(self.buffer) and now - self.buffer[0].arrived_mono > hold
             hidden = bool(self.buffer) or self.credit > 0
-            if not self.prefetch or not (stale or (unasked and hidden)):
+            # Without a consumer, too: what was pushed to the last one may come after its end.
+            if not (self.prefetch or self.buffer) or not (stale or (unasked and hidden)):
                 return
             held, self.buffer = self.buffer, deque()
         self._wanted = 0
-        self._stop_consuming()
+        if self._consumers:
+            self._stop_consuming()
         if held:
             logger.debug("gave back %d jobs of %s that nobody asked for", len(held), self.queue)
             self._intake.announce([arrival.id for arrival in held])

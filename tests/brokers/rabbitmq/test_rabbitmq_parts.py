@@ -10,8 +10,11 @@ from pika.frame import decode_frame
 
 from goose.brokers.rabbitmq import RabbitMQBroker, ladder
 from goose.brokers.rabbitmq.confirms import Parcel, marshal
+from goose.brokers.rabbitmq.intake import Intake
 from goose.brokers.rabbitmq.ladder import climb, milliseconds
-from goose.brokers.rabbitmq.loans import Ended
+from goose.brokers.rabbitmq.lane import Lane
+from goose.brokers.rabbitmq.loans import Arrival, Ended
+from goose.brokers.rabbitmq.names import Names
 from goose.brokers.rabbitmq.options import read
 from goose.brokers.rabbitmq.pace import Pace
 from goose.brokers.rabbitmq.tags import Tags
@@ -117,6 +120,29 @@ def test_a_lane_is_as_far_ahead_as_it_is_taken_from() -> None:
 
     assert [0, 400, 0, 0, 1000] == found
     assert 0 == pace.ahead(10.2), "too soon to tell"
+
+
+def test_what_comes_after_the_last_consumer_is_given_back() -> None:
+    """Jobs that the server had under way when a lane ended its consumers are not kept for ever."""
+    options = read("amqp://localhost", {})
+    intake = Intake(
+        options,
+        Names(options),
+        on_lost=lambda _: None,
+        announce=lambda _: None,
+        on_parked=lambda *_: None,
+    )
+    lane = Lane(intake, "mail")
+    given: list[int] = []
+    lane.nack = given.extend  # type: ignore[method-assign]
+    lane.buffer.append(Arrival(7, "late", b"", None, arrived_mono=100.0))
+
+    lane.sweep(100.0 + intake.options.hold / 2)
+    assert [] == given
+    lane.sweep(100.0 + 2 * intake.options.hold)
+    assert [7] == given
+    assert not lane.buffer
+    assert not lane._busy
 
 
 @given(st.permutations(range(1, 9)), st.integers(1, 8))
