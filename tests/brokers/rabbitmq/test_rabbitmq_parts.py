@@ -135,6 +135,7 @@ def test_what_comes_after_the_last_consumer_is_given_back() -> None:
     lane = Lane(intake, "mail")
     given: list[int] = []
     lane.nack = given.extend  # type: ignore[method-assign]
+    lane.asked_mono = 100.0
     lane.buffer.append(Arrival(7, "late", b"", None, arrived_mono=100.0))
 
     lane.sweep(100.0 + intake.options.hold / 2)
