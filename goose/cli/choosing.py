@@ -101,7 +101,10 @@ def configured(broker: str | None) -> Settings:
         ConfigError: A setting is wrong.
     """
     chosen = settings.load()
-    return settings.with_given(chosen, {"broker": broker}, "--") if broker else chosen
+    if broker is None:
+        return chosen
+    # Of an empty one too: a script whose variable is not set must not reach the configured broker.
+    return settings.with_given(chosen, {"broker": broker}, "--")
 
 
 @contextmanager

@@ -414,6 +414,7 @@ def test_unknown_options_of_using_are_type_errors() -> None:
         ("mysql://x", "unknown scheme"),
         ("sqlit:///x", "did you mean sqlite://"),
         ("goose.db", "URL"),
+        ("", "'' is not a URL"),
         ("sqlite:///x?synchonous=full", "synchronous"),
         ("sqlite:///x?synchronous=off", "full or normal"),
         ("sqlite://x.db", "sqlite:///"),
