@@ -49,6 +49,11 @@ def test_cancel_by_filter_wants_to_be_sure(shop: Any, cli: Any) -> None:
     assert 1 == cli("jobs", "cancel", "--queue", "mail", types="n\n").code
     assert 2 == len(cli("jobs", "cancel", "--queue", "mail", "--yes", "--json").json)
     assert State.READY is shop.state(other)
+    none = cli("jobs", "cancel", "--queue", "nosuch", "--yes")
+    assert (0, "", "no job fits\n") == (none.code, none.out, none.err)
+    unasked = cli("jobs", "cancel", other)
+    assert 2 == unasked.code
+    assert "this needs a yes, and there is no terminal to ask on: pass --yes" in unasked.err
     assert "removed" in cli("jobs", "cancel", "--all", "--yes").out
     assert shop.state(other) is None
 
