@@ -26,7 +26,7 @@ from goose.errors import ConfigError
 from goose.jobs import check_queue
 from goose.plugins import nearest
 from goose.retries import Retry
-from goose.values import duration, seconds
+from goose.values import duration, limit, seconds
 
 if TYPE_CHECKING:
     from goose.brokers.base import Broker
@@ -50,10 +50,11 @@ class Bound(TypedDict, total=False):
 
     queue: str | None
     """The line jobs wait in."""
-    retry: Retry | None
-    """What happens after an error; replaces the whole policy."""
-    timeout: float | timedelta | None
-    """Seconds (or `timedelta`) a single run may take, above 0; `math.inf` for no limit."""
+    retry: Retry | int | None
+    """What happens after an error, or just how many retries there are; replaces the whole policy."""
+    timeout: float | timedelta | str | None
+    """Seconds (or `timedelta`, or a text such as ``"5m"``) a single run may take, above 0;
+    `math.inf` for no limit."""
     group: str | None
     """Whose job it is: the groups with jobs in a queue take turns there, on brokers that can."""
     result: bool | float | timedelta | None
@@ -143,11 +144,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.queue is not None:
             check_queue(self.queue)
-        if self.retry is not None and not isinstance(self.retry, Retry):
-            raise ConfigError(
-                f"retry = {self.retry!r:.80} is not a goose.Retry; write for example "
-                "goose.Retry(max_retries=5)"
-            )
+        if self.retry is not None:
+            object.__setattr__(self, "retry", _retry(self.retry))
         if self.timeout is not None:
             object.__setattr__(self, "timeout", _timeout(self.timeout))
         if self.result is not None:
@@ -204,9 +202,25 @@ def _span(value: float | timedelta, name: str) -> float:
     return checked
 
 
-def _timeout(value: float | timedelta) -> float:
+def _retry(value: object) -> Retry:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Retry(max_retries=value)
+    if not isinstance(value, Retry):
+        raise ConfigError(
+            f"retry = {value!r:.80} is neither a goose.Retry nor a number of retries; write for "
+            "example goose.Retry(max_retries=5)"
+        )
+    return value
+
+
+def _timeout(value: float | timedelta | str) -> float:
     if value == math.inf:
         return math.inf
+    if isinstance(value, str):
+        try:
+            return limit(value)
+        except ValueError as error:
+            raise ConfigError(f"timeout = {value!r:.80}: {error}") from None
     try:
         checked = seconds(value, "timeout")
     except (TypeError, ValueError) as error:

@@ -187,8 +187,7 @@ class Root:
         Raises:
             ConfigError: The URL is wrong or a driver is missing.
         """
-        settings = self.settings()
-        broker = namespaced(broker or self._broker or settings.broker, settings.namespace)
+        broker = self._named(broker, self.settings())
         key = broker if isinstance(broker, str) else id(broker)
         link = self._links.get(key)
         if link is None:
@@ -196,6 +195,12 @@ class Root:
                 link = self._links.get(key) or Link(cast("str | Broker", broker))
                 self._links[key] = link
         return link
+
+    def _named(self, broker: str | Broker | None, settings: Settings) -> Any:
+        """Return the nearest broker that is named, an empty URL too: that is a mistake to be told."""
+        if broker is None:
+            broker = settings.broker if self._broker is None else self._broker
+        return namespaced(broker, settings.namespace)
 
     def door(self, to: Destination, *, later: bool) -> Door:
         """Return where jobs due *later*, or ready, go.
@@ -230,8 +235,7 @@ class Root:
         from goose.features.outbox import Outbox, table_for  # not every program's
 
         settings = self.settings()
-        named = namespaced(broker or self._broker or settings.broker, settings.namespace)
-        table = table_for(settings.outbox_table, named)
+        table = table_for(settings.outbox_table, self._named(broker, settings))
         with _lock:
             if table not in self._outboxes:
                 self._outboxes[table] = Outbox(table)

@@ -57,8 +57,11 @@ def test_a_retry_is_replaced_whole() -> None:
         ({"timeout": -1}, "timeout = -1 s"),
         ({"timeout": math.nan}, "timeout = nan s"),
         ({"timeout": True}, "timeout = True is neither"),
-        ({"timeout": "30"}, "timeout = '30' is neither"),
-        ({"retry": 5}, "retry = 5 is not a goose.Retry; write for example"),
+        ({"timeout": "soon"}, "timeout = 'soon': give seconds, or a text such as"),
+        ({"timeout": "0s"}, "timeout = '0s': it must be above 0 seconds"),
+        ({"retry": "5"}, "retry = '5' is neither a goose.Retry nor a number of retries"),
+        ({"retry": True}, "retry = True is neither"),
+        ({"retry": -1}, "max_retries=-1: give a whole number"),
         ({"group": ""}, "group = '' is not a text"),
         ({"group": "g" * 201}, "1 to 200 printable characters"),
         ({"group": "a\0b"}, "printable"),
@@ -69,6 +72,22 @@ def test_a_value_that_cannot_be_meant_is_named(given: dict, said: str) -> None:
     """A wrong option is refused where it is written, with its name and value."""
     with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
         options(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "said"),
+    [
+        ({"retry": 3}, "retry", Retry(max_retries=3)),
+        ({"retry": 0}, "retry", Retry(max_retries=0)),
+        ({"timeout": "5m"}, "timeout", 300.0),
+        ({"timeout": "1h30m"}, "timeout", 5400.0),
+        ({"timeout": "none"}, "timeout", math.inf),
+    ],
+)
+def test_short_forms_mean_what_they_do_in_a_file(given: dict, name: str, said: object) -> None:
+    """A number of retries and a written timeout are the same in code as in goose.toml."""
+    assert said == getattr(options(**given), name)
+    assert said == getattr(options_of(job(**given)(lambda: None)), name)
 
 
 def test_a_timeout_can_be_taken_away() -> None:

@@ -8,6 +8,7 @@ is imported only when its command is called or its help is asked for, so that ``
 from __future__ import annotations
 
 import sys
+from functools import partial
 from importlib import import_module
 
 import click
@@ -72,13 +73,29 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) 
         ctx.exit()
 
 
+LOUD = ("worker", "demo")
+"""Commands during which a broker's warnings are logged: that its server may lose jobs, and others."""
+
+
+def _hush(ctx: click.Context) -> None:
+    """Have brokers log only errors until the command ends."""
+    import logging
+
+    logger = logging.getLogger("goose.brokers")
+    ctx.call_on_close(partial(logger.setLevel, logger.level))
+    logger.setLevel(logging.ERROR)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version,
     help="Show the version and exit.",
 )  # fmt: skip
-def group() -> None:
+@click.pass_context
+def group(ctx: click.Context) -> None:
     """Background jobs for Python: any broker, nothing lost."""
+    if ctx.invoked_subcommand not in LOUD:
+        _hush(ctx)
 
 
 def main() -> None:

@@ -101,7 +101,10 @@ def configured(broker: str | None) -> Settings:
         ConfigError: A setting is wrong.
     """
     chosen = settings.load()
-    return settings.with_given(chosen, {"broker": broker}, "--") if broker else chosen
+    if broker is None:
+        return chosen
+    # Of an empty one too: a script whose variable is not set must not reach the configured broker.
+    return settings.with_given(chosen, {"broker": broker}, "--")
 
 
 @contextmanager
@@ -176,7 +179,9 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not (sys.stdin and sys.stdin.isatty()):  # None where it is closed
-        raise click.UsageError(f"{question} Nobody can answer here: pass --yes to go on.")
+        raise click.UsageError(
+            f"this needs a yes, and there is no terminal to ask on: pass --yes ({question})"
+        )
     if not click.confirm(question, err=True):
         click.echo("nothing was changed", err=True)
         raise click.exceptions.Exit(1)

@@ -59,7 +59,8 @@ def command(*, directory: Path | None, broker: str | None, jobs: int | None, as_
     click.echo(f"{len(found.files):,} files of {where}", err=True)
     if skipped:
         click.echo(f"left out: {skipped}", err=True)
-    click.echo(f"broker: {redact(broker) if broker else 'a temporary SQLite file'}", err=True)
+    told = "a temporary SQLite file" if broker is None else redact(broker)
+    click.echo(f"broker: {told}", err=True)
     with _ended_kindly(), _watching() as show:
         report = play(Plan(found.files, broker, jobs), show)
     if as_json:

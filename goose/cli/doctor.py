@@ -61,9 +61,9 @@ def command(
 
 def _chosen(modules: tuple[str, ...], broker: str | None, queues: str | None) -> Settings:
     chosen = settings.load()
-    given = {"allow": list(modules), "broker": broker, "queues": queues}
+    given = {"allow": list(modules) or None, "broker": broker, "queues": queues}
     for name, value in given.items():
-        if value:
+        if value is not None:
             chosen = settings.with_given(chosen, {name: value}, "argument ")
     return chosen
 

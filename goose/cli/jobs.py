@@ -201,6 +201,8 @@ def cancel(
             if ids
             else client.cancel_all(queue, fn=function, older_than=older_than)
         )
+    if not results and not as_json:
+        click.echo("no job fits", err=True)
     end(results, {"removed", "stopping", "asked"}, as_json=as_json)
 
 

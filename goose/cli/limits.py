@@ -40,7 +40,10 @@ def command() -> None:
 @command.command("list")
 @common
 def list_(*, broker: str | None, as_json: bool) -> None:
-    """Show what is set for which limits; what jobs say themselves is theirs."""
+    """Show the limits that were set by `goose limits set`, or in code by `controls.limit`.
+
+    Limits that jobs bring along, by `using` or @goose.job, are in the jobs and not listed.
+    """
     with opened(broker, "orders", kept=True) as client:
         told = client.controls.orders().limits
     _tell(told, as_json=as_json)

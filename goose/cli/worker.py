@@ -37,7 +37,11 @@ _LISTS = ("middleware", "metrics", "resources")
 @click.option("--max-jobs", metavar="N", help="Replace a process once it ran at least N jobs.")
 @click.option("--max-rss", metavar="SIZE", help="Replace a process larger than this: 500MB.")
 @click.option("--reload", is_flag=True, help="Replace the processes when their source changes.")
-@click.option("--until-empty", is_flag=True, help="End when nothing is ready or running.")
+@click.option(
+    "--until-empty",
+    is_flag=True,
+    help="End when nothing is ready or running; what is scheduled does not count.",
+)
 @click.option(
     "--wait-broker", metavar="TIME", help="How long to wait for the broker at start.  [30s]"
 )

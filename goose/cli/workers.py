@@ -32,7 +32,10 @@ def command() -> None:
 @command.command("list")
 @common
 def list_(*, broker: str | None, as_json: bool) -> None:
-    """List the worker processes at work. One that was killed stays for half a minute."""
+    """List the worker processes at work, as each told of itself in the last 10 seconds.
+
+    One that was killed stays for half a minute.
+    """
     with opened(broker, "orders", kept=True) as client:
         found = client.controls.workers()
         now = client.store.now()

@@ -87,7 +87,7 @@ def play(plan: Plan, show: Show) -> Report:
             "has no /proc; run it on Linux, or in a container"
         )
     with _folder() as folder:
-        url = anywhere(plan.broker) if plan.broker else f"sqlite:///{folder}/demo.db"
+        url = f"sqlite:///{folder}/demo.db" if plan.broker is None else anywhere(plan.broker)
         with _client(url) as client:
             stage = _Stage(plan, client, folder, show)
             try:

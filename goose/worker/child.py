@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from goose import brokers, metrics, middleware, settings
+from goose.brokers import dangers
 from goose.brokers.base import Broker, Session, Share
 from goose.calls import Offer
 from goose.errors import BrokerError, ConfigError, GooseError
@@ -124,6 +125,7 @@ def _settle_in(bootstrap: Bootstrap) -> None:
     die_with(bootstrap.supervisor)
     outlet.unblock()
     logs.set_up(bootstrap.log_level, bootstrap.log_format, f"worker-{bootstrap.index + 1}")
+    dangers.note(bootstrap.told)
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
 

@@ -63,6 +63,8 @@ class Bootstrap:
     """Which of the supervisor's children it is, from 0."""
     hand_over: bool = False
     """Whether the supervisor shows this child's numbers."""
+    told: Sequence[tuple[str, str]] = ()
+    """The dangers that the supervisor has logged already: see `goose.brokers.dangers`."""
 
 
 @dataclass(frozen=True, slots=True)

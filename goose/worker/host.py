@@ -21,6 +21,7 @@ from concurrent.futures import wait
 from contextlib import contextmanager
 
 from goose import brokers
+from goose.brokers import dangers
 from goose.brokers.base import Broker, Capability, Session
 from goose.errors import ConfigError, Unsupported
 from goose.metrics.served import address, is_served
@@ -178,6 +179,7 @@ def _spawner(
                 log_format=chosen.log_format,
                 index=index,
                 hand_over=chosen.health is not None or any(map(is_served, chosen.metrics)),
+                told=dangers.told(),
             )
 
         return ChildProcess(bootstrap, config.slots, program)

@@ -385,10 +385,10 @@ def test_configure_complains_where_it_is_called(options: dict[str, Any], why: st
         (lambda: goose.using(queue="a b"), "a b"),
         (lambda: goose.using(timeout=0), "math.inf for none"),
         (lambda: goose.using(timeout=-1), "-1"),
-        (lambda: goose.using(retry=5), "5"),  # type: ignore[arg-type]
+        (lambda: goose.using(retry="5"), "5"),  # type: ignore[arg-type]
         (lambda: goose.using(group=""), "group"),
         (lambda: goose.job(queue=""), "''"),
-        (lambda: goose.Client(timeout="5"), "'5'"),  # type: ignore[arg-type]
+        (lambda: goose.Client(timeout="soon"), "'soon'"),
     ],
 )
 def test_wrong_options_are_refused_where_they_are_bound(
@@ -414,6 +414,7 @@ def test_unknown_options_of_using_are_type_errors() -> None:
         ("mysql://x", "unknown scheme"),
         ("sqlit:///x", "did you mean sqlite://"),
         ("goose.db", "URL"),
+        ("", "'' is not a URL"),
         ("sqlite:///x?synchonous=full", "synchronous"),
         ("sqlite:///x?synchronous=off", "full or normal"),
         ("sqlite://x.db", "sqlite:///"),

@@ -49,6 +49,11 @@ def test_cancel_by_filter_wants_to_be_sure(shop: Any, cli: Any) -> None:
     assert 1 == cli("jobs", "cancel", "--queue", "mail", types="n\n").code
     assert 2 == len(cli("jobs", "cancel", "--queue", "mail", "--yes", "--json").json)
     assert State.READY is shop.state(other)
+    none = cli("jobs", "cancel", "--queue", "nosuch", "--yes")
+    assert (0, "", "no job fits\n") == (none.code, none.out, none.err)
+    unasked = cli("jobs", "cancel", other)
+    assert 2 == unasked.code
+    assert "this needs a yes, and there is no terminal to ask on: pass --yes" in unasked.err
     assert "removed" in cli("jobs", "cancel", "--all", "--yes").out
     assert shop.state(other) is None
 
@@ -122,3 +127,21 @@ def test_limits_are_set_and_taken_back(shop: Any, cli: Any) -> None:
     assert "nothing is set" in cli("limits", "reset", "queue:mail").err
     for wrong in (["--rate", "fast"], ["--rate", "0"], ["--concurrency", "0"], []):
         assert 2 == cli("limits", "set", "queue:mail", *wrong).code
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("queues",), ("jobs", "list"), ("dead", "list"), ("migrate",), ("cron", "list"), ("demo",),
+     ("workers", "list"), ("batch", "list"), ("worker", "app"), ("doctor",),
+     ("move", "--queue", "default", "--to", "sqlite:///other.db")],
+)  # fmt: skip
+def test_an_empty_broker_is_refused(shop: Any, cli: Any, command: tuple[str, ...]) -> None:
+    """A script whose variable is not set is told so, and never gets at the configured broker."""
+    [id_] = shop.ready()
+
+    done = cli(*command, "--broker", "")
+
+    assert (1 if command == ("doctor",) else 2) == done.code
+    assert "''" in done.out + done.err
+    assert id_ not in done.out
+    assert State.READY is shop.state(id_)

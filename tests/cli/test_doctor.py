@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import resource
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +24,6 @@ from goose.brokers.sqlite import examination as of_sqlite
 from goose.cli import checkups, findings
 from goose.cli.doctor import command
 from goose.jobs import Envelope, Job, new_id, seal
-from tests.acceptance.command import GOOSE, run
 from tests.servers.kinds import address
 from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitServer
@@ -300,55 +295,3 @@ def test_the_page_lists_the_findings_as_they_are(root: Path) -> None:
     assert module.text(page) == page
     found = [kind.code for kind in findings.everything()]
     assert len(set(found)) == len(found)
-
-
-@pytest.mark.parametrize("ready", [False, True])
-def test_health_reads_the_heartbeat_file(
-    own_folder: Path, ready: bool, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
-) -> None:
-    """Alive by the file's age, ready by what it says; the path may come from the environment."""
-    from goose.cli.health import command as health
-    from goose.worker.heartbeat import HeartbeatFile
-
-    path = str(own_folder / "heartbeat")
-    HeartbeatFile(path).step(0.0, ready=ready, why="" if ready else "starting")
-    monkeypatch.setenv("GOOSE_HEARTBEAT_FILE", path)
-    run = CliRunner().invoke
-
-    assert 0 == run(health, [path], standalone_mode=False).return_value
-    asked = run(health, ["--ready"], standalone_mode=False)
-    assert (0 if ready else 1) == asked.return_value
-    assert ("taking jobs" if ready else "starting") in asked.output
-    assert 1 == run(health, [path + ".missing"], standalone_mode=False).return_value
-    monkeypatch.delenv("GOOSE_HEARTBEAT_FILE")
-    assert 2 == run(health, []).exit_code
-
-
-def test_health_imports_no_application_and_no_driver(own_folder: Path) -> None:
-    """A probe that starts every few seconds costs no more than Python and its own few modules."""
-    code = "import json, sys\nimport goose.cli.health\nprint(json.dumps([m for m in sys.modules]))"
-    done = run(sys.executable, "-c", code, at=own_folder)
-    loaded = set(json.loads(done.stdout))
-
-    heavy = {"asyncio", "pydantic", "redis", "sqlite3", "prometheus_client", "http.server", "rich"}
-    assert set() == loaded & heavy
-    assert not [
-        name for name in loaded if name.startswith(("goose.worker.runner", "goose.brokers.s"))
-    ]
-
-
-def test_health_is_quick(own_folder: Path) -> None:
-    """A probe takes less than 150 ms of CPU from the start of Python to its end, the best of five."""
-    from goose.worker.heartbeat import HeartbeatFile
-
-    HeartbeatFile("heartbeat").step(0.0, ready=True, why="")
-    env = {**os.environ, "PYTHONPYCACHEPREFIX": str(own_folder / "compiled")}
-    env.pop("PYTHONDONTWRITEBYTECODE", None)
-    taken: list[float] = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert 0 == run(GOOSE, "health", "heartbeat", at=own_folder, env=env).returncode
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-
-    assert min(taken) < 0.150

@@ -49,6 +49,7 @@ goose.enqueue(send_email, "ada@example.com", subject="Hi", queue="the function's
 assert_type(send_email("ada@example.com", subject="Hi"), None)
 
 mail = goose.using(queue="mail", retry=goose.Retry(max_retries=5), timeout=math.inf)
+assert_type(goose.using(retry=5, timeout="5m"), goose.Client)
 assert_type(mail, goose.Client)
 assert_type(mail.using(broker="redis://eu").enqueue(add, 1), goose.Job[int])
 assert_type(mail.enqueue(fetch, "x"), goose.Job[bytes])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
 
+from goose.brokers import dangers
 from goose.errors import ConfigError
 
 logger = logging.getLogger("goose.brokers.postgres")
@@ -14,8 +14,6 @@ OLDEST = 130000
 """The oldest version of PostgreSQL that knows the statements, as it numbers itself."""
 SETTINGS = ("fsync", "full_page_writes", "synchronous_commit", "server_encoding")
 LOOK = "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)"
-_told: set[tuple[str, str]] = set()
-_lock = threading.Lock()
 
 
 def check(where: str, version: int, settings: Mapping[str, str], *, strict: bool) -> None:
@@ -33,11 +31,7 @@ def check(where: str, version: int, settings: Mapping[str, str], *, strict: bool
             raise ConfigError(
                 f"PostgreSQL at {where}: {problem}. Mend it, or use it as it is with strict=false"
             )
-        with _lock:
-            is_news = (where, problem) not in _told
-            _told.add((where, problem))
-        if is_news:
-            logger.warning("JOBS MAY BE LOST: PostgreSQL at %s: %s", where, problem)
+        dangers.warn(logger, f"PostgreSQL at {where}", problem)
 
 
 def problems(settings: Mapping[str, str]) -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from goose.brokers import dangers
 from goose.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ logger = logging.getLogger("goose.brokers.redis")
 
 OLDEST = (6, 2)
 """The oldest version of Redis whose commands the scripts use."""
-_told: set[tuple[str, str]] = set()
-_lock = threading.Lock()
 
 
 def check(link: Link, key: str, *, strict: bool) -> None:
@@ -34,11 +32,7 @@ def check(link: Link, key: str, *, strict: bool) -> None:
             raise ConfigError(
                 f"Redis at {link.where}: {problem}. Mend it, or use it as it is with strict=false"
             )
-        with _lock:
-            is_news = (link.where, problem) not in _told
-            _told.add((link.where, problem))
-        if is_news:
-            logger.warning("JOBS MAY BE LOST: Redis at %s: %s", link.where, problem)
+        dangers.warn(logger, f"Redis at {link.where}", problem)
 
 
 def problems(info: Mapping[str, str]) -> list[str]:

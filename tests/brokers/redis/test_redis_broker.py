@@ -15,8 +15,9 @@ import pytest
 import redis
 
 import goose
+from goose.brokers import dangers
 from goose.brokers.base import Delivery, Session, Share, State
-from goose.brokers.redis import RedisBroker, checks
+from goose.brokers.redis import RedisBroker
 from goose.brokers.redis.checks import problems
 from goose.brokers.redis.records import micros, pack, unpack, when
 from goose.errors import (
@@ -652,7 +653,7 @@ def test_a_server_that_may_lose_jobs_is_warned_of_once(
     own_server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first use warns loudly, also if several brokers of the process use that server."""
-    monkeypatch.setattr(checks, "_told", set())
+    monkeypatch.setattr(dangers, "_told", set())
     own_server.client.config_set("maxmemory-policy", "allkeys-lru")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
