@@ -68,24 +68,24 @@ def read_marks(folder: Path) -> list[Run]:
     runs: list[Run] = []
     for path in folder.glob("*.marks"):
         pid = int(path.stem)
-        begun: dict[str, Run] = {}
+        # Two copies of one job may run at once; one that was interrupted has no end.
+        begun: defaultdict[str, list[Run]] = defaultdict(list)
         ended: dict[str, Run] = {}
         names: dict[str, str] = {}
         for line in path.read_text().splitlines():
             what, name, at, *known = line.split()
             if what == "start":
-                runs += _taken(begun, name)
-                begun[name] = Run(name, pid, float(at), None)
+                begun[name].append(Run(name, pid, float(at), None))
                 names[known[0]] = name
             elif what in ("end", "fail"):
                 runs += _taken(ended, name)
-                ended[name] = replace(begun.pop(name), end=float(at))
+                ended[name] = replace(begun[name].pop(), end=float(at))
             elif what == "settled":
                 runs += [
                     replace(run, settled=float(at))
                     for run in _taken(ended, names.get(name, ""))  # some jobs leave no marks
                 ]
-        runs += [*begun.values(), *ended.values()]
+        runs += [*(run for open_ in begun.values() for run in open_), *ended.values()]
     return runs
 
 

@@ -63,11 +63,16 @@ def test_marks_become_runs(tmp_path: Path) -> None:
     marks += ["fail b 4.0", "settled id-b 4.5", "start b 5.0 id-b", "end b 6.0", "settled id-x 7.0"]
     (tmp_path / "7.marks").write_text("\n".join(marks))
 
+    more = ["start d 8.0 id-d", "start d 8.1 id-d", "end d 8.5", "end d 8.6"]
+    (tmp_path / "8.marks").write_text("\n".join(more))
+
     expected = [
         Run("a", 7, 1.0, 2.0, 2.5),
         Run("b", 7, 2.0, 4.0, 4.5),
         Run("b", 7, 5.0, 6.0),
         Run("c", 7, 3.0, None),
+        Run("d", 8, 8.0, 8.6),
+        Run("d", 8, 8.1, 8.5),
     ]
     assert expected == sorted(read_marks(tmp_path), key=lambda run: (run.name, run.start))
 

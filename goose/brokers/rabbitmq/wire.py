@@ -148,6 +148,9 @@ class Wire:
         while not self._stopped:
             try:
                 self._loop.start()
+            except OSError as error:  # the driver asks a socket that is gone already who is there
+                logger.warning("the %s connection failed: %r; it is replaced", self._role, error)
+                self.abandon(error)
             except Exception as error:
                 # A thread that ended would leave everybody waiting: another connection is better.
                 logger.exception("a defect on the %s connection; it is replaced", self._role)
