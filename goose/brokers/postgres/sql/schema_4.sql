@@ -52,7 +52,8 @@ REVOKE ALL ON FUNCTION {s}.take_turn FROM PUBLIC;
 CREATE TRIGGER take_turn BEFORE INSERT OR UPDATE OF rank ON {s}.jobs
     FOR EACH ROW WHEN (NEW.rank = {turns}) EXECUTE FUNCTION {s}.take_turn();
 
--- As in schema.sql, but for the place of a job that is ready.
+-- For programs in any language: store a call inside the caller's transaction and wake a worker
+-- when that commits. Returns the job's id.
 CREATE OR REPLACE FUNCTION {s}.enqueue(
     fn text,
     args jsonb DEFAULT '[]',
