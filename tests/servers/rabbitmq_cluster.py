@@ -21,14 +21,7 @@ class RabbitCluster:
         self._names = NameServer()
         cookie = secrets.token_hex(16)
         self.nodes = [
-            RabbitServer(
-                folder / f"node{n}",
-                names=self._names,
-                cookie=cookie,
-                # As its documentation advises; else a node that was cut off has to be restarted.
-                config=("cluster_partition_handling = pause_minority",),
-            )
-            for n in range(size)
+            RabbitServer(folder / f"node{n}", names=self._names, cookie=cookie) for n in range(size)
         ]
 
     @property

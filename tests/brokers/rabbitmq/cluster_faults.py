@@ -97,13 +97,21 @@ def cut_off(cluster: RabbitCluster, node: RabbitServer) -> None:
 
 
 def heal(cluster: RabbitCluster, node: RabbitServer) -> None:
-    """Let them meet again."""
+    """Let them meet again, and restart all but one, as an operator has to who did not choose a way.
+
+    Erlang lets go of the other two for a moment, too, so each may believe something else of queues.
+    """
     for other in cluster.nodes:
         if other is not node:
             node.eval(
                 f"erlang:set_cookie('{other.node}', erlang:get_cookie()), "
                 f"net_kernel:connect_node('{other.node}')."
             )
+    trusted = next(other for other in cluster.nodes if other is not node)
+    others = [other for other in cluster.nodes if other is not trusted]
+    for word in ("stop_app", "start_app"):
+        for other in others:
+            other.control(word)
 
 
 @pytest.mark.timeout(400)
