@@ -55,7 +55,7 @@ class Parameter:
             if self._plain_only:
                 raise Refused(
                     f"{why_not_plain(value)}; annotate the parameter with the value's type, "
-                    "or pass plain JSON"
+                    "or pass an id or plain JSON"
                 ) from None
             return self._general().encode(value)
 
@@ -68,9 +68,11 @@ class Parameter:
                 raise Refused("it is not plain JSON") from None
             return self._general().decode(value)
 
-    def expects(self) -> str:
-        """Return the annotation as text."""
-        return "plain JSON" if self._plain_only else show_type(self._annotation)
+    def annotated(self) -> str:
+        """Return what the function says of this parameter, for errors."""
+        if self._annotation is inspect.Parameter.empty:
+            return "not annotated"
+        return f"annotated as {show_type(self._annotation)}"
 
     def _general(self) -> Codec:
         # Two threads may both make one; they are alike.
@@ -118,7 +120,7 @@ class Plan:
             self._signature = inspect.signature(fn)
             self._read(inner)
         except (Refused, NameError, ValueError) as error:
-            raise ArgumentError(f"{name}: {error}") from error
+            raise ArgumentError(f"{name}: {error}") from None
 
     def _read(self, inner: Callable[..., Any]) -> None:
         parameters = self._signature.parameters.values()
@@ -183,9 +185,9 @@ class Plan:
             return parameter.encode(value)
         except Refused as error:
             raise ArgumentError(
-                f"{self.name}: argument {parameter.name!r} = {show(value)} "
-                f"(parameter of {parameter.expects()}): {error}"
-            ) from error
+                f"{self.name}: argument {parameter.name} = {show(value)}: "
+                f"{parameter.annotated()}; {error}"
+            ) from error.__cause__  # the user's own error, if there is one
 
     def decode(
         self, args: tuple[JSON, ...], kwargs: Mapping[str, JSON]
@@ -227,7 +229,7 @@ class Plan:
             return parameter.decode(value)
         except Refused as error:
             raise SignatureMismatch(
-                f"{self.name}: argument {parameter.name!r} (parameter of {parameter.expects()}): "
+                f"{self.name}: argument {parameter.name}: {parameter.annotated()}; "
                 f"{error}{_OTHER_VERSION}"
             ) from error
 

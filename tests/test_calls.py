@@ -283,12 +283,12 @@ REFUSED: list[tuple[Callable[..., object], object, str]] = [
     (plain, "\ud800", "lone surrogate"),
     (plain, {"\ud800": 1}, "lone surrogate"),
     (plain, datetime.now(UTC), "annotate the parameter with the value's type"),
-    (plain, b"a", "is bytes, which is not plain JSON"),
-    (plain, Level.LOW, "is Level, which is not plain JSON"),
-    (plain, {1, 2}, "is set"),
-    (plain, object(), "is object"),
+    (plain, b"a", "not annotated; bytes is not JSON"),
+    (plain, Level.LOW, "Level is not JSON"),
+    (plain, {1, 2}, "set is not JSON"),
+    (plain, object(), "object is not JSON"),
     (plain, 10**5000, "integer of 16,610 bits"),
-    (anything, date(2024, 1, 1), "is date"),
+    (anything, date(2024, 1, 1), "annotated as Any; date is not JSON"),
     (text, 1, "valid string"),
     (text, "\udfff", "surrogate"),
     (text, b"a", "b'a' (bytes) would come back as"),
@@ -322,6 +322,12 @@ REFUSED: list[tuple[Callable[..., object], object, str]] = [
     (pair, (1, 2), "valid string"),
     (by_int, {"1": "a"}, "'1' (str) would come back as 1 (int)"),
     (positive, 0, "greater than 0"),
+    (
+        text,
+        object(),
+        "annotated as str; object cannot be stored as JSON: pass an id or a plain value",
+    ),
+    (texts, ["a", object()], "annotated as list[str]; object cannot be stored as JSON"),
     (untaught, Temperature(1), "register_type"),
 ]
 
@@ -336,9 +342,11 @@ def test_a_value_that_would_change_is_refused(
 
     message = str(caught.value)
     assert isinstance(caught.value, TypeError)
-    assert message.startswith(f"{ME}:{fn.__name__}: argument 'value' = ")
+    assert message.startswith(f"{ME}:{fn.__name__}: argument value = ")
     assert why in message
     assert message.encode()
+    assert caught.value.__cause__ is None, "one short traceback"
+    assert caught.value.__suppress_context__
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:

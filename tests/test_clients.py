@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -369,6 +370,17 @@ def test_every_verb_of_the_module_works(configured: MemoryBroker) -> None:
 
 
 # --- failures --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fn", "args"), [(lambda: None, ()), (send, (object(),)), (send, ())])
+def test_a_wrong_call_has_one_traceback(
+    client: Client, fn: Callable[..., object], args: tuple[object, ...]
+) -> None:
+    """What Goose tried on the way is no part of what its caller reads."""
+    with pytest.raises(CallError) as caught:
+        client.enqueue(fn, *args)
+
+    assert 1 == "".join(traceback.format_exception(caught.value)).count("Traceback")
 
 
 def test_a_refusal_means_not_stored(client: Client, broker: Flaky) -> None:
