@@ -24,7 +24,7 @@ from goose.middleware.base import Execution, Middleware, compose, compose_async
 from goose.options import is_transactional
 from goose.worker.clock import Clock
 from goose.worker.config import ENVELOPE_SLACK, WorkerConfig
-from goose.worker.deaths import death
+from goose.worker.deaths import death, why
 from goose.worker.outcomes import (
     BLAMED,
     COMMITTED,
@@ -167,7 +167,8 @@ class Preparer:
             else ""
         )
         buried = dead(job, self._clock.wall(), reason, message)
-        logger.error("job %s of %s is dead: %s", job.id, job.fn, reason, extra=fields(job))
+        said = why(buried, reason)
+        logger.error("job %s of %s is dead%s", job.id, job.fn, said, extra=fields(job))
         return death(self._offer, delivery, job, buried, reason, heard=heard)
 
     def defer(self, delivery: Delivery, job: Job[Any], error: Exception) -> Outcome:
