@@ -158,7 +158,7 @@ def _yields(fn: Any) -> bool:
 def _name(fn: Any) -> str:
     problem = _unfit(fn)
     if problem is not None:
-        raise FunctionError(f"{show(fn)} {problem}")
+        raise FunctionError(f"{_shown(fn)} {problem}")
     inner = _innermost(fn)
     module = real_module(inner.__module__)
     if module is None:
@@ -169,10 +169,21 @@ def _name(fn: Any) -> str:
     held = getattr(sys.modules.get(inner.__module__), "__dict__", {}).get(inner.__qualname__)
     if _innermost(held) is not inner:
         raise FunctionError(
-            f"{module}:{inner.__qualname__} is {show(held)}, not the function given; a worker finds "
+            f"{module}:{inner.__qualname__} is {_shown(held)}, not the function given; a worker finds "
             "functions by name, so the module must hold this one under its own name"
         )
     return f"{module}:{inner.__qualname__}"
+
+
+def _shown(fn: Any) -> str:
+    """Return *fn* as text: its name and where it is written, if it is written anywhere."""
+    inner = _innermost(fn)
+    if isinstance(inner, MethodType):
+        inner = inner.__func__
+    if not isinstance(inner, FunctionType):
+        return show(fn)
+    code = inner.__code__
+    return f"{inner.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def real_module(name: str) -> str | None:

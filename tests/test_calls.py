@@ -687,10 +687,10 @@ def test_a_function_is_named_by_module_and_name() -> None:
 @pytest.mark.parametrize(
     ("fn", "why"),
     [
-        (lambda: None, "is a lambda"),
+        (lambda: None, r"<lambda> \(.*test_calls\.py:\d+\) is a lambda"),
         (decorate(lambda: None), "is a lambda"),
         (functools.partial(text, "a"), "is a partial"),
-        (Holder().method, "is a method"),
+        (Holder().method, r"Holder\.method \(.*test_calls\.py:\d+\) is a method"),
         (Holder.method, "inside a class"),
         (Holder.static, "inside a class"),
         (Holder(), "is a Holder, not a function"),
