@@ -68,6 +68,9 @@ CODES: Mapping[int, Fault] = {
 TIMED_OUT = "delivery acknowledgement on channel"
 """What a server says when a job ran for longer than it lends (``consumer_timeout``)."""
 
+NOBODY = Fault(_RETRY, "connection refused; is RabbitMQ running there?")
+"""Nobody listens at the address."""
+
 CLASSES: Mapping[type[BaseException], Fault] = {
     exceptions.ProbableAuthenticationError: Fault(_REFUSED, "user name or password are wrong"),
     exceptions.AuthenticationError: Fault(_REFUSED, "it does not offer a way to log in with these"),
@@ -82,6 +85,7 @@ CLASSES: Mapping[type[BaseException], Fault] = {
     ),
     exceptions.AMQPHeartbeatTimeout: Fault(_RETRY, "it was silent for too long"),
     exceptions.AMQPError: Fault(_RETRY, "the connection failed"),
+    ConnectionRefusedError: NOBODY,
     OSError: Fault(_RETRY, "the connection failed"),
 }
 """Meanings by class, for what has no code; the most special class counts."""
@@ -138,7 +142,8 @@ def translated(error: BaseException, where: str) -> BrokerError:
         return error
     fault = judge(error)
     kind = Refused if fault.remedy is _REFUSED else BrokerUnavailable
-    return kind(f"RabbitMQ at {where}: {fault.advice} ({said(error)})")
+    words = "" if fault is NOBODY else f" ({said(error)})"
+    return kind(f"RabbitMQ at {where}: {fault.advice}{words}")
 
 
 def said(error: BaseException) -> str:

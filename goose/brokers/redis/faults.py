@@ -51,6 +51,9 @@ class Fault:
 
 _RETRY, _RECONNECT, _LOST, _REFUSED = Remedy
 
+NOBODY = Fault(_LOST, "connection refused; is Redis running there?")
+"""Nobody listens at the address."""
+
 CODES: Mapping[str, Fault] = {
     "LOADING": Fault(_RETRY, "it is loading its data after a start"),
     "BUSY": Fault(_RETRY, "a script runs for long there; SCRIPT KILL ends one that wrote nothing"),
@@ -99,6 +102,7 @@ SAID: Mapping[str, Fault] = {
     "EOF occurred in violation of protocol": Fault(
         _LOST, "the TLS connection failed; if it asks for certificates, give tls_cert= and tls_key="
     ),
+    "Connection refused": NOBODY,
 }
 """Meanings of errors without a code, by a part of their text."""
 
@@ -165,4 +169,10 @@ def translated(error: BaseException, where: str) -> BrokerError:
     """Return *error* as the caller of a broker is told, which names *where* the server is."""
     fault = judge(error)
     kind = Refused if fault.remedy is _REFUSED else BrokerUnavailable
-    return kind(f"Redis at {where}: {fault.advice} ({str(error) or type(error).__name__})")
+    said = "" if fault is NOBODY else f" ({_words(error)})"
+    return kind(f"Redis at {where}: {fault.advice}{said}")
+
+
+def _words(error: BaseException) -> str:
+    # Of a sentinel that knows no master the driver shows all of its own insides.
+    return str(error).partition(" : <redis")[0] or type(error).__name__

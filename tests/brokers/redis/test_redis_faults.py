@@ -79,6 +79,7 @@ def test_codes(code: str, remedy: Remedy) -> None:
         (exceptions.ConnectionError("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]"), REFUSED),
         (exceptions.ConnectionError("EOF occurred in violation of protocol"), LOST),
         (exceptions.ConnectionError("Connection reset by peer"), LOST),
+        (exceptions.ConnectionError("Error 111 connecting to h:1. Connection refused."), LOST),
         (exceptions.TimeoutError("Timeout reading from socket"), LOST),
         (exceptions.InvalidResponse("Protocol Error"), LOST),
         (ConnectionResetError(104, "reset"), LOST),
@@ -90,6 +91,17 @@ def test_codes(code: str, remedy: Remedy) -> None:
 def test_classes(error: BaseException, remedy: Remedy) -> None:
     """An error of the driver means what its class or its code says."""
     assert remedy is judge(error).remedy
+
+
+def test_nobody_there_is_said_in_short() -> None:
+    """What the driver says of a refused connection says nothing more; nor do its insides."""
+    refused = exceptions.ConnectionError("Error 111 connecting to h:1. Connection refused.")
+    masterless = exceptions.ConnectionError("No master found for 'm' : <redis.client.Redis(…)>")
+
+    assert "Redis at h:1: connection refused; is Redis running there?" == str(
+        translated(refused, "h:1")
+    )
+    assert str(translated(masterless, "h:1")).endswith("(No master found for 'm')")
 
 
 def test_every_class_of_the_driver_has_a_meaning() -> None:
