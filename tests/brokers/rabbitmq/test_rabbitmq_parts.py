@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties
+from pika.exceptions import AMQPConnectionError
 from pika.frame import decode_frame
 
 from goose.brokers.rabbitmq import RabbitMQBroker, ladder
 from goose.brokers.rabbitmq.confirms import Parcel, marshal
+from goose.brokers.rabbitmq.faults import translated
 from goose.brokers.rabbitmq.ladder import climb, milliseconds
 from goose.brokers.rabbitmq.loans import Ended
 from goose.brokers.rabbitmq.options import read
@@ -196,8 +198,12 @@ def test_urls_say_where_and_how() -> None:
         ("amqp://host?heartbeat=0.5", "use 1 s"),
         ("amqp://host?queue_type=stream", "quorum or classic"),
         ("amqp://host?channels=500", "use 1 to 100"),
+        (
+            "amqp://host?channels=ten",
+            "option channels = 'ten' of 'amqp://host': give a whole number",
+        ),
         ("amqp://host?timeout=forever", "use seconds"),
-        ("amqp://user:secret@host:port", "is no RabbitMQ URL"),
+        ("amqp://user:secret@host:port", "is no RabbitMQ URL .port 'port' is no number"),
     ],
 )
 def test_a_wrong_url_is_told_without_its_secrets(url: str, said: str) -> None:
@@ -205,3 +211,12 @@ def test_a_wrong_url_is_told_without_its_secrets(url: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         RabbitMQBroker(url)
     assert "secret" not in str(caught.value)
+
+
+def test_nobody_there_is_said_in_short() -> None:
+    """A refused connection, as the driver wraps it, needs no error's name."""
+    refused = AMQPConnectionError(ConnectionRefusedError(111, "Connection refused"))
+
+    assert "RabbitMQ at h:1: connection refused; is RabbitMQ running there?" == str(
+        translated(refused, "h:1")
+    )
