@@ -32,18 +32,21 @@ _OTHER_VERSION = (
     "; arguments stored for another version of the function: while such jobs wait, keep it able "
     "to take them (new parameters with a default, old ones as they were)"
 )
+_ADVICE = "annotate the parameter with the value's type, or pass an id or plain JSON"
 _PLAIN_ONLY = (inspect.Parameter.empty, Any, object)
 
 
 class Parameter:
     """One parameter's way to JSON and back. Thread-safe."""
 
-    def __init__(self, name: str, annotation: Any) -> None:
+    def __init__(self, name: str, annotation: Any, advice: str = _ADVICE) -> None:
         self.name = name
         self._annotation = annotation
-        self._plain_only = any(annotation is each for each in _PLAIN_ONLY)
+        self._advice = advice
+        """What to do about a value without an annotation that is not JSON."""
+        self.plain_only = any(annotation is each for each in _PLAIN_ONLY)
         self._codec: Codec | None = None
-        road = plain if self._plain_only else plain_road(annotation)
+        road = plain if self.plain_only else plain_road(annotation)
         self.fast: Callable[[Any], JSON] = road or _no_road
         """Returns a value that is JSON already; raises `NotPlain` for others."""
 
@@ -52,11 +55,8 @@ class Parameter:
         try:
             return self.fast(value)
         except NotPlain:
-            if self._plain_only:
-                raise Refused(
-                    f"{why_not_plain(value)}; annotate the parameter with the value's type, "
-                    "or pass an id or plain JSON"
-                ) from None
+            if self.plain_only:
+                raise Refused(f"{why_not_plain(value)}; {self._advice}") from None
             return self._general().encode(value)
 
     def decode(self, value: JSON) -> Any:
@@ -64,7 +64,7 @@ class Parameter:
         try:
             return self.fast(value)
         except NotPlain:
-            if self._plain_only:
+            if self.plain_only:
                 raise Refused("it is not plain JSON") from None
             return self._general().decode(value)
 

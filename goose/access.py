@@ -224,7 +224,7 @@ class Access:
             raise _failure(job, record)
         if record.lost:
             raise ResultUnavailable(
-                f"job {_id(job)} is done, but what it returned is not kept: {record.lost}"
+                f"job {_id(job)} is done, but its result is not kept: {record.lost}"
             )
         fn = _function(job.fn) if isinstance(job, Job) else None
         value: Any = record.value
