@@ -396,6 +396,20 @@ def test_a_refusal_means_not_stored(client: Client, broker: Flaky) -> None:
     assert list(caught.value.jobs) == jobs == stored(broker)
 
 
+def test_what_was_never_sent_is_not_stored(client: Client, broker: Flaky) -> None:
+    """A broker that was not even reached has stored nothing."""
+    unreached = BrokerUnavailable("is it running?")
+    unreached.unsent = True
+    broker.before = [unreached]
+
+    with pytest.raises(
+        EnqueueError, match=r"1 not stored.*running\? To send again: goose"
+    ) as caught:
+        client.enqueue(send, "x")
+
+    assert ["not_stored"] == list(caught.value.jobs.values())
+
+
 @pytest.mark.parametrize("error", [BrokerUnavailable("gone"), ZeroDivisionError("odd")])
 def test_a_lost_reply_means_unknown(client: Client, broker: Flaky, error: Exception) -> None:
     """When the job may be stored the error says unknown, and sending again makes no second one."""

@@ -142,10 +142,19 @@ class Refused(BrokerError):
     """The server refused a request, so that nothing happened."""
 
 
-def translated(error: BaseException, where: str) -> BrokerError:
-    """Return *error* as the caller of a broker is told, which names *where* the server is."""
+def translated(error: BaseException, where: str, *, unsent: bool = False) -> BrokerError:
+    """Return *error* as the caller of a broker is told, which names *where* the server is.
+
+    Args:
+        error: What the driver raised.
+        where: The server and database.
+        unsent: See `BrokerUnavailable`.
+    """
     fault = judge(error)
     kind = Refused if fault.remedy is _REFUSED else BrokerUnavailable
     said = " ".join(str(error).split()) or type(error).__name__
     words = "" if fault is NOBODY else f" ({said})"
-    return kind(f"PostgreSQL at {where}: {fault.advice}{words}")
+    told = kind(f"PostgreSQL at {where}: {fault.advice}{words}")
+    if isinstance(told, BrokerUnavailable):
+        told.unsent = unsent
+    return told

@@ -136,14 +136,30 @@ class Refused(BrokerError):
     """The server refused a request, so that nothing happened."""
 
 
-def translated(error: BaseException, where: str) -> BrokerError:
-    """Return *error* as the caller of a broker is told, which names *where* the server is."""
+def translated(error: BaseException, where: str, *, unsent: bool = False) -> BrokerError:
+    """Return *error* as the caller of a broker is told, which names *where* the server is.
+
+    Args:
+        error: What the driver raised.
+        where: The server.
+        unsent: See `BrokerUnavailable`.
+    """
     if isinstance(error, BrokerError):
         return error
     fault = judge(error)
     kind = Refused if fault.remedy is _REFUSED else BrokerUnavailable
     words = "" if fault is NOBODY else f" ({said(error)})"
-    return kind(f"RabbitMQ at {where}: {fault.advice}{words}")
+    told = kind(f"RabbitMQ at {where}: {fault.advice}{words}")
+    if isinstance(told, BrokerUnavailable):
+        told.unsent = unsent
+    return told
+
+
+def unsent(error: BrokerUnavailable) -> BrokerUnavailable:
+    """Return *error*, which came before anything was sent; another object, as others may hold it."""
+    told = BrokerUnavailable(*error.args)
+    told.unsent = True
+    return told
 
 
 def said(error: BaseException) -> str:

@@ -135,6 +135,7 @@ CLASSES: Mapping[type[BaseException], str | Fault] = {
 CAUGHT = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 """Everything that this module judges."""
 
+_UNREACHED = re.compile(r"Error \d+ connecting to .*Connection refused")
 _CODE = re.compile(r"^-?([A-Z]{2,})\b|-([A-Z]{2,}) ")
 
 
@@ -165,12 +166,29 @@ class Refused(BrokerError):
     """The server refused a request, so that nothing happened."""
 
 
-def translated(error: BaseException, where: str) -> BrokerError:
-    """Return *error* as the caller of a broker is told, which names *where* the server is."""
+def is_unreached(error: BaseException) -> bool:
+    """Say whether *error* came while connecting to where nobody listens, so before anything was sent."""
+    # The driver has no class for it. The error's context would not do: it may be of the caller's.
+    return isinstance(error, ConnectionRefusedError) or (
+        isinstance(error, exceptions.ConnectionError) and bool(_UNREACHED.match(str(error)))
+    )
+
+
+def translated(error: BaseException, where: str, *, unsent: bool = False) -> BrokerError:
+    """Return *error* as the caller of a broker is told, which names *where* the server is.
+
+    Args:
+        error: What the driver raised.
+        where: The server.
+        unsent: See `BrokerUnavailable`.
+    """
     fault = judge(error)
     kind = Refused if fault.remedy is _REFUSED else BrokerUnavailable
     said = "" if fault is NOBODY else f" ({_words(error)})"
-    return kind(f"Redis at {where}: {fault.advice}{said}")
+    told = kind(f"Redis at {where}: {fault.advice}{said}")
+    if isinstance(told, BrokerUnavailable):
+        told.unsent = unsent
+    return told
 
 
 def _words(error: BaseException) -> str:

@@ -113,6 +113,14 @@ def test_nobody_there_is_said_in_short() -> None:
     )
 
 
+def test_a_server_that_is_not_there_has_got_nothing() -> None:
+    """An enqueue that found nobody listening says that nothing was sent."""
+    with pytest.raises(BrokerUnavailable) as caught:
+        PostgresBroker("postgresql://127.0.0.1:1/x").enqueue([Envelope("1", "mail", b"{}")])
+
+    assert caught.value.unsent
+
+
 # --- the server ----------------------------------------------------------------------------
 
 

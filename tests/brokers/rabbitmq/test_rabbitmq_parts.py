@@ -18,7 +18,8 @@ from goose.brokers.rabbitmq.options import read
 from goose.brokers.rabbitmq.pace import Pace
 from goose.brokers.rabbitmq.tags import Tags
 from goose.brokers.rabbitmq.words import Hearsay, spoken
-from goose.errors import ConfigError
+from goose.errors import BrokerUnavailable, ConfigError
+from goose.jobs import Envelope
 
 YEARS = 10 * 366 * 86400.0
 
@@ -220,3 +221,17 @@ def test_nobody_there_is_said_in_short() -> None:
     assert "RabbitMQ at h:1: connection refused; is RabbitMQ running there?" == str(
         translated(refused, "h:1")
     )
+
+
+def test_a_server_that_is_not_there_has_got_nothing() -> None:
+    """Jobs for whose queue, or for themselves, no connection could be made were not sent."""
+    broker = RabbitMQBroker("amqp://127.0.0.1:1", timeout=2.0, connect_timeout=0.1)
+    try:
+        with pytest.raises(BrokerUnavailable) as caught:
+            broker.enqueue([Envelope("1", "mail", b"{}")])
+        with pytest.raises(BrokerUnavailable) as directly:
+            broker._parts.publisher.send([Parcel("", "mail", "1", b"{}")])
+    finally:
+        broker.close()
+
+    assert (True, True) == (caught.value.unsent, directly.value.unsent)
