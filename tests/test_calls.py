@@ -891,6 +891,14 @@ def test_nothing_else_answers(offer: Offer, name: str) -> None:
     assert before == set(sys.modules)
 
 
+def test_a_module_that_is_not_offered_says_how_to_offer_it(offer: Offer) -> None:
+    """The fix is a command to copy, and never made of what no module is called."""
+    with pytest.raises(UnknownFunction, match=r"; add it: goose worker app shop\.more$"):
+        offer.resolve("shop.more:add")
+    with pytest.raises(UnknownFunction, match=r"offered modules \(app\)$"):
+        offer.resolve("; rm -r /:add")
+
+
 def test_names_that_do_not_resolve_are_not_kept(offer: Offer) -> None:
     """Hostile names do not fill the memory."""
     for number in range(100):
@@ -928,6 +936,9 @@ def test_an_offer_of_no_modules_is_refused(modules: typing.Any, why: str) -> Non
     [
         ("nowhere", None, "there is no module nowhere here; check the spelling"),
         ("nowhere.deep", None, "there is no module nowhere here"),
+        ("json.encode", None, r"no module json.encode here; did you mean json\.encoder\?"),
+        ("gose.calls", None, r"no module gose here; did you mean goose\.calls\?"),
+        ("jsn", None, "no module jsn here; check the spelling"),
         (
             "json.decoder.JSONDecoder",
             None,
