@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from goose._words import several
 from goose.brokers import connect, name_of, namespaced
 from goose.brokers.base import AsyncTransactional, Broker, Capability, Grouped, Transactional
 from goose.combining import BATCH, CALLS, Combiner
@@ -366,7 +367,7 @@ def _failed(
     reason = str(error) if isinstance(error, BrokerError) else f"{type(error).__name__}: {error}"
     stop = "" if reason.endswith(("?", ".")) else "."
     return EnqueueError(
-        f"the broker did not confirm {len(jobs):,} job{'s' if len(jobs) > 1 else ''} ({summary}): "
+        f"the broker did not confirm {several(len(jobs))} ({summary}): "
         f"{reason}{stop} To send again: goose.submit(error.jobs), or submit of your client",
         jobs,
     )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Coroutine
 from typing import Any
 
+from goose._words import several
 from goose.brokers.base import Delivery
 from goose.calls import Offer
 from goose.jobs import Job
@@ -36,7 +37,7 @@ def why(buried: Job[Any], reason: str) -> str:
     if failure and failure.message:
         error = f"{error}: {failure.message}" if error else failure.message
     if reason == "retries":
-        tries = f"{buried.attempt} attempt{'' if buried.attempt == 1 else 's'}"
+        tries = several(buried.attempt, "attempt")
         return f", no retries left ({tries}): {error or 'its error is not known'}"
     if reason == "timeout" and failure:
         # It begins with the function, which the log has named already.
@@ -44,7 +45,7 @@ def why(buried: Job[Any], reason: str) -> str:
     if reason == "gave_up":
         return f", its policy gives up on {error}"
     if reason == "crashed":
-        return f": its process died {buried.crashes} times while it ran alone"
+        return f": its process died {several(buried.crashes, 'time')} while it ran alone"
     return f": {reason}"
 
 

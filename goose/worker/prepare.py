@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from goose._words import several
 from goose.brokers.base import Delivery
 from goose.calls import Offer
 from goose.errors import Control, NewerVersion, Undecodable, UnknownFunction
@@ -162,7 +163,7 @@ class Preparer:
     ) -> Outcome:
         """Return the outcome of *job*, which is dead; tells its ``on_death`` unless that has *heard*."""
         message = (
-            f"its process died {job.crashes} times while it ran alone"
+            f"its process died {several(job.crashes, 'time')} while it ran alone"
             if reason == "crashed"
             else ""
         )

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from goose._words import several
 from goose.brokers.rabbitmq.confirms import Item, Outlet, Parcel
 from goose.brokers.rabbitmq.desk import Desk
 from goose.brokers.rabbitmq.faults import Remedy, judge, translated
@@ -155,7 +156,7 @@ class Publisher:
         if not batch.gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
             batch.deadline = 0.0  # nobody waits any more
             raise BrokerUnavailable(
-                f"RabbitMQ at {self._options.where} did not confirm {len(parcels)} jobs within "
+                f"RabbitMQ at {self._options.where} did not confirm {several(len(parcels))} within "
                 f"{self._options.timeout:g} s{self._reason()}"
             )
         batch.check()
