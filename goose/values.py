@@ -93,6 +93,14 @@ def count(value: object) -> int:
     return value
 
 
+def weight(value: object, entry: object) -> int:
+    """Return the weight of a queue; *entry* is what it was read from."""
+    try:
+        return count(value)
+    except ValueError:
+        raise ValueError(f"{entry!r}: the weight must be a whole number of at least 1") from None
+
+
 def whole(value: object) -> int:
     """Return a whole number, also one below 0."""
     try:
