@@ -157,7 +157,7 @@ def _yields(fn: Any) -> bool:
 def _name(fn: Any) -> str:
     problem = _unfit(fn)
     if problem is not None:
-        raise FunctionError(f"{_shown(fn)} {problem}")
+        raise FunctionError(f"{shown(fn)} {problem}")
     inner = _innermost(fn)
     module = real_module(inner.__module__)
     if module is None:
@@ -168,13 +168,13 @@ def _name(fn: Any) -> str:
     held = getattr(sys.modules.get(inner.__module__), "__dict__", {}).get(inner.__qualname__)
     if _innermost(held) is not inner:
         raise FunctionError(
-            f"{module}:{inner.__qualname__} is {_shown(held)}, not the function given; a worker finds "
+            f"{module}:{inner.__qualname__} is {shown(held)}, not the function given; a worker finds "
             "functions by name, so the module must hold this one under its own name"
         )
     return f"{module}:{inner.__qualname__}"
 
 
-def _shown(fn: Any) -> str:
+def shown(fn: Any) -> str:
     """Return *fn* as text: its name and where it is written, if it is written anywhere."""
     inner = _innermost(fn)
     if isinstance(inner, MethodType):
