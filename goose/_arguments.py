@@ -32,18 +32,21 @@ _OTHER_VERSION = (
     "; arguments stored for another version of the function: while such jobs wait, keep it able "
     "to take them (new parameters with a default, old ones as they were)"
 )
+_ADVICE = "annotate the parameter with the value's type, or pass an id or plain JSON"
 _PLAIN_ONLY = (inspect.Parameter.empty, Any, object)
 
 
 class Parameter:
     """One parameter's way to JSON and back. Thread-safe."""
 
-    def __init__(self, name: str, annotation: Any) -> None:
+    def __init__(self, name: str, annotation: Any, advice: str = _ADVICE) -> None:
         self.name = name
         self._annotation = annotation
-        self._plain_only = any(annotation is each for each in _PLAIN_ONLY)
+        self._advice = advice
+        """What to do about a value without an annotation that is not JSON."""
+        self.plain_only = any(annotation is each for each in _PLAIN_ONLY)
         self._codec: Codec | None = None
-        road = plain if self._plain_only else plain_road(annotation)
+        road = plain if self.plain_only else plain_road(annotation)
         self.fast: Callable[[Any], JSON] = road or _no_road
         """Returns a value that is JSON already; raises `NotPlain` for others."""
 
@@ -52,11 +55,8 @@ class Parameter:
         try:
             return self.fast(value)
         except NotPlain:
-            if self._plain_only:
-                raise Refused(
-                    f"{why_not_plain(value)}; annotate the parameter with the value's type, "
-                    "or pass plain JSON"
-                ) from None
+            if self.plain_only:
+                raise Refused(f"{why_not_plain(value)}; {self._advice}") from None
             return self._general().encode(value)
 
     def decode(self, value: JSON) -> Any:
@@ -64,13 +64,15 @@ class Parameter:
         try:
             return self.fast(value)
         except NotPlain:
-            if self._plain_only:
+            if self.plain_only:
                 raise Refused("it is not plain JSON") from None
             return self._general().decode(value)
 
-    def expects(self) -> str:
-        """Return the annotation as text."""
-        return "plain JSON" if self._plain_only else show_type(self._annotation)
+    def annotated(self) -> str:
+        """Return what the function says of this parameter, for errors."""
+        if self._annotation is inspect.Parameter.empty:
+            return "not annotated"
+        return f"annotated as {show_type(self._annotation)}"
 
     def _general(self) -> Codec:
         # Two threads may both make one; they are alike.
@@ -118,7 +120,7 @@ class Plan:
             self._signature = inspect.signature(fn)
             self._read(inner)
         except (Refused, NameError, ValueError) as error:
-            raise ArgumentError(f"{name}: {error}") from error
+            raise ArgumentError(f"{name}: {error}") from None
 
     def _read(self, inner: Callable[..., Any]) -> None:
         parameters = self._signature.parameters.values()
@@ -183,9 +185,9 @@ class Plan:
             return parameter.encode(value)
         except Refused as error:
             raise ArgumentError(
-                f"{self.name}: argument {parameter.name!r} = {show(value)} "
-                f"(parameter of {parameter.expects()}): {error}"
-            ) from error
+                f"{self.name}: argument {parameter.name} = {show(value)}: "
+                f"{parameter.annotated()}; {error}"
+            ) from error.__cause__  # the user's own error, if there is one
 
     def decode(
         self, args: tuple[JSON, ...], kwargs: Mapping[str, JSON]
@@ -227,7 +229,7 @@ class Plan:
             return parameter.decode(value)
         except Refused as error:
             raise SignatureMismatch(
-                f"{self.name}: argument {parameter.name!r} (parameter of {parameter.expects()}): "
+                f"{self.name}: argument {parameter.name}: {parameter.annotated()}; "
                 f"{error}{_OTHER_VERSION}"
             ) from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -25,6 +26,9 @@ from goose._values import (
     why_not_plain,
 )
 from goose.jobs import JSON
+
+_UNKNOWN = re.compile(r"Unable to serialize unknown type: <class '(.+)'>")
+"""What pydantic says of a value that it has no way for."""
 
 
 class Codec:
@@ -43,13 +47,13 @@ class Codec:
         config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(kind, config=config)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told whole by what is raised
             # What pydantic advises after that is about models, not about calls.
             problem = str(error).partition("\n")[0].partition(". Set `")[0]
             raise Refused(
                 f"its annotation {show_type(annotation)} has no JSON form ({problem}); use another "
                 "type, goose.register_type or pydantic's Annotated serializers"
-            ) from error
+            ) from None
 
     def encode(self, value: Any) -> JSON:
         """Return *value* as JSON from which `decode` makes it again.
@@ -62,6 +66,11 @@ class Codec:
                 (value,), mode="json", by_alias=True, round_trip=True, warnings="none"
             )[0]
         except Exception as error:
+            if (stranger := _UNKNOWN.match(str(error))) is not None:
+                kind = stranger[1].rpartition(".")[2]
+                raise Refused(
+                    f"{kind} cannot be stored as JSON: pass an id or a plain value"
+                ) from None
             raise Refused(f"it cannot be written as JSON: {_first_line(error)}") from error
         try:
             fields = plain(written)
@@ -89,7 +98,7 @@ class Codec:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = "".join(f"[{key!r}]" for key in first["loc"][1:])
-            raise Refused(f"it does not fit its annotation{place}: {first['msg']}") from error
+            raise Refused(f"it does not fit its annotation{place}: {first['msg']}") from None
         except Exception as error:
             raise Refused(f"its type refuses the stored value: {type(error).__name__}") from error
 

@@ -82,7 +82,7 @@ def encode_with_holes(
         positional = tuple(punched(value, "args", place) for place, value in enumerate(args))
         named = {name: punched(value, "kwargs", name) for name, value in kwargs.items()}
     except Unplain as error:
-        raise ArgumentError(f"{name_of(fn)}: beside the output of a job: {error}") from error
+        raise ArgumentError(f"{name_of(fn)}: beside the output of a job: {error}") from None
     if not holes or fn not in plans:
         return (), {}, ()
     return *plans[fn].encode_punched(positional, named), tuple(holes)

@@ -16,6 +16,7 @@ from goose._values import Refused, on_register, show
 from goose.errors import ArgumentError
 from goose.jobs import JSON
 
+_ADVICE = "annotate what the function returns, or return plain JSON"
 _roads: dict[Callable[..., Any], Parameter] = {}
 on_register.append(_roads.clear)
 
@@ -26,10 +27,14 @@ def encode_result(fn: Callable[..., Any], value: Any) -> JSON:
     Raises:
         ArgumentError: It would not come back equal, or the annotation cannot be resolved.
     """
+    returned = ""
     try:
-        return _road(fn).encode(value)
+        road = _road(fn)
+        if not road.plain_only:
+            returned = f"returned {show(value)}, {road.annotated()}: "
+        return road.encode(value)
     except Refused as error:
-        raise ArgumentError(f"returned {show(value)}: {error}") from error
+        raise ArgumentError(f"{returned}{error}") from error.__cause__
 
 
 def decode_result(fn: Callable[..., Any], value: JSON) -> Any:
@@ -56,5 +61,5 @@ def _road(fn: Callable[..., Any]) -> Parameter:
                 annotation = hints({"return": annotation}, dict(inner.__globals__))["return"]
         except (NameError, ValueError, TypeError) as error:
             raise Refused(f"its return annotation cannot be resolved: {error}") from error
-        road = _roads[fn] = Parameter("return", annotation)
+        road = _roads[fn] = Parameter("return", annotation, _ADVICE)
     return road

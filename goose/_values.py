@@ -243,8 +243,8 @@ def why_not_plain(value: Any, depth: int = MAX_DEPTH) -> str:
             except NotPlain:
                 return why_not_plain(inner, depth - 1)
     if isinstance(value, tuple):
-        return f"{show(value)} is {show_type(kind)} and would come back as list; pass one, or annotate it"
-    return f"{show(value)} is {show_type(kind)}, which is not plain JSON"
+        return f"{show(value)} is {show_type(kind)} and would come back as list"
+    return f"{show_type(kind)} is not JSON"
 
 
 def show(value: Any) -> str:

@@ -224,7 +224,7 @@ class Access:
             raise _failure(job, record)
         if record.lost:
             raise ResultUnavailable(
-                f"job {_id(job)} is done, but what it returned is not kept: {record.lost}"
+                f"job {_id(job)} is done, but its result is not kept: {record.lost}"
             )
         fn = _function(job.fn) if isinstance(job, Job) else None
         value: Any = record.value
@@ -265,9 +265,7 @@ class _Wait:
         now = time.monotonic()
         found = self._access.record(self._id)
         if found is None and now >= self._deadline:
-            raise ResultTimeout(
-                f"job {self._id} has not ended within {self._timeout:g} s{self._state()}"
-            )
+            raise ResultTimeout(self._why_not())
         if found is None and now >= self._check_at:
             self._check_at = now + PRESENCE
             if self._access.is_gone(self._id):
@@ -277,12 +275,19 @@ class _Wait:
                 )
         return found
 
-    def _state(self) -> str:
+    def _why_not(self) -> str:
+        late = f"job {self._id} has not ended within {self._timeout:g} s"
         broker = self._access.broker
         # Where looking means to take messages and put them back, nobody looks for a message's sake.
         if not isinstance(broker, Inspector) or not sees_all(broker):
-            return ""
-        return f"; it is {self._access.status(self._id)}"
+            return late
+        state = self._access.status(self._id)
+        if state == "unknown":
+            return (
+                f"no job {self._id} is known here; one that is done is known only if its result is "
+                "kept"
+            )
+        return f"{late}; it is {state}"
 
     def pause(self) -> float:
         """Return the seconds until the next look."""

@@ -13,9 +13,7 @@ import; only plain functions *defined* in those modules answer to it.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-import pkgutil
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -24,6 +22,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from goose._arguments import Plan
+from goose._modules import check_module_name, is_module_name, load
 from goose._values import on_register, register_type, show
 from goose.errors import (
     ArgumentError,
@@ -158,7 +157,7 @@ def _yields(fn: Any) -> bool:
 def _name(fn: Any) -> str:
     problem = _unfit(fn)
     if problem is not None:
-        raise FunctionError(f"{show(fn)} {problem}")
+        raise FunctionError(f"{shown(fn)} {problem}")
     inner = _innermost(fn)
     module = real_module(inner.__module__)
     if module is None:
@@ -169,10 +168,21 @@ def _name(fn: Any) -> str:
     held = getattr(sys.modules.get(inner.__module__), "__dict__", {}).get(inner.__qualname__)
     if _innermost(held) is not inner:
         raise FunctionError(
-            f"{module}:{inner.__qualname__} is {show(held)}, not the function given; a worker finds "
+            f"{module}:{inner.__qualname__} is {shown(held)}, not the function given; a worker finds "
             "functions by name, so the module must hold this one under its own name"
         )
     return f"{module}:{inner.__qualname__}"
+
+
+def shown(fn: Any) -> str:
+    """Return *fn* as text: its name and where it is written, if it is written anywhere."""
+    inner = _innermost(fn)
+    if isinstance(inner, MethodType):
+        inner = inner.__func__
+    if not isinstance(inner, FunctionType):
+        return show(fn)
+    code = inner.__code__
+    return f"{inner.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def real_module(name: str) -> str | None:
@@ -249,7 +259,7 @@ class Offer:
                 'give a list of at least one, such as ["app.jobs"]'
             )
         for name in modules:
-            _check_module_name(name)
+            check_module_name(name)
         self.modules: tuple[str, ...] = tuple(modules)
         self._loaded: dict[str, ModuleType] = {}
         self._functions: dict[str, Function] = {}
@@ -266,7 +276,7 @@ class Offer:
             if not self._loaded:
                 loaded: dict[str, ModuleType] = {}
                 for name in self.modules:
-                    _load(name, loaded)
+                    load(name, loaded)
                 self._loaded = loaded
 
     def resolve(self, name: str) -> Function:
@@ -305,7 +315,12 @@ class Offer:
         module = self._loaded.get(module_name)
         if module is None:
             offered = ", ".join(self.modules)
-            raise UnknownFunction(f"{show(name)} is in none of the offered modules ({offered})")
+            fix = ""
+            if is_module_name(module_name) and len(module_name) < 80:  # it may be anything
+                fix = f"; add it: goose worker {' '.join(self.modules)} {module_name}"
+            raise UnknownFunction(
+                f"{show(name)} is in none of the offered modules ({offered}){fix}"
+            )
         # From the module's own dictionary: no attribute chains, no module __getattr__.
         found: Any = None if attribute.startswith("__") else vars(module).get(attribute)
         if not _defined_as(found, module_name, attribute):
@@ -327,46 +342,6 @@ def _defined_as(found: Any, module_name: str, attribute: str) -> bool:
         )
     except Exception:  # noqa: BLE001 - a module may hold proxies, which run code for any attribute
         return False
-
-
-def _check_module_name(name: object) -> None:
-    if isinstance(name, str) and all(part.isidentifier() for part in name.split(".")):
-        return
-    hint = ""
-    if isinstance(name, str) and name.endswith(".py"):
-        hint = f"; did you mean {name[:-3].strip('./').replace('/', '.')!r}?"
-    elif isinstance(name, str) and ":" in name:
-        hint = f"; whole modules are offered, so give {name.partition(':')[0]!r}"
-    raise ConfigError(f"{show(name)} is not the dotted name of a module{hint}")
-
-
-def _load(name: str, loaded: dict[str, ModuleType]) -> None:
-    try:
-        module = importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        raise ConfigError(_why_not_imported(name, error)) from error
-    loaded[name] = module
-    path = vars(module).get("__path__")
-    if path is not None:
-        for found in pkgutil.iter_modules(path, name + "."):
-            if not found.name.endswith(".__main__"):
-                _load(found.name, loaded)
-
-
-def _why_not_imported(name: str, error: BaseException) -> str:
-    missing = error.name if isinstance(error, ModuleNotFoundError) else None
-    if missing is not None and (name == missing or name.startswith(missing + ".")):
-        holder = missing.rpartition(".")[0]
-        if holder in sys.modules and not hasattr(sys.modules[holder], "__path__"):
-            return f"cannot import {name}: {holder} is a module; it is offered whole, so give {holder!r}"
-        return (
-            f"cannot import {name}: there is no module {missing} here; check the spelling, and "
-            "start in the directory that holds it or set PYTHONPATH"
-        )
-    return (
-        f"cannot import {name}: {type(error).__name__}: {error}; "
-        f'find out with: python -c "import {name}"'
-    )
 
 
 __all__ = [

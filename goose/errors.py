@@ -114,8 +114,14 @@ class BrokerError(GooseError):
 class BrokerUnavailable(BrokerError):
     """The broker cannot be reached now; the same call may succeed later.
 
-    The outcome of a write that ends so is unknown: it may have happened.
+    The outcome of a write that ends so is unknown, as it may have happened, unless it is `unsent`.
+
+    Attributes:
+        unsent: Whether the broker knows for certain that nothing of the call was sent, as when
+            no connection could be made.
     """
+
+    unsent = False
 
 
 class SessionLost(BrokerError):

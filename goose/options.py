@@ -285,7 +285,13 @@ def job(
     attached = options(**given)
 
     def attach(fn: F) -> F:
-        setattr(fn, _ATTRIBUTE, attached)
+        try:
+            setattr(fn, _ATTRIBUTE, attached)
+        except (AttributeError, TypeError):
+            raise ConfigError(
+                f"@goose.job(…) stands on {fn!r:.80}, which takes no options: put it above the def of a "
+                "function of yours"
+            ) from None
         if transactional:
             setattr(fn, _TRANSACTIONAL, True)
         return fn

@@ -180,7 +180,7 @@ class Sealer:
         try:
             return job, seal(job, delay=delay, due_at=due_at, max_bytes=max_bytes)
         except ValueError as error:
-            raise CallError(f"{error}; before_enqueue made it so") from error
+            raise CallError(f"{error}; before_enqueue made it so") from None
 
     def _hooks(self, settings: Settings) -> tuple[BeforeEnqueue, ...]:
         own = self._source.before_enqueue
@@ -206,7 +206,7 @@ class Sealer:
             try:
                 envelope = seal(job, delay=delay, due_at=due_at, max_bytes=limit)
             except ValueError as error:
-                raise CallError(str(error)) from error
+                raise CallError(str(error)) from None
             sealed.append((job, envelope))
         return sealed
 
@@ -218,7 +218,8 @@ class Sealer:
         try:
             return self._plans[fn]
         except (KeyError, TypeError):  # TypeError: not hashable, so no function either
-            name = name_of(fn)
+            pass
+        name = name_of(fn)  # out here, as its error has nothing to do with a KeyError
         chosen = self._bound.over(options_of(fn)).over(self._source.own)
         retry = settings.retry if chosen.retry is None else chosen.retry
         timeout = settings.timeout if chosen.timeout is None else chosen.timeout

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from goose._words import several
 from goose.brokers import connect, name_of, namespaced
 from goose.brokers.base import AsyncTransactional, Broker, Capability, Grouped, Transactional
 from goose.combining import BATCH, CALLS, Combiner
@@ -354,7 +355,9 @@ def _failed(
     meter: Meter | None,
 ) -> EnqueueError:
     """Return what to raise when sending the chunk at *place* ended in *error*."""
-    refused = isinstance(error, BrokerError) and not isinstance(error, BrokerUnavailable)
+    refused = isinstance(error, BrokerError) and (
+        not isinstance(error, BrokerUnavailable) or error.unsent
+    )
     jobs: dict[Job[object], Stored] = {}
     for at, (_, chunk) in enumerate(chunks):
         known: Stored = "stored" if at < place else "not_stored"
@@ -366,9 +369,10 @@ def _failed(
     counts = {what: list(jobs.values()).count(what) for what in ("stored", "not_stored", "unknown")}
     summary = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n)
     reason = str(error) if isinstance(error, BrokerError) else f"{type(error).__name__}: {error}"
+    stop = "" if reason.endswith(("?", ".")) else "."
     return EnqueueError(
-        f"the broker did not confirm {len(jobs):,} job{'s' if len(jobs) > 1 else ''} ({summary}): "
-        f"{reason}; to send again: client.submit(error.jobs)",
+        f"the broker did not confirm {several(len(jobs))} ({summary}): "
+        f"{reason}{stop} To send again: goose.submit(error.jobs), or submit of your client",
         jobs,
     )
 

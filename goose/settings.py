@@ -156,7 +156,7 @@ def queue_shares(value: object) -> tuple[Share, ...]:
     has weights.
     """
     if isinstance(value, Mapping):
-        found = [Share(_queue(name), values.count(weight)) for name, weight in value.items()]
+        found = [Share(_queue(name), values.weight(weight, name)) for name, weight in value.items()]
     else:
         if isinstance(value, str):
             value = value.split(",")
@@ -192,7 +192,7 @@ def _circuits(value: object) -> dict[str, Circuit]:
 
 def _share(item: object) -> Share:
     name, weighted, weight = values.text(item).partition("=")
-    return Share(_queue(name.strip()), values.count(weight) if weighted else 0)
+    return Share(_queue(name.strip()), values.weight(weight, item) if weighted else 0)
 
 
 _PARSERS: dict[str, Callable[[object], object]] = {
@@ -289,6 +289,8 @@ def _unknown(name: str, shown: str, where: str, prefix: str) -> str:
     near = get_close_matches(name, _PARSERS, n=1)
     hint = f"; did you mean {prefix}{near[0].upper() if prefix else near[0]}?" if near else ""
     other = f" (if it belongs to another program, set {IGNORE}={shown})" if prefix else ""
+    if name in ("goose", "tool") and where.endswith("goose.toml: "):
+        hint = "; in goose.toml the keys stand at the top, without a table"
     return f"{where}{shown} is not a setting of Goose{hint}{other}"
 
 

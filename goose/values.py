@@ -93,6 +93,22 @@ def count(value: object) -> int:
     return value
 
 
+def weight(value: object, entry: object) -> int:
+    """Return the weight of a queue; *entry* is what it was read from."""
+    try:
+        return count(value)
+    except ValueError:
+        raise ValueError(f"{entry!r}: the weight must be a whole number of at least 1") from None
+
+
+def whole(value: object) -> int:
+    """Return a whole number, also one below 0."""
+    try:
+        return int(str(value))
+    except ValueError:
+        raise ValueError("give a whole number") from None
+
+
 def size(value: object) -> int:
     """Return bytes from a whole number or a text such as ``"512 MB"`` (1 MB is 1024² bytes)."""
     if isinstance(value, str) and (match := _SIZE.fullmatch(value)):

@@ -283,12 +283,12 @@ REFUSED: list[tuple[Callable[..., object], object, str]] = [
     (plain, "\ud800", "lone surrogate"),
     (plain, {"\ud800": 1}, "lone surrogate"),
     (plain, datetime.now(UTC), "annotate the parameter with the value's type"),
-    (plain, b"a", "is bytes, which is not plain JSON"),
-    (plain, Level.LOW, "is Level, which is not plain JSON"),
-    (plain, {1, 2}, "is set"),
-    (plain, object(), "is object"),
+    (plain, b"a", "not annotated; bytes is not JSON"),
+    (plain, Level.LOW, "Level is not JSON"),
+    (plain, {1, 2}, "set is not JSON"),
+    (plain, object(), "object is not JSON"),
     (plain, 10**5000, "integer of 16,610 bits"),
-    (anything, date(2024, 1, 1), "is date"),
+    (anything, date(2024, 1, 1), "annotated as Any; date is not JSON"),
     (text, 1, "valid string"),
     (text, "\udfff", "surrogate"),
     (text, b"a", "b'a' (bytes) would come back as"),
@@ -322,6 +322,12 @@ REFUSED: list[tuple[Callable[..., object], object, str]] = [
     (pair, (1, 2), "valid string"),
     (by_int, {"1": "a"}, "'1' (str) would come back as 1 (int)"),
     (positive, 0, "greater than 0"),
+    (
+        text,
+        object(),
+        "annotated as str; object cannot be stored as JSON: pass an id or a plain value",
+    ),
+    (texts, ["a", object()], "annotated as list[str]; object cannot be stored as JSON"),
     (untaught, Temperature(1), "register_type"),
 ]
 
@@ -336,9 +342,11 @@ def test_a_value_that_would_change_is_refused(
 
     message = str(caught.value)
     assert isinstance(caught.value, TypeError)
-    assert message.startswith(f"{ME}:{fn.__name__}: argument 'value' = ")
+    assert message.startswith(f"{ME}:{fn.__name__}: argument value = ")
     assert why in message
     assert message.encode()
+    assert caught.value.__cause__ is None, "one short traceback"
+    assert caught.value.__suppress_context__
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:
@@ -679,10 +687,10 @@ def test_a_function_is_named_by_module_and_name() -> None:
 @pytest.mark.parametrize(
     ("fn", "why"),
     [
-        (lambda: None, "is a lambda"),
+        (lambda: None, r"<lambda> \(.*test_calls\.py:\d+\) is a lambda"),
         (decorate(lambda: None), "is a lambda"),
         (functools.partial(text, "a"), "is a partial"),
-        (Holder().method, "is a method"),
+        (Holder().method, r"Holder\.method \(.*test_calls\.py:\d+\) is a method"),
         (Holder.method, "inside a class"),
         (Holder.static, "inside a class"),
         (Holder(), "is a Holder, not a function"),
@@ -883,6 +891,14 @@ def test_nothing_else_answers(offer: Offer, name: str) -> None:
     assert before == set(sys.modules)
 
 
+def test_a_module_that_is_not_offered_says_how_to_offer_it(offer: Offer) -> None:
+    """The fix is a command to copy, and never made of what no module is called."""
+    with pytest.raises(UnknownFunction, match=r"; add it: goose worker app shop\.more$"):
+        offer.resolve("shop.more:add")
+    with pytest.raises(UnknownFunction, match=r"offered modules \(app\)$"):
+        offer.resolve("; rm -r /:add")
+
+
 def test_names_that_do_not_resolve_are_not_kept(offer: Offer) -> None:
     """Hostile names do not fill the memory."""
     for number in range(100):
@@ -920,6 +936,9 @@ def test_an_offer_of_no_modules_is_refused(modules: typing.Any, why: str) -> Non
     [
         ("nowhere", None, "there is no module nowhere here; check the spelling"),
         ("nowhere.deep", None, "there is no module nowhere here"),
+        ("json.encode", None, r"no module json.encode here; did you mean json\.encoder\?"),
+        ("gose.calls", None, r"no module gose here; did you mean goose\.calls\?"),
+        ("jsn", None, "no module jsn here; check the spelling"),
         (
             "json.decoder.JSONDecoder",
             None,

@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -371,6 +372,17 @@ def test_every_verb_of_the_module_works(configured: MemoryBroker) -> None:
 # --- failures --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("fn", "args"), [(lambda: None, ()), (send, (object(),)), (send, ())])
+def test_a_wrong_call_has_one_traceback(
+    client: Client, fn: Callable[..., object], args: tuple[object, ...]
+) -> None:
+    """What Goose tried on the way is no part of what its caller reads."""
+    with pytest.raises(CallError) as caught:
+        client.enqueue(fn, *args)
+
+    assert 1 == "".join(traceback.format_exception(caught.value)).count("Traceback")
+
+
 def test_a_refusal_means_not_stored(client: Client, broker: Flaky) -> None:
     """When the broker refuses, the error says so for each job, and sending again works."""
     broker.before = [BrokerError("read only")]
@@ -382,6 +394,20 @@ def test_a_refusal_means_not_stored(client: Client, broker: Flaky) -> None:
     assert isinstance(caught.value.__cause__, BrokerError)
     jobs = client.submit(caught.value.jobs)
     assert list(caught.value.jobs) == jobs == stored(broker)
+
+
+def test_what_was_never_sent_is_not_stored(client: Client, broker: Flaky) -> None:
+    """A broker that was not even reached has stored nothing."""
+    unreached = BrokerUnavailable("is it running?")
+    unreached.unsent = True
+    broker.before = [unreached]
+
+    with pytest.raises(
+        EnqueueError, match=r"1 not stored.*running\? To send again: goose"
+    ) as caught:
+        client.enqueue(send, "x")
+
+    assert ["not_stored"] == list(caught.value.jobs.values())
 
 
 @pytest.mark.parametrize("error", [BrokerUnavailable("gone"), ZeroDivisionError("odd")])

@@ -2,6 +2,7 @@
 
 import math
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,13 @@ def test_a_decorator_without_parentheses_is_refused() -> None:
     """`@goose.job` alone names the function and says what to write instead."""
     with pytest.raises(ConfigError, match=r"job stands on <built-in .*write @goose.job\(queue=…\)"):
         job(len)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("thing", [3, None, "app:send", len, str])
+def test_what_takes_no_options_is_refused(thing: Any) -> None:
+    """`@goose.job(…)` on something else than a function says where it belongs."""
+    with pytest.raises(ConfigError, match=r"job\(…\) stands on .*: put it above the def"):
+        job(queue="x")(thing)
 
 
 def test_a_plain_function_has_open_options() -> None:

@@ -173,6 +173,11 @@ def test_every_worker_setting_can_come_from_the_environment(tmp_path: Path) -> N
         ('queues = "x y"', "/goose.toml: queues = 'x y': 'x y' cannot name a queue"),
         ('queues = "a=1,b"', "give every queue a weight, or none"),
         ('queues = "a,a"', "a queue is named twice"),
+        (
+            'queues = ["a=6", "b=0"]',
+            "'b=0']: 'b=0': the weight must be a whole number of at least 1",
+        ),
+        ("queues = {a = 6, b = 0}", "'b': the weight must be a whole number of at least 1"),
         ("queues = []", "name at least one queue"),
         ("queues = 5", "/goose.toml: queues = 5: give 'mail,default'"),
         ("concurrency = 0", "/goose.toml: concurrency = 0: give a whole number of at least 1"),
@@ -185,7 +190,10 @@ def test_every_worker_setting_can_come_from_the_environment(tmp_path: Path) -> N
         ),
         ("retry = {max_retry = 3}", "did you mean 'max_retries'?"),
         ('log_format = "xml"', "give one of text, json"),
-        ("= 3", "/goose.toml cannot be read"),
+        ("= 3", "/goose.toml is not TOML: "),
+        ("broker = sqlite:///x.db", "line 1, column 10); texts stand in quotes"),
+        ("[goose]", "goose is not a setting of Goose; in goose.toml the keys stand at the top"),
+        ("[tool.goose]", "tool is not a setting of Goose; in goose.toml the keys stand at the top"),
     ],
 )
 def test_an_error_names_file_key_value_and_fix(tmp_path: Path, text: str, said: str) -> None:

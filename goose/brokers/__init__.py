@@ -22,6 +22,16 @@ GROUP = "goose.brokers"
 """The entry-point group in which packages register broker schemes."""
 
 
+_NICKNAMES = {
+    "rabbitmq": "amqp",
+    "rabbit": "amqp",
+    "pg": "postgresql",
+    "psql": "postgresql",
+    "mem": "memory",
+}
+"""What a person may try, who knows the server and not the scheme of its URLs."""
+
+
 def connect(url: str | Broker) -> Broker:
     """Return the broker that *url* names; a `Broker` comes back as it is.
 
@@ -68,7 +78,7 @@ def _entry(scheme: str, url: str) -> EntryPoint:
     known = {entry.name: entry for entry in entry_points(group=GROUP)}
     if scheme in known:
         return known[scheme]
-    near = get_close_matches(scheme, known, n=1)
+    near = [_NICKNAMES[scheme]] if scheme in _NICKNAMES else get_close_matches(scheme, known, n=1)
     hint = f"; did you mean {near[0]}://?" if near else ""
     names = ", ".join(f"{name}://" for name in sorted(known)) or "none is registered"
     raise ConfigError(f"broker {redact(url)!r} has an unknown scheme{hint} (known: {names})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from goose import brokers, metrics, middleware
@@ -17,6 +18,7 @@ from goose.errors import (
     BrokerError,
     ConfigError,
     GooseError,
+    MissingDriver,
     SignatureMismatch,
     UnknownFunction,
     Unsupported,
@@ -80,7 +82,7 @@ def environment(_chosen: Settings) -> Iterator[Finding]:
 def modules(chosen: Settings) -> tuple[Offer | None, list[Finding]]:
     """Import the modules whose functions may run; return what they offer, and what is wrong."""
     if not chosen.allow:
-        return None, [Finding(findings.UNNAMED_MODULES, "nothing is named")]
+        return None, [Finding(findings.UNNAMED_MODULES, "")]
     offer = Offer(chosen.allow)
     try:
         offer.load()
@@ -109,6 +111,11 @@ def broker(chosen: Settings) -> tuple[Broker | None, str, list[Finding]]:
             found.append(Finding(findings.NO_INSPECTOR, where))
         server, more = _server(made)
         found += more
+    except MissingDriver as error:
+        # It names the broker itself, and ends in the line to type.
+        detail, _, line = str(error).rpartition(": ")
+        kind = replace(findings.NO_DRIVER, fix=line) if detail else findings.NO_DRIVER
+        return None, server, [*found, Finding(kind, detail or line)]
     except (ConfigError, BrokerError) as error:
         return None, server, [*found, Finding(_trouble(error), f"{where}: {error}")]
     return made, server, found

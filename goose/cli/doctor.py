@@ -6,13 +6,15 @@ import json
 import logging
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from goose import __version__, settings
+from goose._words import several
 from goose.brokers import redact
-from goose.brokers.base import Inspector
+from goose.brokers.base import Inspector, Share
 from goose.cli import checkups, choosing, findings
 from goose.cli.findings import Finding
 from goose.errors import BrokerError, ConfigError
@@ -98,12 +100,23 @@ def _facts(chosen: Settings | None, server: str) -> dict[str, str]:
         value = getattr(chosen, name)
         if name in _SECRET:
             value = redact(value) if isinstance(value, str) else [redact(str(v)) for v in value]
-        facts[name] = f"{value}  ({origin})"
+        facts[name] = f"{_plain(value)}  ({origin})"
     if chosen and "broker" not in chosen.origins:
         facts["broker"] = f"{chosen.broker}  (default)"
     if server:
         facts["server"] = server
     return facts
+
+
+def _plain(value: object) -> str:
+    """Return *value* as a person would write it."""
+    if isinstance(value, Share):
+        return f"{value.queue}={value.weight}" if value.weight else value.queue
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_plain(item)}" for name, item in value.items())
+    return str(value)
 
 
 def _as_json(facts: dict[str, str], found: list[Finding], failed: bool) -> dict[str, object]:
@@ -132,7 +145,8 @@ def _show(facts: dict[str, str], found: list[Finding]) -> None:
     order = ("error", "warning", "note")
     for finding in sorted(found, key=lambda one: order.index(one.kind.severity)):
         kind = finding.kind
-        click.echo(f"\n{kind.code} {kind.severity}: {kind.title}: {finding.detail}")
+        detail = f": {finding.detail}" if finding.detail else ""
+        click.echo(f"\n{kind.code} {kind.severity}: {kind.title}{detail}")
         click.echo(f"     {kind.meaning}\n     Fix: {kind.fix}")
-    counts = [f"{sum(f.kind.severity == s for f in found)} {s}s" for s in order]
+    counts = [several(sum(f.kind.severity == s for f in found), s) for s in order]
     click.echo(f"\n{', '.join(counts)}")

@@ -83,6 +83,11 @@ CLOCK_SKEW = _kind(
     "Instants given here, and ages shown here, are wrong by as much.",
     "keep the clocks together: chrony, systemd-timesyncd",
 )  # fmt: skip
+NO_DRIVER = _kind(
+    "G306", "error", "the driver is not installed",
+    "Nothing can be enqueued or run.",
+    "install it, by the extra of its name: pip install 'goose-jobs[redis]'",
+)  # fmt: skip
 UNKNOWN_FUNCTION = _kind(
     "G401", "error", "stored jobs name functions this code does not have",
     "Workers leave them for newer code, and after 3 days they are dead.",

@@ -51,8 +51,8 @@ def command(
     with inspecting(broker) as inspection:
         stored = _chosen(inspection, id_, queue)
         if stored is None:
-            what = f"dead job {id_}" if id_ else "dead job"
-            click.echo(f"no such {what} in {place(configured(broker))}", err=True)
+            what = f" {id_}" if id_ else f" of queue {queue}" if queue else ""
+            click.echo(f"there is no dead job{what} in {place(configured(broker))}", err=True)
             raise click.exceptions.Exit(1)
         chosen = configured(broker)
         run = _run(stored, modules or chosen.allow, chosen.middleware)

@@ -17,6 +17,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Protocol
 
+from goose._words import several
 from goose.brokers import redact
 from goose.brokers.base import Capability, Inspector, State
 from goose.clients import Client
@@ -224,8 +225,7 @@ class _Stage:
     def _kill(self, crew: Crew) -> bool:
         kill = crew.kill_busy(self._history)
         if kill is not None:
-            jobs = f"{kill.jobs} job" if kill.jobs == 1 else f"{kill.jobs} jobs"
-            self._show.say(f"killed worker process {kill.pid} with {jobs} under way")
+            self._show.say(f"killed worker process {kill.pid} with {several(kill.jobs)} under way")
         return kill is not None
 
     def _again(self) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from goose._words import several
 from goose.demo.crew import Kill
 from goose.demo.files import File
 from goose.demo.history import History
@@ -137,11 +138,11 @@ def _with_problems(report: Report, wanted_kills: int, ending: Ending) -> Report:
     unfinished = report.jobs - report.done - report.lost - report.dead
     hit = sum(kill.jobs > 0 for kill in report.kills)
     found = {
-        f"{report.lost:,} jobs were lost": report.lost,
-        f"{report.dead:,} jobs are dead": report.dead,
-        f"{unfinished:,} jobs were not done in time": unfinished > 0,
-        f"{report.wrong:,} results are wrong": report.wrong,
-        f"{report.unexplained:,} jobs ran twice, and no kill explains it": report.unexplained,
+        f"{several(report.lost)} lost": report.lost,
+        f"{several(report.dead)} dead": report.dead,
+        f"{several(unfinished)} not done in time": unfinished > 0,
+        several(report.wrong, "wrong result"): report.wrong,
+        f"{several(report.unexplained)} ran twice, and no kill explains it": report.unexplained,
         f"only {hit} of {wanted_kills} kills hit jobs under way": hit < wanted_kills,
         f"goose worker ended with exit code {ending.exit_code}": ending.exit_code != 0,
     }

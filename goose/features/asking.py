@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from goose._edges import After
 from goose._holes import Hole
+from goose._values import show
 from goose.brokers.base import Broker
-from goose.calls import Call
-from goose.errors import BrokerError, Stored
+from goose.calls import Call, shown
+from goose.errors import BrokerError, CallError, Stored
 from goose.jobs import Envelope, Job
 from goose.options import Options
 from goose.plugins import load
@@ -164,3 +165,26 @@ def claimed(sealed: Sequence[Sealed], broker: Broker, store: Store) -> Claimed:
         answers |= found
         rest = [each for each in rest if each[0].id not in found]
     return Claimed(rest, answers, claims)
+
+
+def told(fn: Callable[..., Any], what: str, job: Job[Any], call: Call[Any]) -> Any:
+    """Return what *fn*, a function of the job's arguments, says of *call*.
+
+    Args:
+        fn: The user's own.
+        what: The option that it was given for.
+        job: Made of the call.
+        call: Its arguments.
+
+    Raises:
+        CallError: It raised.
+    """
+    try:
+        return fn(*call.args, **call.kwargs)
+    except Exception as error:
+        given = [show(value) for value in call.args]
+        given += [f"{name}={show(value)}" for name, value in call.kwargs.items()]
+        raise CallError(
+            f"{what} of {job.fn}: {shown(fn)} raised {type(error).__name__}: {error}; it is called "
+            f"with the arguments of the job, here ({', '.join(given)})"
+        ) from error

@@ -33,6 +33,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from goose._words import several
 from goose.brokers.base import Broker
 from goose.errors import BrokerError, BrokerUnavailable, GooseError, UnknownFunction
 from goose.jobs import JSON, Failure, Job
@@ -229,7 +230,7 @@ class Traits:
         try:
             self.tools.store()
         except GooseError as error:
-            logger.error("%d jobs are left for a worker that has a store: %s", len(jobs), error)
+            logger.error("%s left for a worker that has a store: %s", several(len(jobs)), error)
             return {job.id: Defer(60 * AGAIN, "no store here") for job in jobs}
         for name in KNOWN:
             asked = [
@@ -245,7 +246,7 @@ class Traits:
         try:
             return self.of(name).admit(jobs)
         except BrokerError as error:
-            logger.warning("%s: %d jobs wait: %s", name, len(jobs), error)
+            logger.warning("%s: %s made to wait: %s", name, several(len(jobs)), error)
         except Exception as error:
             if len(jobs) > 1:  # perhaps one of them is to blame: each by itself
                 return {id_: said for job in jobs for id_, said in self._asked(name, [job]).items()}
@@ -291,7 +292,7 @@ class Traits:
                 try:
                     trait.left(concerned)
                 except BrokerError as error:
-                    logger.warning("%s: %d jobs hold on for a while: %s", name, len(jobs), error)
+                    logger.warning("%s: not let go yet for %s: %s", name, several(len(jobs)), error)
 
     def tick(self) -> None:
         """Keep alive what is held for jobs here.

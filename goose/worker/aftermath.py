@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
 
+from goose._words import several
 from goose.brokers.base import Broker, Delivery, Session, Sessions, Witnessed
 from goose.metrics.base import CRASHED, RECOVERED
 from goose.worker.clock import Clock
@@ -131,7 +132,7 @@ class Aftermath:
         error = tried.exception()
         if error is None:
             if tried.result():
-                logger.info("%s: took over %d jobs it held", self._name, tried.result())
+                logger.info("%s: took over %s it held", self._name, several(tried.result()))
             return True
         self._next_at = now + min(RETRY_FIRST * 2.0 ** min(self._tries, 10), RETRY_LIMIT)
         if not self._tries:

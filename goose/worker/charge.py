@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
 
+from goose._words import several
 from goose.brokers.base import Inspector, Session, Sessions, Witnessed
 from goose.errors import SessionLost
 from goose.metrics.base import PROCESS_DEATHS
@@ -157,7 +158,7 @@ class Charge:
         if self.process is None or not self.alive:
             return
         ids = [job.job_id for job in self.process.running()]
-        logger.warning("%s runs %d jobs: %s", self.label, len(ids), ", ".join(ids) or "none")
+        logger.warning("%s runs %s: %s", self.label, several(len(ids)), ", ".join(ids) or "none")
         self.process.send(Dump())
 
     def stop(self, now: float, grace: float) -> None:
@@ -361,7 +362,9 @@ class Charge:
         if running or ended:
             self.ready_at = self.ready_at or now  # its first job was faster than its word
         if self._cause is Cause.DIED:
-            logger.error("%s died (%s), running %d jobs", self.label, _describe(code), len(running))
+            logger.error(
+                "%s died (%s), running %s", self.label, _describe(code), several(len(running))
+            )
         else:
             logger.info("%s ended (%s)", self.label, _describe(code))
         died_at = now if self._killed_at is None else self._killed_at

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Coroutine
 from typing import Any
 
+from goose._words import several
 from goose.brokers.base import Delivery
 from goose.calls import Offer
 from goose.jobs import Job
@@ -26,6 +28,28 @@ def tell(offer: Offer, name: object, role: str, job: Job[Any], error: BaseExcept
             raise TypeError(f"{name} is async, and nothing awaits it; make it a plain function")
     except BaseException:
         logger.exception("%s %s of job %s failed", role, name, job.id, extra=fields(job))
+
+
+def why(buried: Job[Any], reason: str) -> str:
+    """Return why *buried* is dead, to stand behind "is dead" in the log."""
+    failure = buried.failure
+    error = failure.type.removeprefix("builtins:") if failure else ""
+    if failure and failure.message:
+        error = f"{error}: {failure.message}" if error else failure.message
+    if reason == "retries":
+        tries = several(buried.attempt, "attempt")
+        return f", no retries left ({tries}): {error or 'its error is not known'}"
+    if reason == "timeout" and failure:
+        # It begins with the function, which the log has named already.
+        return f": {_NAMED.sub('it ', failure.message)}"
+    if reason == "gave_up":
+        return f", its policy gives up on {error}"
+    if reason == "crashed":
+        return f": its process died {several(buried.crashes, 'time')} while it ran alone"
+    return f": {reason}"
+
+
+_NAMED = re.compile(r"^\S+ (?=ran over )")
 
 
 def death(

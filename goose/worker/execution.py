@@ -21,7 +21,7 @@ from goose.jobs import Job
 from goose.middleware.base import Execution, Inside
 from goose.retries import Retry
 from goose.worker.clock import Clock
-from goose.worker.deaths import death, tell
+from goose.worker.deaths import death, tell, why
 from goose.worker.outcomes import (
     Decision,
     Ending,
@@ -290,10 +290,10 @@ def _log(job: Job[Any], ending: Ending, error: BaseException, decision: Decision
         what = f"{what}: {failure.message}"
     if ending is Ending.DEAD:
         logger.error(
-            "job %s of %s is dead: %s",
+            "job %s of %s is dead%s",
             job.id,
             job.fn,
-            decision.reason if isinstance(error, Bury) else f"{decision.reason} after {what}",
+            why(decision.next, decision.reason),
             extra=extra,
             exc_info=error if isinstance(error, Exception) else None,
         )

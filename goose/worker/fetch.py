@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+from goose._words import several
 from goose.brokers.base import Broker, Delivery, Session, Sessions, Share
 from goose.errors import SessionLost
 from goose.worker.buffer import MAX_UNSETTLED, Buffer
@@ -207,6 +208,6 @@ class Fetcher:
                 # An orphan that the checker is about to settle may be among them; then its
                 # settle is refused, and the job runs again unblamed.
                 self._broker.release(unseen)
-                logger.warning("gave back %d jobs whose loan was never heard of", len(unseen))
+                logger.warning("gave back %s whose loan was never heard of", several(len(unseen)))
         self._doubts -= 1
         self._compare_at = now + COMPARE_AGAIN

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from goose._words import several
 from goose.brokers.base import Delivery
 from goose.calls import Offer
 from goose.errors import Control, NewerVersion, Undecodable, UnknownFunction
@@ -24,7 +25,7 @@ from goose.middleware.base import Execution, Middleware, compose, compose_async
 from goose.options import is_transactional
 from goose.worker.clock import Clock
 from goose.worker.config import ENVELOPE_SLACK, WorkerConfig
-from goose.worker.deaths import death
+from goose.worker.deaths import death, why
 from goose.worker.outcomes import (
     BLAMED,
     COMMITTED,
@@ -162,12 +163,13 @@ class Preparer:
     ) -> Outcome:
         """Return the outcome of *job*, which is dead; tells its ``on_death`` unless that has *heard*."""
         message = (
-            f"its process died {job.crashes} times while it ran alone"
+            f"its process died {several(job.crashes, 'time')} while it ran alone"
             if reason == "crashed"
             else ""
         )
         buried = dead(job, self._clock.wall(), reason, message)
-        logger.error("job %s of %s is dead: %s", job.id, job.fn, reason, extra=fields(job))
+        said = why(buried, reason)
+        logger.error("job %s of %s is dead%s", job.id, job.fn, said, extra=fields(job))
         return death(self._offer, delivery, job, buried, reason, heard=heard)
 
     def defer(self, delivery: Delivery, job: Job[Any], error: Exception) -> Outcome:

@@ -175,7 +175,7 @@ def judged(
 ) -> tuple[Job[Any], float]:
     """Return the job's next state and the seconds until it is due; it was started."""
     if verdict is Verdict.TIMED_OUT:
-        late = JobTimeout("it ran over its time and did not end, so its process was killed")
+        late = JobTimeout("it ran over its hard timeout, and its process was killed")
         job = failed(job, late, now)
         policy = retry_of(job)
         if policy.exhausted(job.attempt):

@@ -61,7 +61,7 @@ from goose.worker.loops import Step
 from goose.worker.resources import OpenResources, Resource
 from goose.worker.schedule import MEASURE_EVERY
 from goose.worker.standing import RunnerStatistics
-from goose.worker.stops import given_back
+from goose.worker.stops import given_back, interrupt
 from goose.worker.threads import Threads
 
 if TYPE_CHECKING:
@@ -276,10 +276,7 @@ class Runner:
             time.sleep(min(left, 0.01))
 
     def _interrupt(self) -> None:
-        engine = self._engine
-        logger.warning("interrupting %d jobs that outlived the grace", engine.buffer.running)
-        for work in list(engine.running):
-            work.interrupted = True
+        interrupt(list(self._engine.running))
         self._threads.interrupt()
 
     def _end(self) -> bool:

@@ -16,6 +16,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
+from goose._words import several
 from goose.brokers.base import Broker, Delivery, Session, Sessions
 from goose.errors import SessionLost
 from goose.worker.clock import Clock
@@ -159,7 +160,7 @@ class OrphanChecker:
             strays = broker.audit(session, limit=BATCH)
             if strays:
                 logger.error(
-                    "the audit found %d jobs lent to no session; they run again", len(strays)
+                    "the audit found %s lent to no session, to run again", several(len(strays))
                 )
                 self._take_over(strays, complete=False, audit=True)
                 return 0.0
@@ -186,5 +187,5 @@ class OrphanChecker:
             random=self._random,
         )
         holders = {delivery.orphan_of.key for delivery in orphans if delivery.orphan_of}
-        logger.warning("recovered %d jobs of dead sessions %s", len(orphans), sorted(holders))
+        logger.warning("recovered %s of dead sessions %s", several(len(orphans)), sorted(holders))
         self._on_recovered(orphans, recovered, audit)

@@ -22,6 +22,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
+from goose._words import several
 from goose.brokers.base import Broker, Delivery
 from goose.errors import BrokerError, BrokerUnavailable
 from goose.jobs import Envelope
@@ -120,7 +121,7 @@ class Settler:
         if kept:
             if self._pause == TELL_FIRST:
                 error = next(iter(kept.values()))
-                logger.warning("%d jobs have ended and are not noted yet: %s", len(kept), error)
+                logger.warning("the end of %s is not noted yet: %s", several(len(kept)), error)
             self._pause = min(2 * self._pause, TELL_LIMIT)
             self._tell_at = now + self._pause
         elif not self._kept:

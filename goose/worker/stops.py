@@ -10,12 +10,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from goose._words import several
 from goose.brokers.base import Delivery
 from goose.jobs import Job
 from goose.worker.outcomes import Ending, Outcome, Verb, fields
 from goose.worker.work import Work
 
 logger = logging.getLogger("goose.worker")
+
+TOLD = 20
+"""Jobs at most that are named when they are interrupted."""
 
 
 class Stops:
@@ -89,3 +93,18 @@ def cancelled(work: Work, seconds: float | None = None, ended_at: float | None =
         seconds,
         ended_at,
     )
+
+
+def interrupt(running: Sequence[Work]) -> None:
+    """Mark *running*, which outlived the grace of a shutdown, to be given back, and tell of each."""
+    for work in running:
+        work.interrupted = True
+    for work in running[:TOLD]:
+        logger.warning(
+            "job %s of %s outlived the grace: it is interrupted and given back, and runs again",
+            work.job.id,
+            work.job.fn,
+            extra=fields(work.job),
+        )
+    if len(running) > TOLD:
+        logger.warning("%s more outlived the grace", several(len(running) - TOLD))

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from goose._words import several
 from goose.errors import JobTimeout
 from goose.worker.buffer import Buffer, patience
 from goose.worker.clock import Clock
@@ -68,7 +69,7 @@ class Watch:
         if suspect is not None:
             outcomes.append(_postponed(suspect, wall))
         if outcomes:
-            logger.info("gave back %d jobs that waited too long for a slot", len(outcomes))
+            logger.info("gave back %s that waited too long for a slot", several(len(outcomes)))
             self._settle(outcomes)
         return EVERY
 

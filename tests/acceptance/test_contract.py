@@ -530,28 +530,34 @@ def test_a_decorated_function_is_itself() -> None:
         (lambda: goose.enqueue(jobs.send, "a", "b"), ["jobs:send", "too many positional"]),
         (lambda: goose.enqueue(jobs.send, "a", sbject="b"), ["jobs:send", "'sbject'"]),
         (lambda: goose.enqueue(jobs.send, "a", to="b"), ["jobs:send", "'to'"]),
-        (lambda: goose.enqueue(jobs.send, 5), ["jobs:send", "'to'", "5", "str"]),
+        (lambda: goose.enqueue(jobs.send, 5), ["jobs:send", "argument to = ", "5", "str"]),
         (
             lambda: goose.enqueue(matrix.untyped, {1, 2}),
-            ["matrix:untyped", "'value'", "{1, 2}", "annotate"],
+            ["matrix:untyped", "argument value = ", "{1, 2}", "annotate"],
         ),
-        (lambda: goose.enqueue(matrix.untyped, (1,)), ["'value'", "(1,)", "list", "annotate"]),
-        (lambda: goose.enqueue(matrix.untyped, object()), ["'value'", "<object object"]),
+        (
+            lambda: goose.enqueue(matrix.untyped, (1,)),
+            ["argument value = ", "(1,)", "list", "annotate"],
+        ),
+        (lambda: goose.enqueue(matrix.untyped, object()), ["argument value = ", "<object object"]),
         (
             lambda: goose.enqueue(matrix.moment, NAIVE),
-            ["matrix:moment", "'when'", "2031", "time zone", "datetime.now(UTC)"],
+            ["matrix:moment", "argument when = ", "2031", "time zone", "datetime.now(UTC)"],
         ),
-        (lambda: goose.enqueue(matrix.moment, "2031-01-01T00:00:00Z"), ["'when'", "datetime"]),
+        (
+            lambda: goose.enqueue(matrix.moment, "2031-01-01T00:00:00Z"),
+            ["argument when = ", "datetime"],
+        ),
         (
             lambda: goose.enqueue(matrix.scalars, "x", Decimal(1), 1, 1, 1),
-            ["matrix:scalars", "'a'", "'x'", "UUID"],
+            ["matrix:scalars", "argument a = ", "'x'", "UUID"],
         ),
         (
             lambda: goose.enqueue(jobs.take_lock, jobs.Lock()),
-            ["jobs:take_lock", "'lock'", "no JSON form", "goose.register_type"],
+            ["jobs:take_lock", "argument lock = ", "no JSON form", "goose.register_type"],
         ),
-        (lambda: goose.enqueue(matrix.untyped, math.nan), ["'value'", "nan"]),
-        (lambda: goose.enqueue(matrix.untyped, {1: "a"}), ["'value'", "key 1"]),
+        (lambda: goose.enqueue(matrix.untyped, math.nan), ["argument value = ", "nan"]),
+        (lambda: goose.enqueue(matrix.untyped, {1: "a"}), ["argument value = ", "key 1"]),
     ],
 )
 def test_a_wrong_argument_is_named(call: Callable[[], object], named: list[str]) -> None:

@@ -42,6 +42,15 @@ def test_an_unknown_scheme_lists_the_known_ones() -> None:
     assert "memory://" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "meant"), [("rabbitmq://x", "amqp"), ("psql://x", "postgresql"), ("redi://x", "redis")]
+)
+def test_a_server_by_its_name_gets_its_scheme(url: str, meant: str) -> None:
+    """Who writes the server's name where a scheme belongs is told the scheme."""
+    with pytest.raises(ConfigError, match=f"did you mean {meant}://"):
+        connect(url)
+
+
 @pytest.mark.parametrize("url", ["localhost:6379", "", "sqlite"])
 def test_what_is_no_url_is_refused_with_an_example(url: str) -> None:
     """Something without a scheme gets an example of a URL."""

@@ -122,8 +122,8 @@ def test_closing_one_object_leaves_the_store() -> None:
         ("memory:///file", "use memory://"),
         ("memory://?name_space=x", "did you mean 'namespace'"),
         ("memory://?zzz=x", "known are namespace"),
-        ("memory://?dead_max_age=7d", "in seconds"),
-        ("memory://?dead_max_count=few", "whole number"),
+        ("memory://?dead_max_age=7d", "dead_max_age = '7d' of .*: give seconds"),
+        ("memory://?dead_max_count=few", "give a whole number"),
     ],
 )
 def test_a_wrong_url_says_what_is_wrong(url: str, told: str) -> None:

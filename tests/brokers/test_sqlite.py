@@ -134,6 +134,7 @@ def test_urls_are_relative_or_absolute(tmp_path: Path) -> None:
         ("sqlite:///jobs.db?namespace=a-b", "A-Z"),
         ("sqlite:///jobs.db?dead_max_age=long", "180d"),
         ("sqlite:///jobs.db?dead_max_count=-1", "0 or more"),
+        ("sqlite:///jobs.db?dead_max_count=ten", "dead_max_count = 'ten' of .* a whole number"),
     ],
 )
 def test_a_wrong_url_says_what_is_right(url: str, hint: str) -> None:

@@ -329,16 +329,16 @@ def test_a_lost_job_is_seen(stage: Path) -> None:
     mark(stage, 7, "start 0 1.0")
     works = works_of(stage, 2)
 
-    assert ["2 jobs were lost"] == list(verdict(stage, works).problems)
+    assert ["2 jobs lost"] == list(verdict(stage, works).problems)
     stored = verdict(stage, works, ending=Ending(0, stored=1, dead=1))
-    assert ["1 jobs are dead", "1 jobs were not done in time"] == list(stored.problems)
+    assert ["1 job dead", "1 job not done in time"] == list(stored.problems)
 
 
 def test_a_broker_that_cannot_tell_is_not_blamed(stage: Path) -> None:
     """What was not done may still be stored there, so it is not called lost; it fails all the same."""
     report = verdict(stage, works_of(stage), ending=Ending(0, stored=None))
 
-    assert (0, ["1 jobs were not done in time"]) == (report.lost, list(report.problems))
+    assert (0, ["1 job not done in time"]) == (report.lost, list(report.problems))
 
 
 def test_an_end_without_a_result_is_a_loss(stage: Path) -> None:
@@ -378,7 +378,7 @@ def test_a_second_run_needs_a_kill_to_explain_it(stage: Path) -> None:
     explained = verdict(stage, works, Kill(7, 1))
     assert (1, 0, []) == (explained.run_twice, explained.unexplained, explained.problems)
     assert 1 == verdict(stage, works, Kill(8, 1)).unexplained
-    assert ["1 jobs ran twice, and no kill explains it"] == list(verdict(stage, works).problems)
+    assert ["1 job ran twice, and no kill explains it"] == list(verdict(stage, works).problems)
 
 
 def test_recovered_is_what_a_kill_interrupted(stage: Path) -> None:

@@ -23,6 +23,7 @@ from goose.brokers.redis import examination as of_redis
 from goose.brokers.sqlite import examination as of_sqlite
 from goose.cli import checkups, findings
 from goose.cli.doctor import command
+from goose.errors import MissingDriver
 from goose.jobs import Envelope, Job, new_id, seal
 from tests.servers.kinds import address
 from tests.servers.postgres import PostgresServer
@@ -101,6 +102,32 @@ def test_warnings_fail_only_if_asked_to(app: Path) -> None:
 
     assert 0 == doctor("doctored")[0]
     assert 1 == doctor("doctored", "--strict")[0]
+
+
+def test_a_driver_that_is_missing_has_its_line(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fix is what to type, not what the message says."""
+    line = "pip install 'goose-jobs[redis]'"
+
+    def connect(_: object) -> None:
+        raise MissingDriver(f"broker 'redis://h' needs the Python package 'redis': {line}")
+
+    monkeypatch.setattr("goose.brokers.connect", connect)
+    [found] = doctor("doctored", "--broker", "redis://h")[1]
+
+    assert ("G306", line) == (found["code"], found["fix"])
+    assert "broker 'redis://h' needs the Python package 'redis'" == found["detail"]
+
+
+def test_settings_are_shown_as_they_are_written(app: Path) -> None:
+    """No Python is needed to read them, and what there is to say is said once."""
+    store(job("doctored:greet", "ada", queue="mail"))
+    shown = CliRunner().invoke(command, ["--queues", "mail=6,default=3"], standalone_mode=False)
+    whole = CliRunner().invoke(command, ["doctored", "--queues", "mail"], standalone_mode=False)
+
+    assert "mail=6, default=3  (argument queues)" in shown.stdout
+    assert "G102 note: no modules are named\n" in shown.stdout
+    assert "0 errors, 0 warnings, 1 note" in shown.stdout
+    assert "doctored  (argument allow)" in whole.stdout
 
 
 def test_settings_and_what_they_name_are_looked_at(app: Path) -> None:

@@ -162,6 +162,8 @@ def test_what_has_not_ended_is_waited_for(client: Any, app: Any, run: Any) -> No
 
     assert (1, "") == (code, out)
     assert "has not ended within 0.1 s; it is ready" in err
+    code, _, err = run("jobs", "result", "nonsense")
+    assert (1, True) == (code, "no job nonsense is known here; one that is done" in err)
 
 
 def test_progress_is_shown(flow: Any, run: Any) -> None:

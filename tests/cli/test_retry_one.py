@@ -73,7 +73,9 @@ def test_what_cannot_be_run_is_said(shop: Shop, cli: Any, own_folder: Path) -> N
     """A job that is not there or not dead, a module that is not named, one that has no such function."""
     [ready], [dead] = shop.ready(), shop.dead(fn=count)
 
-    assert "no such dead job" in cli("dead", "retry-one", "nobody").err
+    assert "there is no dead job nobody in " in cli("dead", "retry-one", "nobody").err
+    nothing = cli("dead", "retry-one", "--queue", "empty")
+    assert (1, True) == (nothing.code, "there is no dead job of queue empty in " in nothing.err)
     assert 1 == cli("dead", "retry-one", ready).code
     assert "--module" in cli("dead", "retry-one", dead).err
     unknown = cli("dead", "retry-one", dead, *MODULE)

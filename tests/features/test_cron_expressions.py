@@ -100,6 +100,8 @@ def test_rare_ones_are_found(expression: str, first: str | None) -> None:
     [
         "0 0 30 2 *",
         "0 0 31 4,6,9,11 *",
+        "0 0 40 1 *",
+        "0 99 30 1 *",
         "61 * * * *",
         "* * *",
         "",
@@ -111,6 +113,13 @@ def test_rare_ones_are_found(expression: str, first: str | None) -> None:
 def test_what_never_comes_true_is_refused(expression: str) -> None:
     """An impossible day and a text that is no expression are told at once, with the fix."""
     with pytest.raises(ConfigError, match="cron expression"):
+        Schedule(expression)
+
+
+@pytest.mark.parametrize("expression", ["0 0 30 2 *", "0 0 31 4,6,9,11 *"])
+def test_a_day_that_no_month_of_it_has(expression: str) -> None:
+    """It is a day of other months, so what is wrong is said."""
+    with pytest.raises(ConfigError, match=r"never comes true: none of its months has a day 3"):
         Schedule(expression)
 
 

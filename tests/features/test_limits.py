@@ -284,6 +284,11 @@ def test_several_limits_hold_together(app: Any) -> None:
     assert {} == client.using(limit=both).using(limit=()).enqueue(app.note, "a").traits
     with pytest.raises(CallError, match="returned 5"):
         client.using(limit=goose.Limit(rate=1, by=lambda tenant: 5)).enqueue(app.note, "a")  # type: ignore[arg-type,return-value]
+    with pytest.raises(
+        CallError, match=r"by of limit tenants of .*:note: .*<lambda> .* raised Type.*'a'"
+    ):
+        limit = goose.Limit(rate=1, name="tenants", by=lambda a, b: a)
+        client.using(limit=limit).enqueue(app.note, "a")
     with pytest.raises(ConfigError, match="no goose"):
         client.using(limit=5).enqueue(app.note, "a")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="makes no sense"):

@@ -43,6 +43,9 @@ def nothing() -> None:
 def plain(value):
     return value
 
+def odd():
+    return object()
+
 def unfit() -> dict:
     return {"set": {1}}
 
@@ -162,7 +165,12 @@ def test_skipped_and_deleted_jobs_have_ended(place: Place, app: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fn", "told"), [("unfit", "is not kept: returned"), ("large", "over the limit of 1,048,576")]
+    ("fn", "told"),
+    [
+        ("unfit", r"its result is not kept: returned .*, annotated as dict: "),
+        ("odd", "its result is not kept: object is not JSON; annotate what the function returns"),
+        ("large", "over the limit of 1,048,576"),
+    ],
 )
 def test_what_cannot_be_kept_says_why(place: Place, app: Any, fn: str, told: str) -> None:
     """The job stays done; whoever asks learns what became of the result."""

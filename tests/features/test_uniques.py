@@ -295,8 +295,11 @@ def test_a_function_may_say_that_a_call_is_not_unique(app: Any) -> None:
     client = Client(MemoryBroker(), settings=Settings())
     assert {} == client.using(unique=lambda word: None).enqueue(app.other, "x").traits
     wrong: Any = lambda word: 5  # noqa: E731
-    with pytest.raises(CallError, match="returned 5"):
+    with pytest.raises(CallError, match=r"unique of .*:other: .*<lambda> .* returned 5"):
         client.using(unique=wrong).enqueue(app.other, "x")
+    broken: Any = lambda: "key"  # noqa: E731
+    with pytest.raises(CallError, match=r"unique of .*:other: .*<lambda> .* raised TypeError.*'x'"):
+        client.using(unique=broken).enqueue(app.other, "x")
 
 
 @pytest.mark.parametrize(

@@ -206,14 +206,19 @@ def test_stop_lets_running_jobs_end(app: Any, broker: MemoryBroker, wait_until: 
 
 
 @pytest.mark.parametrize("fn", ["spin", "async_forever"])
-def test_stop_interrupts_what_outlives_the_grace(app: Any, broker: MemoryBroker, fn: str) -> None:
-    """A job longer than the grace is interrupted and given back at no cost."""
+def test_stop_interrupts_what_outlives_the_grace(
+    app: Any, broker: MemoryBroker, fn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job longer than the grace is interrupted, named, and given back at no cost."""
     enqueue(broker, one := job(fn))
     running = worker(broker)
     running.start()
     assert app.started.wait(5)
 
     assert running.stop(grace=0.1)
+    assert (
+        f"job {one.id} of {one.fn} outlived the grace: it is interrupted and given" in caplog.text
+    )
     found = broker.find(one.id)
     assert found is not None
     assert (State.READY, one) == (found.state, decode(found.envelope))

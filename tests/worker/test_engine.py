@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from goose.brokers.base import State
-from goose.jobs import Envelope, decode, new_id
+from goose.jobs import Envelope, Failure, decode, new_id
 from goose.worker.outcomes import Ending
 from tests.worker.engine_kit import Bench, job, write_app
 
@@ -95,6 +96,38 @@ def test_the_log_says_how_a_job_ended(
     bench.round()
 
     assert [re.search(said, record.getMessage()) for record in caplog.records][-1]
+
+
+OVER = Failure("goose.errors:JobTimeout", "engine_app:note ran over its timeout of 1 s", 1.0, 1.0)
+KILLED = replace(OVER, message="it ran over its hard timeout, and its process was killed")
+ODD = Failure("builtins:ValueError", "odd", 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (
+            job("fail", "x", retry={"max_retries": 0}),
+            ", no retries left (1 attempt): ValueError: x",
+        ),
+        (job("note", attempt=26, failure=ODD), ", no retries left (26 attempts): ValueError: odd"),
+        (job("note", attempt=26, failure=OVER), ": it ran over its timeout of 1 s"),
+        (
+            job("note", attempt=26, failure=KILLED),
+            ": it ran over its hard timeout, and its process was killed",
+        ),
+        (job("note", crashes=3), ": its process died 3 times while it ran alone"),
+    ],
+    ids=["retries", "retries used up", "timeout", "hard timeout", "crashed"],
+)
+def test_the_log_says_in_words_why_a_job_is_dead(
+    bench: Bench, caplog: pytest.LogCaptureFixture, one: Any, said: str
+) -> None:
+    """The reasons that programs read are not what a person reads."""
+    bench.enqueue(one)
+    bench.round()
+
+    assert f"job {one.id} of {one.fn} is dead{said}" == caplog.messages[-1]
 
 
 def test_the_last_attempt_kills(bench: Bench) -> None:

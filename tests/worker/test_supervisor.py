@@ -359,7 +359,7 @@ def test_a_dump_reaches_every_child(world: World, caplog: pytest.LogCaptureFixtu
     child.takes("slow")
     world.supervisor.dump()
 
-    assert "runs 1 jobs: slow" in caplog.text
+    assert "runs 1 job: slow" in caplog.text
     assert [Dump()] == child.heard
 
 

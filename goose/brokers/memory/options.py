@@ -40,11 +40,14 @@ def read(url: str) -> Options:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
             raise ConfigError(f"{url!r} has the unknown option {key!r}; {hint}")
-    try:
-        age = float(given.get("dead_max_age", KEPT_FOR))
-        count = int(given.get("dead_max_count", KEPT))
-    except ValueError as error:
-        raise ConfigError(
-            f"{url!r}: dead_max_age is in seconds and dead_max_count a whole number ({error})"
-        ) from None
+    values: dict[str, float] = {"dead_max_age": KEPT_FOR, "dead_max_count": KEPT}
+    for key, kind, fix in (
+        ("dead_max_age", float, "give seconds"),
+        ("dead_max_count", int, "give a whole number"),
+    ):
+        try:
+            values[key] = kind(given.get(key, values[key]))
+        except ValueError:
+            raise ConfigError(f"option {key} = {given[key]!r:.80} of {url!r}: {fix}") from None
+    age, count = values["dead_max_age"], int(values["dead_max_count"])
     return Options(parts.netloc, given.get("namespace"), age, count)

@@ -179,12 +179,16 @@ class Access:
     def _try(self, call: Callable[[Connection], T], *, again: bool) -> T:
         deadline = time.monotonic() + _AGAIN
         lost = False
+        sent = False  # whether something of the call may have been
         while True:
+            reached = False
             try:
                 with self._connections.lend() as connection:
+                    reached = True
                     return call(connection)
             except CAUGHT as error:
                 remedy = judge(error).remedy
+                sent = sent or reached
                 if getattr(error, "sqlstate", None) in MISSING:
                     self._started = False  # somebody dropped the tables: the next call looks
                 if remedy in (Remedy.RECONNECT, Remedy.LOST):
@@ -193,11 +197,11 @@ class Access:
                 if remedy is Remedy.LOST and again and not lost:
                     lost = repeat = True
                 if not repeat or time.monotonic() > deadline:
-                    raise self._said(error) from error
+                    raise self._said(error, unsent=not sent) from error
             time.sleep(self._random.uniform(0.0, _PAUSE))
 
-    def _said(self, error: BaseException) -> BrokerError:
-        return translated(error, self.options.where)
+    def _said(self, error: BaseException, *, unsent: bool = False) -> BrokerError:
+        return translated(error, self.options.where, unsent=unsent)
 
     def _announce(self, queues: set[str], *, in_front: bool = True) -> None:
         """Wake whoever waits for jobs of *queues*, here and elsewhere."""

@@ -96,6 +96,8 @@ STATES: Mapping[str, Fault] = {
 """Meanings by SQLSTATE, or by class; ``""`` stands for every one not named."""
 
 _NOWHERE = Fault(_LOST, "the connection failed")
+NOBODY = Fault(_LOST, "connection refused; is PostgreSQL running there?")
+"""Nobody listens at the address."""
 _VALUE = Fault(_REFUSED, "it cannot store such a value")
 _SAID = {
     "password authentication failed": _PASSWORD,
@@ -110,6 +112,7 @@ _SAID = {
     "too many clients": STATES["53300"],
     "remaining connection slots": STATES["53300"],
     "too many connections": STATES["53300"],
+    "Connection refused": NOBODY,
 }
 """Meanings by words: an error of connecting has no SQLSTATE."""
 
@@ -139,9 +142,19 @@ class Refused(BrokerError):
     """The server refused a request, so that nothing happened."""
 
 
-def translated(error: BaseException, where: str) -> BrokerError:
-    """Return *error* as the caller of a broker is told, which names *where* the server is."""
+def translated(error: BaseException, where: str, *, unsent: bool = False) -> BrokerError:
+    """Return *error* as the caller of a broker is told, which names *where* the server is.
+
+    Args:
+        error: What the driver raised.
+        where: The server and database.
+        unsent: See `BrokerUnavailable`.
+    """
     fault = judge(error)
     kind = Refused if fault.remedy is _REFUSED else BrokerUnavailable
     said = " ".join(str(error).split()) or type(error).__name__
-    return kind(f"PostgreSQL at {where}: {fault.advice} ({said})")
+    words = "" if fault is NOBODY else f" ({said})"
+    told = kind(f"PostgreSQL at {where}: {fault.advice}{words}")
+    if isinstance(told, BrokerUnavailable):
+        told.unsent = unsent
+    return told

@@ -23,6 +23,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
 from goose.errors import ConfigError
+from goose.values import whole
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?")
@@ -101,7 +102,9 @@ def read(url: str, given: Mapping[str, object]) -> Options:
         try:
             fields[name] = _READERS[name](value)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"option {name}={value!r} of {_shown(url)!r}: {error}") from None
+            raise ConfigError(
+                f"option {name} = {value!r:.80} of {_shown(url)!r}: {error}"
+            ) from None
     return Options(**fields)  # type: ignore[arg-type]
 
 
@@ -115,7 +118,7 @@ def _server(url: str, more: Mapping[str, str]) -> dict[str, str]:
     server = {name: str(value) for name, value in found.items() if value is not None}
     for port in server.get("port", "").split(","):
         if port and not port.isdigit():
-            raise ValueError(f"{port!r} is no port")
+            raise ValueError(f"port {port!r} is no number")
     # A standby would answer what it sees, and refuse what is written.
     server.setdefault("target_session_attrs", "read-write")
     server.setdefault("application_name", "goose")
@@ -167,7 +170,7 @@ def _timeout(value: object) -> float:
 
 
 def _count(value: object) -> int:
-    count = int(str(value))
+    count = whole(value)
     if count < 0:
         raise ValueError("use 0 or more")
     return count

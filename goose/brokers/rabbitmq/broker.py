@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from goose.brokers.base import Capability, Delivery, Session, Share
 from goose.brokers.rabbitmq.confirms import Parcel
-from goose.brokers.rabbitmq.faults import Refused
+from goose.brokers.rabbitmq.faults import Refused, unsent
 from goose.brokers.rabbitmq.inspector import Inspecting
 from goose.brokers.rabbitmq.ladder import climb
 from goose.brokers.rabbitmq.options import Options, read
 from goose.brokers.rabbitmq.parcels import aloft, delay_of, parcel
 from goose.brokers.rabbitmq.parts import Parts
+from goose.errors import BrokerUnavailable
 from goose.jobs import Envelope
 
 if TYPE_CHECKING:
@@ -88,12 +89,21 @@ class RabbitMQBroker(Inspecting):
         """See `Broker.enqueue`; nothing tells whether an id is stored already."""
         parts = self._parts
         ready = parts.topology.ready
-        parts.publisher.send([parcel(e, "", ready(e.queue)) for e in envelopes])
+        try:
+            parcels = [parcel(e, "", ready(e.queue)) for e in envelopes]
+        except BrokerUnavailable as error:
+            # It is about queues, which come before jobs.
+            raise unsent(error) from error.__cause__
+        parts.publisher.send(parcels)
 
     def schedule(self, envelopes: Sequence[Envelope]) -> None:
         """See `Broker.schedule`; up to a tenth of a second late, an instant by our own clock."""
         parts = self._parts
-        parts.publisher.send([self._bound(parts, envelope, None) for envelope in envelopes])
+        try:
+            parcels = [self._bound(parts, envelope, None) for envelope in envelopes]
+        except BrokerUnavailable as error:
+            raise unsent(error) from error.__cause__
+        parts.publisher.send(parcels)
 
     def _bound(self, parts: Parts, envelope: Envelope, word: str | None) -> Parcel:
         """Return *envelope* as a message to where it belongs now."""

@@ -68,6 +68,9 @@ CODES: Mapping[int, Fault] = {
 TIMED_OUT = "delivery acknowledgement on channel"
 """What a server says when a job ran for longer than it lends (``consumer_timeout``)."""
 
+NOBODY = Fault(_RETRY, "connection refused; is RabbitMQ running there?")
+"""Nobody listens at the address."""
+
 CLASSES: Mapping[type[BaseException], Fault] = {
     exceptions.ProbableAuthenticationError: Fault(_REFUSED, "user name or password are wrong"),
     exceptions.AuthenticationError: Fault(_REFUSED, "it does not offer a way to log in with these"),
@@ -82,6 +85,7 @@ CLASSES: Mapping[type[BaseException], Fault] = {
     ),
     exceptions.AMQPHeartbeatTimeout: Fault(_RETRY, "it was silent for too long"),
     exceptions.AMQPError: Fault(_RETRY, "the connection failed"),
+    ConnectionRefusedError: NOBODY,
     OSError: Fault(_RETRY, "the connection failed"),
 }
 """Meanings by class, for what has no code; the most special class counts."""
@@ -132,13 +136,30 @@ class Refused(BrokerError):
     """The server refused a request, so that nothing happened."""
 
 
-def translated(error: BaseException, where: str) -> BrokerError:
-    """Return *error* as the caller of a broker is told, which names *where* the server is."""
+def translated(error: BaseException, where: str, *, unsent: bool = False) -> BrokerError:
+    """Return *error* as the caller of a broker is told, which names *where* the server is.
+
+    Args:
+        error: What the driver raised.
+        where: The server.
+        unsent: See `BrokerUnavailable`.
+    """
     if isinstance(error, BrokerError):
         return error
     fault = judge(error)
     kind = Refused if fault.remedy is _REFUSED else BrokerUnavailable
-    return kind(f"RabbitMQ at {where}: {fault.advice} ({said(error)})")
+    words = "" if fault is NOBODY else f" ({said(error)})"
+    told = kind(f"RabbitMQ at {where}: {fault.advice}{words}")
+    if isinstance(told, BrokerUnavailable):
+        told.unsent = unsent
+    return told
+
+
+def unsent(error: BrokerUnavailable) -> BrokerUnavailable:
+    """Return *error*, which came before anything was sent; another object, as others may hold it."""
+    told = BrokerUnavailable(*error.args)
+    told.unsent = True
+    return told
 
 
 def said(error: BaseException) -> str:

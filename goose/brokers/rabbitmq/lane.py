@@ -32,6 +32,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from goose._words import several
 from goose.brokers.rabbitmq.connection import Pushed
 from goose.brokers.rabbitmq.faults import Remedy, is_timeout, judge, said, translated
 from goose.brokers.rabbitmq.loans import Arrival, Hearing
@@ -237,7 +238,7 @@ class Lane:
             if self.buffer:
                 intake.condition.notify_all()
         if ended:
-            logger.info("%d jobs were lent again that had ended here; they are done", len(ended))
+            logger.info("%s lent again that had ended here already", several(len(ended)))
             self.ack(ended)
 
     def _reattached(self, arrival: Arrival) -> bool:

@@ -20,6 +20,7 @@ from datetime import timedelta
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from goose.errors import ConfigError
+from goose.values import whole
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -112,7 +113,9 @@ def read(url: str, given: Mapping[str, object]) -> Options:
         try:
             fields[name] = _READERS[name](value)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"option {name} of {_shown(url)!r}: {error}") from None
+            raise ConfigError(
+                f"option {name} = {value!r:.80} of {_shown(url)!r}: {error}"
+            ) from None
     return Options(**fields)  # type: ignore[arg-type]
 
 
@@ -138,7 +141,11 @@ def _place(parts: SplitResult) -> dict[str, object]:
 
 def _host(text: str, default: int) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
-    return parts.hostname or "localhost", parts.port or default
+    try:
+        return parts.hostname or "localhost", parts.port or default
+    except ValueError:
+        port = parts.netloc.rpartition(":")[2]
+        raise ValueError(f"port {port!r} is no number from 0 to 65535") from None
 
 
 def _shown(url: str) -> str:
@@ -183,7 +190,7 @@ def _heartbeat(value: object) -> int:
 
 
 def _at_least_one(value: object) -> int:
-    count = int(str(value))
+    count = whole(value)
     if count < 1:
         raise ValueError("use 1 or more")
     return count

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from goose._words import several
 from goose.brokers.rabbitmq.confirms import Item, Outlet, Parcel
 from goose.brokers.rabbitmq.desk import Desk
 from goose.brokers.rabbitmq.faults import Remedy, judge, translated
@@ -43,6 +44,7 @@ class Batch:
         "began",
         "deadline",
         "done",
+        "doubtful",
         "errors",
         "gate",
         "left",
@@ -60,6 +62,8 @@ class Batch:
         self.errors: list[BrokerError] = []
         self.done = False
         """Whether all is decided."""
+        self.doubtful = False
+        """Whether some of it was on its way once, over a connection that is lost."""
         # One lock is what an event has three of, and callers make one for each enqueue.
         self.gate = threading.Lock()
         self.gate.acquire()
@@ -152,7 +156,7 @@ class Publisher:
         if not batch.gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
             batch.deadline = 0.0  # nobody waits any more
             raise BrokerUnavailable(
-                f"RabbitMQ at {self._options.where} did not confirm {len(parcels)} jobs within "
+                f"RabbitMQ at {self._options.where} did not confirm {several(len(parcels))} within "
                 f"{self._options.timeout:g} s{self._reason()}"
             )
         batch.check()
@@ -211,10 +215,10 @@ class Publisher:
         if judge(error).remedy is Remedy.REFUSED:
             patience = 0.0
         now = time.monotonic()
-        known = translated(error, self._options.where)
         kept = deque(item for item in self._queue if now - item[0].began < patience)
         for batch in {id(b): b for b, _ in self._queue if now - b.began >= patience}.values():
-            batch.fail(known)
+            unsent = not (batch.doubtful or batch.stored or batch.errors)
+            batch.fail(translated(error, self._options.where, unsent=unsent))
         self._queue = kept
         self.desk.down(error, patience)
 
@@ -226,6 +230,7 @@ class Publisher:
         """Put what was not confirmed at the head of the line again, in its order."""
         back = outlet.take_back()
         for batch, parcel in back:
+            batch.doubtful = True
             if not batch.done:
                 # One copy too many, should the server have had it; the log is the only witness.
                 logger.info(

@@ -131,7 +131,9 @@ class RedisBroker(Lending, Sessioned, Upkept, Inspecting):
                     link.run(call, again=True)
                     continue
                 _, confirmed = link.confirmed(call, wait, self.options.wait_timeout)
-            except BrokerUnavailable:
+            except BrokerUnavailable as error:
+                if number:
+                    error.unsent = False  # those before it were
                 raise
             except Exception as error:
                 if number:  # "refused" would mean that nothing was stored

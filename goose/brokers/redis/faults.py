@@ -51,6 +51,9 @@ class Fault:
 
 _RETRY, _RECONNECT, _LOST, _REFUSED = Remedy
 
+NOBODY = Fault(_LOST, "connection refused; is Redis running there?")
+"""Nobody listens at the address."""
+
 CODES: Mapping[str, Fault] = {
     "LOADING": Fault(_RETRY, "it is loading its data after a start"),
     "BUSY": Fault(_RETRY, "a script runs for long there; SCRIPT KILL ends one that wrote nothing"),
@@ -99,6 +102,7 @@ SAID: Mapping[str, Fault] = {
     "EOF occurred in violation of protocol": Fault(
         _LOST, "the TLS connection failed; if it asks for certificates, give tls_cert= and tls_key="
     ),
+    "Connection refused": NOBODY,
 }
 """Meanings of errors without a code, by a part of their text."""
 
@@ -131,6 +135,7 @@ CLASSES: Mapping[type[BaseException], str | Fault] = {
 CAUGHT = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 """Everything that this module judges."""
 
+_UNREACHED = re.compile(r"Error \d+ connecting to .*Connection refused")
 _CODE = re.compile(r"^-?([A-Z]{2,})\b|-([A-Z]{2,}) ")
 
 
@@ -161,8 +166,31 @@ class Refused(BrokerError):
     """The server refused a request, so that nothing happened."""
 
 
-def translated(error: BaseException, where: str) -> BrokerError:
-    """Return *error* as the caller of a broker is told, which names *where* the server is."""
+def is_unreached(error: BaseException) -> bool:
+    """Say whether *error* came while connecting to where nobody listens, so before anything was sent."""
+    # The driver has no class for it. The error's context would not do: it may be of the caller's.
+    return isinstance(error, ConnectionRefusedError) or (
+        isinstance(error, exceptions.ConnectionError) and bool(_UNREACHED.match(str(error)))
+    )
+
+
+def translated(error: BaseException, where: str, *, unsent: bool = False) -> BrokerError:
+    """Return *error* as the caller of a broker is told, which names *where* the server is.
+
+    Args:
+        error: What the driver raised.
+        where: The server.
+        unsent: See `BrokerUnavailable`.
+    """
     fault = judge(error)
     kind = Refused if fault.remedy is _REFUSED else BrokerUnavailable
-    return kind(f"Redis at {where}: {fault.advice} ({str(error) or type(error).__name__})")
+    said = "" if fault is NOBODY else f" ({_words(error)})"
+    told = kind(f"Redis at {where}: {fault.advice}{said}")
+    if isinstance(told, BrokerUnavailable):
+        told.unsent = unsent
+    return told
+
+
+def _words(error: BaseException) -> str:
+    # Of a sentinel that knows no master the driver shows all of its own insides.
+    return str(error).partition(" : <redis")[0] or type(error).__name__

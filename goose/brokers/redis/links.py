@@ -152,6 +152,7 @@ class Link:
     def _insist(self, key: str, calls: Sequence[Call | Request], again: bool) -> list[Any]:
         deadline = 0.0
         pause = 0.005
+        sent = False  # whether something of the calls may have been
         while True:
             try:
                 return self._exchange(self._server_of(key), calls, look=not again)
@@ -159,13 +160,17 @@ class Link:
                 now = time.monotonic()
                 deadline = deadline or now + PATIENCE
                 remedy = faults.judge(error).remedy
+                if not faults.is_unreached(error):
+                    sent = sent or remedy is Remedy.LOST or len(calls) > 1
                 if remedy in (Remedy.LOST, Remedy.RECONNECT):
                     self.reconnect(error)
                 if remedy is Remedy.LOST and again and not _is_timeout(error):
                     again = False
                     continue
                 if remedy in (Remedy.LOST, Remedy.REFUSED) or now + pause > deadline:
-                    raise faults.translated(error, self.where) from error
+                    unsent = not sent and faults.is_unreached(error)
+                    told = faults.translated(error, self.where, unsent=unsent)
+                    raise told from None if unsent else error
             time.sleep(pause * self._random.uniform(0.5, 1.0))
             pause = min(pause * 2, 0.1)
 

@@ -21,6 +21,7 @@ from datetime import timedelta
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from goose.errors import ConfigError
+from goose.values import whole
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?")
@@ -97,7 +98,8 @@ def read(url: str, given: Mapping[str, object]) -> Options:
         try:
             fields[name] = _READERS[name](value)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"option {name} of {_shown(url)!r}: {error}") from None
+            said = "" if "password" in name else f" = {value!r:.80}"
+            raise ConfigError(f"option {name}{said} of {_shown(url)!r}: {error}") from None
     return Options(**fields)  # type: ignore[arg-type]
 
 
@@ -127,7 +129,9 @@ def _place(parts: SplitResult) -> dict[str, object]:
     elif "," in hosts:
         raise ValueError("several hosts need redis+sentinel:// or redis+cluster://")
     if steps:
-        fields["db"] = _count(steps.pop(0))
+        if not steps[0].isdecimal():
+            raise ValueError(f"its path names a database by number, and {steps[0]!r} is none")
+        fields["db"] = int(steps.pop(0))
     if steps or parts.fragment:
         raise ValueError("there is something after the database")
     fields["hosts"] = tuple(_host(host, _PORTS.get(scheme, 6379)) for host in hosts.split(","))
@@ -136,7 +140,11 @@ def _place(parts: SplitResult) -> dict[str, object]:
 
 def _host(text: str, default: int) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
-    return parts.hostname or "localhost", parts.port or default
+    try:
+        return parts.hostname or "localhost", parts.port or default
+    except ValueError:
+        port = parts.netloc.rpartition(":")[2]
+        raise ValueError(f"port {port!r} is no number from 0 to 65535") from None
 
 
 def _shown(url: str) -> str:
@@ -168,7 +176,7 @@ def _timeout(value: object) -> float:
 
 
 def _count(value: object) -> int:
-    count = int(str(value))
+    count = whole(value)
     if count < 0:
         raise ValueError("use 0 or more")
     return count

@@ -16,6 +16,7 @@ from datetime import timedelta
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from goose.errors import ConfigError
+from goose.values import whole
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?")
@@ -63,7 +64,7 @@ def read(place: str | os.PathLike[str], given: Mapping[str, object]) -> Options:
         try:
             fields[name] = _READERS[name](value)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"option {name}={value!r} of {text!r}: {error}") from None
+            raise ConfigError(f"option {name} = {value!r:.80} of {text!r}: {error}") from None
     return Options(os.path.abspath(path), **fields)  # type: ignore[arg-type]
 
 
@@ -98,7 +99,7 @@ def _seconds(value: object) -> float:
 
 
 def _count(value: object) -> int:
-    count = int(str(value))
+    count = whole(value)
     if count < 0:
         raise ValueError("use 0 or more")
     return count

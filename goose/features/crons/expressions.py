@@ -58,6 +58,11 @@ class Schedule:
         except StopIteration:
             raise ConfigError(f"cron expression {expression!r} never comes true") from None
         except self._error as error:
+            if "day-of-month" in str(error) and _is_too_late(self._fields.split()[-3:-2]):
+                raise ConfigError(
+                    f"cron expression {expression!r} never comes true: none of its months has a day "
+                    f"{self._fields.split()[-3]}"
+                ) from None
             raise ConfigError(
                 f"cron expression {expression!r}: {error}; write minute, hour, day of the month, "
                 f"month and day of the week, as in '*/5 9-17 * * MON-FRI', or {', '.join(NICKNAMES)}"
@@ -167,6 +172,11 @@ def _offset(here: datetime, where: tzinfo) -> timedelta:
     offset = here.astimezone(where).utcoffset()
     assert offset is not None
     return offset
+
+
+def _is_too_late(days: list[str]) -> bool:
+    """Say whether *days*, which the calendar refuses, would be a day in another month."""
+    return bool(days) and days[0].isdecimal() and 29 <= int(days[0]) <= 31
 
 
 def _calendar() -> tuple[Any, type[Exception]]:

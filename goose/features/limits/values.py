@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 from goose._json import JSON
-from goose.calls import Call
+from goose.calls import Call, shown
 from goose.errors import CallError, ConfigError
-from goose.features.asking import Prepare
+from goose.features.asking import Prepare, told
 from goose.jobs import Job
 from goose.options import Options
 from goose.values import seconds
@@ -59,16 +59,19 @@ class Limit:
         """Return what *job* bears of it; None if it is not limited.
 
         Raises:
-            CallError: `by` returned something else than a text or None.
+            CallError: `by` raised, or returned something else than a text or None.
         """
         base = f"queue:{job.queue}" if self.by == "queue" else f"function:{job.fn}"
         fields: dict[str, JSON] = {"name": (self.name or base)[-MAX_NAME:]}
         if callable(self.by):
-            key = self.by(*call.args, **call.kwargs)
+            key = told(self.by, f"by of limit {fields['name']}", job, call)
             if key is None:
                 return None
             if not isinstance(key, str):
-                raise CallError(f"by={self.by!r:.80} returned {key!r:.80}: return a text, or None")
+                raise CallError(
+                    f"by of limit {fields['name']} of {job.fn}: {shown(self.by)} returned {key!r:.80}: "
+                    "return a text, or None"
+                )
             fields["key"] = (
                 key if len(key) <= MAX_NAME else hashlib.sha256(key.encode()).hexdigest()
             )

@@ -93,7 +93,9 @@ class Results:
                 value = encode_result(self._tools.resolve(end.job.fn), end.result)
             except CallError as error:
                 lost = str(error)
-                logger.error("job %s: what it returned is not kept: %s", end.job.id, error)
+                logger.error(
+                    "job %s of %s: its result is not kept: %s", end.job.id, end.job.fn, error
+                )
                 tags = {"queue": end.job.queue, "function": end.job.fn}
                 self._tools.metrics.increment(names.RESULTS_LOST, 1, tags)
         failure = failure_fields(end.failure)

@@ -7,9 +7,9 @@ import inspect
 from typing import Any
 
 from goose._json import dump
-from goose.calls import Call
+from goose.calls import Call, shown
 from goose.errors import CallError
-from goose.features.asking import Prepare
+from goose.features.asking import Prepare, told
 from goose.features.uniques.records import NAME, Trait
 from goose.jobs import Job
 from goose.options import Options
@@ -46,12 +46,12 @@ def _key(unique: Any, job: Job[Any], call: Call[Any]) -> str | None:
         return dump(_sorted(bound.arguments)).decode()
     if isinstance(unique, str):
         return unique
-    found = unique(*call.args, **call.kwargs)
+    found = told(unique, "unique", job, call)
     if found is None or (isinstance(found, str) and found):
         return found
     raise CallError(
-        f"unique={unique!r:.80} returned {found!r:.80} for a call of {job.fn}: return a text, or None "
-        "for a job that is not unique"
+        f"unique of {job.fn}: {shown(unique)} returned {found!r:.80}: return a text, or None for a job "
+        "that is not unique"
     )
 
 

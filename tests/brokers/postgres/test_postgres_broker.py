@@ -126,6 +126,7 @@ def test_the_rest_of_a_url_is_libpqs() -> None:
         ("postgresql://h/db?namespace=a-b", "A-Z a-z 0-9 _"),
         ("postgresql://u:secret@h:port/db", "no URL of PostgreSQL"),
         ("postgresql://u:secret@h/db?pool=0", "1 or more"),
+        ("postgresql://u:secret@h/db?pool=ten", "pool = 'ten' of .*: give a whole number"),
     ],
 )
 def test_nonsense_is_refused_kindly(url: str, said: str) -> None:

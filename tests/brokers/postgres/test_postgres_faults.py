@@ -104,6 +104,23 @@ def test_errors_without_a_state(error: BaseException, remedy: Remedy) -> None:
     assert "host:1/db" in str(told)
 
 
+def test_nobody_there_is_said_in_short() -> None:
+    """libpq's advice about a refused connection stands in the message already."""
+    refused = psycopg.OperationalError("connection failed: Connection refused\n\tIs the server …?")
+
+    assert "PostgreSQL at h:1/x: connection refused; is PostgreSQL running there?" == str(
+        translated(refused, "h:1/x")
+    )
+
+
+def test_a_server_that_is_not_there_has_got_nothing() -> None:
+    """An enqueue that found nobody listening says that nothing was sent."""
+    with pytest.raises(BrokerUnavailable) as caught:
+        PostgresBroker("postgresql://127.0.0.1:1/x").enqueue([Envelope("1", "mail", b"{}")])
+
+    assert caught.value.unsent
+
+
 # --- the server ----------------------------------------------------------------------------
 
 

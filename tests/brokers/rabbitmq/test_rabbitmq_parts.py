@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties
+from pika.exceptions import AMQPConnectionError
 from pika.frame import decode_frame
 
 from goose.brokers.rabbitmq import RabbitMQBroker, ladder
 from goose.brokers.rabbitmq.confirms import Parcel, marshal
+from goose.brokers.rabbitmq.faults import translated
 from goose.brokers.rabbitmq.intake import Intake
 from goose.brokers.rabbitmq.ladder import climb, milliseconds
 from goose.brokers.rabbitmq.lane import Lane
@@ -19,7 +21,8 @@ from goose.brokers.rabbitmq.options import read
 from goose.brokers.rabbitmq.pace import Pace
 from goose.brokers.rabbitmq.tags import Tags
 from goose.brokers.rabbitmq.words import Hearsay, spoken
-from goose.errors import ConfigError
+from goose.errors import BrokerUnavailable, ConfigError
+from goose.jobs import Envelope
 
 YEARS = 10 * 366 * 86400.0
 
@@ -223,8 +226,12 @@ def test_urls_say_where_and_how() -> None:
         ("amqp://host?heartbeat=0.5", "use 1 s"),
         ("amqp://host?queue_type=stream", "quorum or classic"),
         ("amqp://host?channels=500", "use 1 to 100"),
+        (
+            "amqp://host?channels=ten",
+            "option channels = 'ten' of 'amqp://host': give a whole number",
+        ),
         ("amqp://host?timeout=forever", "use seconds"),
-        ("amqp://user:secret@host:port", "is no RabbitMQ URL"),
+        ("amqp://user:secret@host:port", "is no RabbitMQ URL .port 'port' is no number"),
     ],
 )
 def test_a_wrong_url_is_told_without_its_secrets(url: str, said: str) -> None:
@@ -232,3 +239,26 @@ def test_a_wrong_url_is_told_without_its_secrets(url: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         RabbitMQBroker(url)
     assert "secret" not in str(caught.value)
+
+
+def test_nobody_there_is_said_in_short() -> None:
+    """A refused connection, as the driver wraps it, needs no error's name."""
+    refused = AMQPConnectionError(ConnectionRefusedError(111, "Connection refused"))
+
+    assert "RabbitMQ at h:1: connection refused; is RabbitMQ running there?" == str(
+        translated(refused, "h:1")
+    )
+
+
+def test_a_server_that_is_not_there_has_got_nothing() -> None:
+    """Jobs for whose queue, or for themselves, no connection could be made were not sent."""
+    broker = RabbitMQBroker("amqp://127.0.0.1:1", timeout=2.0, connect_timeout=0.1)
+    try:
+        with pytest.raises(BrokerUnavailable) as caught:
+            broker.enqueue([Envelope("1", "mail", b"{}")])
+        with pytest.raises(BrokerUnavailable) as directly:
+            broker._parts.publisher.send([Parcel("", "mail", "1", b"{}")])
+    finally:
+        broker.close()
+
+    assert (True, True) == (caught.value.unsent, directly.value.unsent)

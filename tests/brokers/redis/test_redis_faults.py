@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 from redis import exceptions
 
+from goose.brokers.redis import RedisBroker, scripts
 from goose.brokers.redis.faults import CLASSES, CODES, Remedy, judge, translated
 from goose.brokers.redis.faults import SAID as TEXTS
+from goose.brokers.redis.links import Call, Link
+from goose.brokers.redis.options import Options
 from goose.errors import BrokerError, BrokerUnavailable
+from goose.jobs import Envelope
 
 RETRY, RECONNECT, LOST, REFUSED = Remedy
+NOBODY = exceptions.ConnectionError("Error 111 connecting to localhost:6379. Connection refused.")
 SAID = {
     "LOADING": RETRY,
     "BUSY": RETRY,
@@ -79,6 +85,7 @@ def test_codes(code: str, remedy: Remedy) -> None:
         (exceptions.ConnectionError("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]"), REFUSED),
         (exceptions.ConnectionError("EOF occurred in violation of protocol"), LOST),
         (exceptions.ConnectionError("Connection reset by peer"), LOST),
+        (exceptions.ConnectionError("Error 111 connecting to h:1. Connection refused."), LOST),
         (exceptions.TimeoutError("Timeout reading from socket"), LOST),
         (exceptions.InvalidResponse("Protocol Error"), LOST),
         (ConnectionResetError(104, "reset"), LOST),
@@ -90,6 +97,53 @@ def test_codes(code: str, remedy: Remedy) -> None:
 def test_classes(error: BaseException, remedy: Remedy) -> None:
     """An error of the driver means what its class or its code says."""
     assert remedy is judge(error).remedy
+
+
+def test_nobody_there_is_said_in_short() -> None:
+    """What the driver says of a refused connection says nothing more; nor do its insides."""
+    refused = exceptions.ConnectionError("Error 111 connecting to h:1. Connection refused.")
+    masterless = exceptions.ConnectionError("No master found for 'm' : <redis.client.Redis(…)>")
+
+    assert "Redis at h:1: connection refused; is Redis running there?" == str(
+        translated(refused, "h:1")
+    )
+    assert str(translated(masterless, "h:1")).endswith("(No master found for 'm')")
+
+
+@pytest.mark.parametrize(
+    ("raised", "unsent"),
+    [
+        ([NOBODY, NOBODY], True),
+        ([exceptions.ConnectionError("Connection reset by peer"), NOBODY], False),
+        ([NOBODY, exceptions.ConnectionError("Connection reset by peer")], False),
+        ([exceptions.ConnectionError("Connection refused"), NOBODY], False),
+    ],
+)
+def test_unsent_is_only_what_never_left(
+    monkeypatch: pytest.MonkeyPatch, raised: list[Exception], unsent: bool
+) -> None:
+    """A server that is gone after the call was on its way may have got it."""
+    link, left = Link(Options()), list(raised)
+
+    def exchange(*_: object, **__: object) -> list[Any]:
+        raise left.pop(0)
+
+    monkeypatch.setattr(link, "_exchange", exchange)
+    try:
+        raise ConnectionRefusedError  # of the caller's own, which says nothing about the call
+    except ConnectionRefusedError:
+        with pytest.raises(BrokerUnavailable) as caught:
+            link.run(Call(scripts.ENQUEUE, ("key",), ()), again=True)
+
+    assert unsent is caught.value.unsent
+
+
+def test_a_server_that_is_not_there_has_got_nothing() -> None:
+    """An enqueue that found nobody listening says that nothing was sent."""
+    with pytest.raises(BrokerUnavailable) as caught:
+        RedisBroker("redis://127.0.0.1:1").enqueue([Envelope("1", "mail", b"{}")])
+
+    assert caught.value.unsent
 
 
 def test_every_class_of_the_driver_has_a_meaning() -> None:

@@ -65,9 +65,9 @@ def test_a_keyword_wins() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("redis://h/zero", "redis://host:6379/0"),
+        ("redis://h/zero", "a database by number, and 'zero' is none.*redis://host:6379/0"),
         ("redis://h/0/1", "after the database"),
-        ("redis://h:port", "Redis URL"),
+        ("redis://h:port", "Redis URL .port 'port' is no number from 0 to 65535"),
         ("redis://one,two", "redis\\+sentinel://"),
         ("redis+sentinel://one", "names no service"),
         ("redis+cluster://one/1", "no numbered databases"),
@@ -78,6 +78,7 @@ def test_a_keyword_wins() -> None:
         ("redis://h?timeout=0", "wait for ever"),
         ("redis://h?timeout=soon", "use seconds"),
         ("redis://h?pool=0", "1 or more"),
+        ("redis://h?pool=ten", "option pool = 'ten' of 'redis://h': give a whole number"),
         ("redis://h?strict=maybe", "true or false"),
     ],
 )
