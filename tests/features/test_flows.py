@@ -195,7 +195,7 @@ def test_a_delay_counts_from_when_it_is_free(place: Place, app: Any) -> None:
         first = flow.add(app.one, "a")
     second = place.client.using(depends_on=first).enqueue_in(0.2, app.one, "b")
     process = place.process()
-    process.run()
+    process.run(until=lambda: app.runs)
     assert ["a"] == app.runs
     process.run(until=lambda: len(app.runs) == 2)
 

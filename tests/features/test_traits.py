@@ -193,7 +193,8 @@ def test_a_trait_that_cannot_be_asked_defers(place: Place, toy: Any) -> None:
     """Where a trait is refused by its store its jobs come back later, unharmed."""
     Toy.broken = StoreError("refused")
     place.broker.enqueue([seal(job("note"))])
-    place.process().run()
+    process = place.process()
+    process.run(until=lambda: process.engine.report.endings[Ending.WAITING])
 
     assert [] == toy.runs
     if State.SCHEDULED in place.counts():
