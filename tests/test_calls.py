@@ -274,6 +274,16 @@ def test_a_value_comes_back_equal_and_of_its_type(fn: Callable[..., object], val
 
 NAIVE = datetime(2024, 1, 1)  # noqa: DTZ001 - what is to be refused
 
+
+class Nonsense:
+    """What cannot be stored, and is called the same in every process."""
+
+    def __repr__(self) -> str:
+        return "nonsense"
+
+
+NONSENSE = Nonsense()
+
 REFUSED: list[tuple[Callable[..., object], object, str]] = [
     (plain, (1, 2), "would come back as list"),
     (plain, [1, {"a": (1,)}], "(1,) is tuple and would come back as list"),
@@ -327,7 +337,7 @@ REFUSED: list[tuple[Callable[..., object], object, str]] = [
         object(),
         "annotated as str; object cannot be stored as JSON: pass an id or a plain value",
     ),
-    (texts, ["a", object()], "annotated as list[str]; object cannot be stored as JSON"),
+    (texts, ["a", NONSENSE], "annotated as list[str]; Nonsense cannot be stored as JSON"),
     (untaught, Temperature(1), "register_type"),
 ]
 
