@@ -60,7 +60,7 @@ def test_health_finds_the_file_as_the_settings_do(
     ("content", "said"),
     [
         ("heartbeat_file = 5", "goose.toml: heartbeat_file = 5: give a text"),
-        ("heartbeat_file = ", "cannot be read"),
+        ("heartbeat_file = ", "goose.toml is not TOML"),
         ("queue = 'mail'", "name the heartbeat file, or set"),
     ],
 )

@@ -60,6 +60,7 @@ def test_the_example_keeps_every_promise(installed: Path, own_folder: Path, root
     reasons = {line.split(": ", 1)[1] for line in printed.splitlines() if line.startswith("SKIP")}
     assert {
         "FileBroker does not implement Completing",
+        "FileBroker does not implement Grouped",
         "FileBroker does not implement Inspector",
         "FileBroker does not implement Transactional",
         "FileBroker does not implement Upkeep",
