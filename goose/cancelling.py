@@ -92,6 +92,8 @@ class Canceller:
             for _ in range(LOOKS):
                 queued = self._queued(left, results, marks)
                 for state in (State.SCHEDULED, State.READY):
+                    if not queued[state]:  # some brokers know nothing of jobs in that state
+                        continue
                     removed = self._inspection.remove(
                         queued[state], state=state, ending="cancelled"
                     )

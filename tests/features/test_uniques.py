@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import goose
+from goose.brokers import sees_all
 from goose.brokers.base import State
 from goose.brokers.memory import MemoryBroker
 from goose.clients import Client
@@ -135,7 +136,7 @@ def test_for_a_time(place: Place, app: Any, wait_until: WaitUntil) -> None:
     """As a throttle: one job in so many seconds, even after it is done."""
     unique = place.client.using(unique="k", until=1.5)
     first = unique.enqueue(app.note, "x")
-    place.process().run()
+    place.process().run(until=lambda: app.ran)
     assert ["x"] == app.ran
     assert first.id == unique.enqueue(app.note, "x").id
     wait_until(lambda: unique.enqueue(app.note, "x").id != first.id)
@@ -143,6 +144,8 @@ def test_for_a_time(place: Place, app: Any, wait_until: WaitUntil) -> None:
 
 def test_the_last_call_wins_after_a_pause(place: Place, app: Any) -> None:
     """As a debounce: of many calls the last runs, with its own arguments, once it is quiet."""
+    if not sees_all(place.broker):
+        pytest.skip("its broker does not show what is scheduled")
     quiet = place.client.using(unique="k", debounce=30)
     process = place.process()
     for word in ("a", "b", "c"):
@@ -199,6 +202,8 @@ def test_who_stores_too_late_is_told_the_truth(place: Place, app: Any) -> None:
 
 def test_what_is_gone_behind_its_back_blocks_nobody(place: Place, app: Any) -> None:
     """A job that was removed by tools that tell nobody is not there, so its key is free."""
+    if not sees_all(place.broker):
+        pytest.skip("its broker cannot say which jobs are gone")
     unique = place.client.using(unique="k")
     first = unique.enqueue(app.note, "x")
     place.broker.delete([first.id], state=State.READY)  # type: ignore[attr-defined]
@@ -210,6 +215,8 @@ def test_a_dead_one_replayed_waits_for_the_other(
     place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two that want to run with one key, since one was dead, run one after the other."""
+    if not sees_all(place.broker):
+        pytest.skip("its broker does not show what is scheduled")
     monkeypatch.setattr(holders, "AGAIN", 0.2)
     unique = place.client.using(unique="k", retry=goose.Retry(max_retries=0))
     first = unique.enqueue(app.bury, "x")
