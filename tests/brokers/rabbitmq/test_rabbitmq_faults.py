@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+import goose
 from goose.brokers.base import Delivery, Session, Share, State
 from goose.brokers.rabbitmq import RabbitMQBroker, parts
 from goose.errors import BrokerError, BrokerUnavailable
 from goose.jobs import Envelope
+from goose.settings import Settings
 from goose.testing.proxy import Proxy
 from tests.servers.rabbitmq import RabbitServer
 
@@ -450,3 +452,16 @@ def test_any_of_several_hosts_will_do(rabbit: RabbitServer, connect: Connect) ->
     broker = connect(url)
     broker.enqueue(envelopes("one"))
     assert ["one"] == ids(take(broker))
+
+
+def print_it(what: str) -> None: ...
+
+
+def test_a_queued_job_is_cancelled(connect: Connect) -> None:
+    """What the broker shows is removed, though it shows nothing of scheduled jobs."""
+    broker = connect()
+    client = goose.Client(broker, settings=Settings(store="memory://orders"))
+    job = client.enqueue(print_it, "x")
+
+    assert {job.id: "removed"} == client.cancel(job)
+    assert 0 == broker.count(State.READY)

@@ -16,7 +16,6 @@ import goose
 from goose.brokers.base import State
 from goose.brokers.rabbitmq import RabbitMQBroker
 from goose.jobs import decode
-from goose.settings import Settings
 from tests.servers.rabbitmq import RabbitServer
 from tests.worker import process_jobs as jobs
 from tests.worker.test_processes import Shop
@@ -143,13 +142,4 @@ def test_a_paused_process_settles_nothing_of_others(shop: RabbitShop) -> None:
     gate.touch()
     shop.until(lambda: shop.runs().count("end held") == 2)
     shop.until(lambda: "was no longer ours when it ended" in shop.log)
-    assert 0 == shop.broker.count(State.READY)
-
-
-def test_a_queued_job_is_cancelled(shop: RabbitShop) -> None:
-    """What the broker shows is removed, though it shows nothing of scheduled jobs."""
-    client = goose.Client(shop.broker, settings=Settings(store="memory://orders"))
-    job = client.enqueue(jobs.quick, "x")
-
-    assert {job.id: "removed"} == client.cancel(job)
     assert 0 == shop.broker.count(State.READY)
