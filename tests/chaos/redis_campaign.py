@@ -47,6 +47,9 @@ CALL_LIMIT = 2 * (3.0 + 4.0) + 1.0
 then for its own, each up to the options ``connect_timeout`` and ``timeout``."""
 AFTERWARDS = 5.0
 """Seconds after a fault of the broker in which an ack may still be on its way."""
+FORGETFUL, UNWRITTEN = "kill, fsync everysec", 2.0
+"""The fault, and the seconds before it, of which a server forgets what it had answered: with everysec it
+puts a write off for so long while another is being synced. Source: Redis's documentation of appendfsync."""
 DEAD = {
     "segfault": "crashed",
     "leave": "crashed",
@@ -248,11 +251,15 @@ class Campaign:
         self, kind: str, act: Callable[[Arena], None], *, far_only: bool, alone: bool = True
     ) -> None:
         """Let *act* happen; if it is *alone*, see that everybody works again afterwards."""
-        pids = self.crew.pids() if alone else set()
+        everybody = self.crew.pids()
+        pids = everybody if alone else set()
         hits = self.arena.proxy.hits.total()
         began = time.monotonic()
         act(self.arena)
         over = time.monotonic()
+        if kind == FORGETFUL:
+            since = began - UNWRITTEN
+            self.more_faults += [Fault(kind, pid, since, over) for pid in everybody]
         met = self.arena.proxy.hits.total() - hits if far_only else 0
         resumed = max(self.crew.probe()) if alone else 0.0
         self.incidents.append(Incident(kind, began, over, met, resumed))
