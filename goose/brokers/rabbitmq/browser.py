@@ -1,8 +1,8 @@
 """Looks into a queue, for people: takes jobs out, shows them, and puts back what is not wanted.
 
 AMQP has no other way. While somebody looks, nobody else has these jobs, so queues that workers
-do not consume are looked at by one at a time; a connection of its own, closed afterwards, makes
-sure that everything goes back, at the front and in its order, whatever happens.
+do not consume are looked at by one at a time, who waits until all is back; a connection of its own, closed
+afterwards, makes sure that everything goes back, at the front and in its order, whatever happens.
 """
 
 from __future__ import annotations
@@ -120,8 +120,29 @@ class Browser:
             channel.basic_ack(message.tag)
         if shared:
             self._excuse(channel, seen)
+        else:
+            kept = [message for message in seen if message not in chosen]
+            self._put_back(channel, name, kept, left + len(kept))
         channel.close()
         return seen
+
+    def _put_back(self, channel: Any, name: str, kept: Sequence[Seen], wanted: int) -> None:
+        """Give back what was only looked at, and wait until the queue has it.
+
+        A quorum queue puts back what a closed channel had one by one, later: who looks next would see
+        a part of it, or nothing.
+        """
+        for consumer in channel.consumer_tags:
+            channel.basic_cancel(consumer)
+        if not kept:
+            return
+        channel.basic_nack(kept[-1].tag, multiple=True, requeue=True)
+        deadline = time.monotonic() + QUIET
+        while (
+            channel.queue_declare(name, passive=True).method.message_count < wanted
+            and time.monotonic() < deadline
+        ):
+            time.sleep(AGAIN / 4)
 
     def _begin(self, name: str, seen: list[Seen], limit: int, shared: bool) -> tuple[Any, int]:
         """Return a channel that consumes, and how many messages are not on their way to it."""
