@@ -196,8 +196,11 @@ class FileBroker:
     ) -> Sequence[Delivery]:
         with self._state() as state:
             check(state, session)
+            now = time.time()
+            # Who is late itself has heard as little of the others as they of it.
+            judges = dead is None and not proven and state["sessions"][session.key]["until"] > now
             for key, other in state["sessions"].items():
-                silent = dead is None and not proven and other["until"] <= time.time()
+                silent = judges and other["until"] <= now
                 if key != session.key and (silent or (dead and key == dead.key)):
                     other["alive"] = False
             gone = {key for key, other in state["sessions"].items() if not other["alive"]}

@@ -159,7 +159,8 @@ class Sessions(Protocol):
         """Transfer up to *limit* orphans, of any queue, to *session*, with fresh receipts.
 
         A session silent past its deadline is first marked dead, in the same step: from
-        then on it can take nothing, and its old receipts are void. A dead session without
+        then on it can take nothing, and its old receipts are void. A caller that is past its own
+        deadline marks nobody: it may have been asked before an outage, and heard only after it. A dead session without
         loans is forgotten. Safe with any number of concurrent callers.
 
         Args:

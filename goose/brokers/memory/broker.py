@@ -264,7 +264,9 @@ class MemoryBroker(Inspection):
             heir = self._living(session)
             now, mono = self._clock(), self._steady()
             for lease in list(store.living.values()):
-                silent = dead is None and not proven and lease.deadline <= mono
+                # Who is late itself heard as little of the others as they of it.
+                judges = dead is None and not proven and heir.deadline > mono
+                silent = judges and lease.deadline <= mono
                 if lease is not heir and (silent or lease.session == dead):
                     store.declare_dead(lease)
             taken: list[Delivery] = []

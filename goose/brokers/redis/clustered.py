@@ -142,6 +142,8 @@ class RedisClusterBroker(RedisBroker):
         """See `Sessions.recover`; goes on with other nodes when one does not answer."""
         found = list(super()._take_over(session, limit, mode, word))
         failed: BrokerError | None = None
+        if mode == "silent" and self._is_late(session):
+            mode = "known"
         for line in self._lines():
             if len(found) >= limit:
                 break
@@ -160,6 +162,13 @@ class RedisClusterBroker(RedisBroker):
         if failed is not None and not found:
             raise failed
         return found
+
+    def _is_late(self, session: Session) -> bool:
+        """Whether *session* is silent itself, by its home; it need not be known in a queue."""
+        sessions = self._keys.home.sessions
+        now = self._ready().run(Call(scripts.CLOCK, (sessions,), ()))
+        [deadline] = self._link.ask([(b"ZSCORE", sessions, session.key)])
+        return deadline is not None and float(deadline) <= float(now)
 
     # --- moves between slots -------------------------------------------------------------
 

@@ -133,8 +133,10 @@ class Sessioned(Access):
                 record = _find(cursor, self._statements, dead)
                 lost = [record] if record else []
                 only = record.seq if record else -1
-            else:
+            elif proven or not self._is_late(cursor, session):
                 lost = self._dead_now(cursor, proven)
+            else:
+                lost = []
             self._declare_dead(cursor, lost)
             rows = cursor.execute(self._statements.orphans, (only, limit)).fetchall()
             found = self._transfer(cursor, rows, own, session)
@@ -166,6 +168,11 @@ class Sessioned(Access):
             return self._transfer(cursor, rows, own, session)
 
         return self._write(work)
+
+    def _is_late(self, cursor: sqlite3.Cursor, session: Session) -> bool:
+        """Whether *session* is silent itself: then it has heard as little of others as they of it."""
+        record = _find(cursor, self._statements, session)
+        return record is None or record.is_silent(self._uptime())
 
     def _has_lost(self, connection: sqlite3.Connection, proven: bool) -> bool:
         """Whether there is anything to recover; saves most rounds the file's write lock."""

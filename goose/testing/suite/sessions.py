@@ -206,6 +206,20 @@ class Recovering(Tools):
         self.recover(broker, heir, 3)
         self.assert_nothing(broker, heir, why="its heir holds it already")
 
+    def test_who_is_late_itself_judges_nobody(self, broker: Broker) -> None:
+        """After an outage for all, the first to be heard takes nothing from others before it has beaten."""
+        sessions = needs(broker, Sessions)
+        other, early = self.open(broker, "other"), self.open(broker, "early")
+        broker.enqueue(jobs(2))
+        self.take(broker, other, 2)
+        sessions.heartbeat(early, ttl=self.ttl)
+        self.fall_silent(broker, other)
+        assert [] == ids(sessions.recover(early, limit=10)), "it was silent for as long"
+        sessions.heartbeat(other, ttl=self.ttl)
+        self.fall_silent(broker, other)
+        sessions.heartbeat(early, ttl=LIVES)
+        assert ids(jobs(2)) == sorted(ids(self.recover(broker, early, 2)))
+
     def test_nothing_is_taken_from_the_living(self, broker: Broker) -> None:
         """Recovery leaves the jobs of living sessions alone, the caller's own among them."""
         sessions = needs(broker, Sessions)

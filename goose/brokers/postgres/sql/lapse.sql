@@ -8,7 +8,10 @@ WITH silent AS MATERIALIZED (
             ELSE s.id = %(dead)s AND s.epoch = %(dead_epoch)s END
         AND (s.id, s.epoch) <> (%(session)s, %(epoch)s)
         AND EXISTS (
-            SELECT FROM {s}.sessions WHERE id = %(session)s AND epoch = %(epoch)s AND state = 0
+            SELECT FROM {s}.sessions
+            WHERE id = %(session)s AND epoch = %(epoch)s AND state = 0
+                -- Who is late itself has heard as little of the others as they of it.
+                AND (%(dead)s::text IS NOT NULL OR deadline > {now})
         )
     ORDER BY s.seq
     LIMIT 100

@@ -24,7 +24,9 @@ if ARGV[2] == 'word' then
   end
   return {}
 end
-if ARGV[2] == 'silent' then
+-- Who is late itself has heard as little of the others as they of it, and judges nobody.
+local own = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if ARGV[2] == 'silent' and not (own and tonumber(own) <= now) then
   local silent = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', int(now), 'LIMIT', 0, limit)
   for _, session in ipairs(silent) do
     if session ~= ARGV[1] then
