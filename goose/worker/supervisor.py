@@ -43,9 +43,6 @@ SETTLED = 5.0
 as that are not a loop, and to restart at once costs a few percent of one core."""
 FALSE_STARTS = 3
 """Deaths of one post's children after which the supervisor gives up, if none was ever ready."""
-TOGETHER = 0.005
-"""Seconds within which a signal that comes again is the same: some programs that stop others send
-it to them and to their group as well. Source: timeout of coreutils."""
 LAST_SLACK = 4.0
 """Seconds beyond the grace after which the supervisor ends, whatever is left undone."""
 
@@ -77,8 +74,6 @@ class Supervisor:
         self._exit_code = OK
         self._stop_by = math.inf
         self._stopping = False
-        self._told_mono = -math.inf
-        """When a signal first said to stop."""
         self._signals: list[int] = []
         self._tally: Counter[tuple[str, str, str]] = Counter()
 
@@ -151,8 +146,6 @@ class Supervisor:
         signals, self._signals = self._signals, []
         for signum in signals:
             name = signal.Signals(signum).name
-            if now - self._told_mono < TOGETHER:
-                continue
             if self._stopping:
                 logger.warning("%s again: ending at once", name)
                 self.kill(now)
@@ -161,7 +154,6 @@ class Supervisor:
                 "%s: stopping, up to %g s for what runs; once more ends it at once",
                 name, self._plan.grace,
             )  # fmt: skip
-            self._told_mono = now
             self._stop(now, self._plan.grace)
         return None
 

@@ -796,16 +796,6 @@ def test_a_second_signal_is_immediate(world: World, number: int, code: int) -> N
     assert not world.living
 
 
-def test_a_signal_sent_twice_is_one(world: World) -> None:
-    """What stops a process and its group with it sends the same signal twice."""
-    world.supervisor.interrupt(signal.SIGTERM)
-    world.supervisor.interrupt(signal.SIGTERM)
-
-    assert world.step() is None
-    assert world.living
-    assert 0 == world.run(GRACE + 10)
-
-
 def test_a_signal_while_starting_ends_at_once() -> None:
     """A child whose engine never ticked runs nothing and is not waited for."""
     world = World()
