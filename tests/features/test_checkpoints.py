@@ -147,20 +147,28 @@ def test_a_dead_job_keeps_it_for_its_replay(place: Place, app: Any) -> None:
 
 
 @pytest.mark.processes
-def test_a_killed_process_costs_no_step(importable: Path, root: Path) -> None:
+def test_a_killed_process_costs_no_step(
+    importable: Path, root: Path, wait_until: WaitUntil
+) -> None:
     """After a SIGKILL in the midst of it the next run begins with the step that was not stored."""
+    steps = importable / "steps"
     (importable / "kill_app.py").write_text(KILLED)
     import kill_app  # type: ignore[import-not-found]
 
     with goose.Client("sqlite:///jobs.db") as client:
         client.enqueue(kill_app.count)
-    command = [sys.executable, "-m", "goose", "worker", "kill_app", "--until-empty"]
+    command = [sys.executable, "-m", "goose", "worker", "kill_app"]
     command += ["--broker", "sqlite:///jobs.db", "--ttl", "2s"]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=50, check=False)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as worker:
+        try:
+            wait_until(lambda: steps.exists() and steps.read_text().endswith("4\n"), seconds=50)
+        finally:
+            worker.terminate()
+            _, said = worker.communicate(timeout=50)
 
-    assert 0 == done.returncode, done.stderr.decode()
-    assert ["0", "1", "2", "died", "3", "4"] == (importable / "steps").read_text().split()
+    assert 0 == worker.returncode, said.decode()
+    assert ["0", "1", "2", "died", "3", "4"] == steps.read_text().split()
 
 
 def test_a_later_job_of_the_same_id_begins_anew() -> None:
