@@ -21,7 +21,6 @@ import psycopg
 
 from goose.testing.proxy import Proxy
 from tests.chaos import redis_faults
-from tests.chaos.fleet import wait_until
 from tests.servers.postgres import PostgresServer
 
 CONFIG = {"max_connections": "120", "superuser_reserved_connections": "0"}
@@ -176,21 +175,13 @@ SERVER: Mapping[str, Act] = {
 
 def _refuse(arena: Arena) -> None:
     """Connections end, and new ones are refused."""
-    wait_until(lambda: arena.proxy.reset() > 0, 5, "it meets a request under way")
+    redis_faults.reset(arena)
     arena.proxy.refuse()
     arena.wait()
     arena.proxy.heal()
 
 
-def _reset_thrice(arena: Arena) -> None:
-    """Every connection ends by RST, three times in two seconds or so, each while requests are under way."""
-    for _ in range(3):
-        wait_until(lambda: arena.proxy.reset() > 0, 5, "it meets a request under way")
-        time.sleep(0.7)
-
-
 NETWORK: Mapping[str, Act] = {
     **redis_faults.NETWORK,
     "refuse": _refuse,
-    "reset three times": _reset_thrice,
 }

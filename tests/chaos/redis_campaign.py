@@ -377,8 +377,7 @@ class Campaign:
                 f"exit codes of workers that were asked to end: {self.crew.codes}"
             )
         for kind, row in result.overlaps.items():
-            # A fault of the network that comes once may find no request under way.
-            if row["met"] == 0 and (row["times"] > 1 or kind in self.server_faults):
+            if row["met"] == 0:
                 result.problems.append(f"{kind} met no work")
         log = (self.folder / "workers.log").read_text(errors="replace")
         for sign in ("the audit found", "Traceback", "CRITICAL"):

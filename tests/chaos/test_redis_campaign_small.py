@@ -20,10 +20,9 @@ def test_whatever_breaks_every_job_is_accounted_for(own_folder: Path) -> None:
     report = "\n".join(result.lines())
 
     assert result.ok, report
-    assert {*SERVER, *NETWORK} <= set(result.overlaps), report
-    met = {kind for kind, row in result.overlaps.items() if row["met"]}
-    assert set(SERVER) <= met, report
-    assert len(set(NETWORK) - met) <= 2, report
+    assert {*SERVER, *NETWORK} <= {kind for kind, row in result.overlaps.items() if row["met"]}, (
+        report
+    )
 
 
 @pytest.mark.processes
