@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -151,14 +152,20 @@ def test_backends_that_are_ended_at_any_moment(own_server: PostgresServer) -> No
     """While connections are ended twenty times a second, no job is lost, and each is acked once."""
     broker = PostgresBroker(own_server.url)
     broker.migrate()
-    total, stop = 1500, threading.Event()
+    enough, stop = threading.Event(), threading.Event()
+    stored: list[str] = []
     acked: list[str] = []
     problems: list[BaseException] = []
     admin = own_server.connect()
 
     def produce() -> None:
-        for number in range(total // 10):
-            persist(lambda n=number: broker.enqueue(jobs(10, f"batch{n:03}")))
+        # There is work for as long as it takes to end enough of its connections.
+        for number in itertools.count():
+            if number >= 150 and enough.is_set():
+                break
+            batch = jobs(10, f"batch{number:04}")
+            persist(lambda batch=batch: broker.enqueue(batch))
+            stored.extend(job.id for job in batch)
 
     def consume() -> None:
         session = Session(str(uuid.uuid4()))
@@ -182,25 +189,31 @@ def test_backends_that_are_ended_at_any_moment(own_server: PostgresServer) -> No
 
         return run
 
-    threads = [threading.Thread(target=guarded(call)) for call in (produce, consume, consume)]
+    producer = threading.Thread(target=guarded(produce))
+    threads = [producer, *(threading.Thread(target=guarded(consume)) for _ in range(2))]
     for thread in threads:
         thread.start()
     ended = 0
-    deadline = time.monotonic() + 30
-    while len(set(acked)) < total and not problems and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while not problems and time.monotonic() < deadline:
+        if not producer.is_alive() and set(acked) >= set(stored):
+            break
         query = (
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE "
             "pid <> pg_backend_pid() AND backend_type = 'client backend' AND random() < 0.7"
         )
         ended += (admin.execute(query).fetchone() or (0,))[0]
+        if ended >= 20:
+            enough.set()
         time.sleep(0.05)
+    enough.set()
     stop.set()
     for thread in threads:
         thread.join(30)
     admin.close()
 
     assert [] == problems
-    assert total == len(set(acked))
+    assert set(stored) == set(acked)
     assert 0 == persist(lambda: broker.count(State.READY))
     assert ended >= 20
     broker.close()
