@@ -17,6 +17,8 @@ import psycopg
 import goose
 from tests.chaos import jobs
 
+BUSINESS = "business"
+"""What the database's server calls the connections on which it is done."""
 Connection = psycopg.Connection[tuple[object, ...]] | sqlite3.Connection
 _FAILED = (psycopg.Error, sqlite3.Error, goose.EnqueueError, goose.BrokerError)
 
@@ -37,7 +39,7 @@ def main(url: str, by: str, prefix: str, seed: str) -> None:
 
 def _connect(url: str) -> Connection:
     if not url.startswith("sqlite:"):
-        return psycopg.connect(url, connect_timeout=3)
+        return psycopg.connect(url, connect_timeout=3, application_name=BUSINESS)
     connection = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=15)
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     return connection

@@ -27,6 +27,7 @@ from goose.errors import BrokerError
 from goose.features.outbox import Database, Table
 from goose.jobs import decode
 from tests.chaos.fleet import ROOT
+from tests.chaos.transacting import BUSINESS
 from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import DURABLE, RedisServer
@@ -136,6 +137,7 @@ def run(
                 done = database.execute("SELECT count(*) FROM business")[0][0]
                 say(f"{to}: {done:,} transactions committed")
         crews[0].end()
+        _wait_for_commits(database)
         rows = {name for (name,) in database.execute("SELECT name FROM business")}
         if target is None:
             body = "convert_from(body, 'UTF8')::jsonb -> 'args' ->> 0"
@@ -208,6 +210,15 @@ def _relay(database: str, broker: str) -> Callable[[int], subprocess.Popen[bytes
         return subprocess.Popen([*command, *places], cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
 
     return start
+
+
+def _wait_for_commits(database: PostgresServer) -> None:
+    """Wait for the backends of clients that were killed: one may be about to commit."""
+    left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+    deadline = time.monotonic() + 30
+    while database.execute(left, [BUSINESS])[0][0]:
+        assert time.monotonic() < deadline, "the server does not notice that its clients are gone"
+        time.sleep(0.01)
 
 
 def _wait_until_empty(table: Table) -> None:
