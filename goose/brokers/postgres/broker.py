@@ -251,6 +251,7 @@ class PostgresBroker(Completer, Upkept, Inspecting, Transacting):
         if not deliveries:
             return []
         [(count, ids, receipts)] = self._rows(verb, {**(states or {}), **loans(deliveries)})
+        self._settled += count
         if count == len(deliveries):
             return []
         if not count:

@@ -1,8 +1,9 @@
 """Upkeep: makes due jobs ready, lets old dead ones go, and cleans up what done ones left behind.
 
 The server's own cleaning comes by once a minute, in which a busy queue leaves a million dead
-rows. So a worker whose user owns the tables has them cleaned up sooner. While a transaction
-elsewhere stays open for long nothing can be, and it is tried less and less often.
+rows. So a worker whose user owns the tables has them cleaned up sooner: once the server counts
+enough of them, which it does a second late, or once this process has left enough by itself. While
+a transaction elsewhere stays open for long nothing can be, and it is tried less and less often.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _WASTE = 20_000
 """Dead rows that are worth cleaning up."""
 _LOOK = 1.0
 """Seconds between looks at how many there are."""
+_REST = 9.0
+"""Times as long as it took is a pause at least, so that it costs a tenth of one processor."""
 _TRIM = 1000
 """Dead jobs dropped by one call at most."""
 
@@ -35,6 +38,9 @@ class Upkept(Archived):
         super().__init__(place, **given)
         self._next_trim = 0.0
         self._next_look = 0.0
+        self._rest_until = 0.0
+        self._settled = 0
+        """Jobs settled here since the last look; roughly, since threads may count at once."""
 
     def promote_due(self, *, limit: int) -> Promotion:
         """See `Upkeep.promote_due`. `dequeue` promotes for itself when it is idle."""
@@ -76,15 +82,21 @@ class Upkept(Archived):
 
     def _clean_up(self) -> None:
         begun = time.monotonic()
-        if begun < self._next_look:
+        # A job leaves two rows: as it was stored, and as it was lent.
+        enough = 2 * self._settled >= _WASTE
+        if begun < (self._rest_until if enough else self._next_look):
             return
+        if enough:
+            self._settled = 0
         self._next_look = begun + self._random.uniform(_LOOK, 2 * _LOOK)
         rows = self._rows("waste", {}, again=True)
-        if not rows or rows[0][0] < _WASTE:
+        if not rows or not (enough or rows[0][0] >= _WASTE):
             return
         try:
             self._run("vacuum", {})
         except BrokerError as error:
             # What a large table needs longer for is left to the server's own cleaning.
             logger.info("the table of the jobs could not be cleaned up now: %s", error)
-        self._next_look = time.monotonic() + max(2 * _LOOK, 20 * (time.monotonic() - begun))
+        ended = time.monotonic()
+        self._rest_until = ended + _REST * (ended - begun)
+        self._next_look = max(self._rest_until, ended + 2 * _LOOK)
