@@ -40,6 +40,8 @@ class Fault:
     at: float
     until: float | None = None
     """The end, where it lasted."""
+    forgets: bool = False
+    """Whether the server forgot what it had answered in this time, as it says that it may."""
 
 
 @dataclass(slots=True)
@@ -139,15 +141,23 @@ def check(
         verdict.bound += repeats
         by_design = int(name in twice)
         verdict.duplicates += max(0, len(found) - 1 - by_design)
-        # What is settled runs again only by design, or because it was enqueued again.
         strange = [
-            run
-            for run in found[:-1]
-            if run.settled is not None or not any(_met(run, at) for at in by_pid[run.pid])
+            run for run in found[:-1] if not any(_explains(at, run) for at in by_pid[run.pid])
         ]
         if len(strange) > repeats + by_design:
             verdict.unexplained.append(f"{name}: {found}")
     return verdict
+
+
+def _explains(fault: Fault, run: Run) -> bool:
+    """Say whether the job may run again because of *fault*.
+
+    What is settled may not, but by design, because it was enqueued again, or was forgotten.
+    """
+    if run.settled is None:
+        return _met(run, fault)
+    until = fault.at if fault.until is None else fault.until
+    return fault.forgets and run.pid == fault.pid and fault.at <= run.settled <= until
 
 
 def _met(run: Run, fault: Fault) -> bool:

@@ -131,9 +131,10 @@ class _Campaign(redis_campaign.Campaign):
         began = time.monotonic()
         super()._incident(kind, act, far_only=far_only, alone=alone)
         over = self.incidents[-1].over
-        # A node that is killed forgets acks that it had answered and not written yet.
-        since = began - UNWRITTEN if kind == "kill" else began
-        self.more_faults += [Fault(kind, pid, since, over + NOTICED) for pid in pids]
+        self.more_faults += [Fault(kind, pid, began, over + NOTICED) for pid in pids]
+        if kind == "kill":
+            since = began - UNWRITTEN
+            self.more_faults += [Fault(kind, pid, since, over, forgets=True) for pid in pids]
 
     def left(self, broker: Inspector) -> int:
         """Return how many jobs have not come to an end, or come to rest."""

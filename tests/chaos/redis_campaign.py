@@ -259,7 +259,7 @@ class Campaign:
         over = time.monotonic()
         if kind == FORGETFUL:
             since = began - UNWRITTEN
-            self.more_faults += [Fault(kind, pid, since, over) for pid in everybody]
+            self.more_faults += [Fault(kind, pid, since, over, forgets=True) for pid in everybody]
         met = self.arena.proxy.hits.total() - hits if far_only else 0
         resumed = max(self.crew.probe()) if alone else 0.0
         self.incidents.append(Incident(kind, began, over, met, resumed))

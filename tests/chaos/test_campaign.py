@@ -51,6 +51,17 @@ def test_the_checker_sees_an_unexplained_duplicate() -> None:
     assert not check(["a"], settled, [Fault("kill", 1, 1.1)]).ok
 
 
+def test_the_checker_knows_what_a_server_may_forget() -> None:
+    """What is settled may run again if the server forgot it, but not if that was before it."""
+    runs = [Run("a", 1, 0.0, 1.0, 1.2), Run("a", 2, 5.0, 6.0)]
+
+    assert check(["a"], runs, [Fault("kill", 1, 1.1, 3.0, forgets=True)]).ok
+    assert not check(["a"], runs, [Fault("kill", 1, 1.1, 3.0)]).ok
+    assert not check(["a"], runs, [Fault("kill", 1, 1.3, 3.0, forgets=True)]).ok
+    assert not check(["a"], runs, [Fault("kill", 1, 0.5, 1.1, forgets=True)]).ok
+    assert not check(["a"], runs, [Fault("kill", 2, 1.1, 3.0, forgets=True)]).ok
+
+
 def test_marks_become_runs(tmp_path: Path) -> None:
     """Marks say of each run when it began, ended and was settled, as far as it came."""
     marks = [
