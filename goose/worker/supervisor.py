@@ -27,7 +27,7 @@ How it could go wrong, and why it does not:
   wait after a crash: they look again, at once.
 * A post comes back before its last charge has ended: that one has made way, as for any successor.
 * A child that is told to go before it was ready: it counts as a beginning only if it was.
-* Orders come while all of it ends: the number of posts does not matter any more.
+* Orders come while all of it ends: who is told to stop leaves, and is not heard.
 
 All of it happens in `Supervisor.step`, which never blocks and never raises; a loop around
 it supplies time, signals and a reason to look (`goose.worker.host`).
@@ -200,8 +200,7 @@ class Supervisor:
                 logger.info("logging as at the start again")
             else:
                 logger.info("logging %s and above by order", ordered.log_level)
-        if not self._stopping:
-            self._resize(ordered.processes or self._plan.processes, now)
+        self._resize(ordered.processes or self._plan.processes, now)
 
     def _resize(self, count: int, now: float) -> None:
         before = len(self._posts)

@@ -79,8 +79,8 @@ def test_workers_are_listed_and_set(shop: Any, cli: Any, wait_until: Any, import
         assert f"{listed['name']}  concurrency = 5, queues = a=2,b=1\n" == done.out
         wait_until(lambda: cli("workers", "list", "--json").json[0]["concurrency"] == 5)
     [told] = cli("workers", "orders", "--json").json
-    assert (5, None, {"a": 2, "b": 1}) == (
-        told["concurrency"], told["async_concurrency"], told["queues"],
+    assert (5, None, None, {"a": 2, "b": 1}) == (
+        told["concurrency"], told["async_concurrency"], told["processes"], told["queues"],
     )  # fmt: skip
     assert "nothing is set" in cli("workers", "reset").err
 

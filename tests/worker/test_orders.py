@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,9 @@ SOON = 15.0
 class Fleet(Shop):
     """A shop whose workers are given orders."""
 
-    def set(self, **values: object) -> None:
+    def set(self, **values: Any) -> None:
         """Order this for all workers."""
-        self.client.controls.set("*", **values)  # type: ignore[arg-type]
+        self.client.controls.set("*", **values)
 
     def listed(self) -> list[WorkerRecord]:
         """Return the processes that say they are at work."""
@@ -67,11 +68,11 @@ def test_from_one_to_three_and_back_under_load(shop: Fleet) -> None:
     for at in range(0, len(names), 200):
         ready = shop.ready
         shop.set(processes=3)
-        shop.until(lambda ready=ready: shop.ready == ready + 2, SOON)  # type: ignore[misc]
+        shop.until(lambda ready=ready: shop.ready == ready + 2, SOON)
         assert 3 == len(shop.children(worker))
         shop.client.enqueue_many(jobs.wait, [(name, 0.05) for name in names[at : at + 200]])
         # All of them are in the middle of something when it is over.
-        shop.until(lambda at=at: len(shop.runs()) > 2 * at + 100)  # type: ignore[misc]
+        shop.until(lambda at=at: len(shop.runs()) > 2 * at + 100)
         shop.client.controls.reset()
         shop.until(lambda: len(shop.children(worker)) == 1, SOON)
     shop.until(lambda: shop.count(State.READY) + shop.count(State.RUNNING) == 0, 60)
@@ -137,9 +138,9 @@ def test_an_order_outlives_the_processes_that_read_it(shop: Fleet) -> None:
         first, debug = shop.children(worker), shop.supervisor_says("DEBUG")
         for pid in first:
             os.kill(pid, signal.SIGKILL)
-        shop.until(lambda first=first: all(gone(pid) for pid in first))  # type: ignore[misc]
+        shop.until(lambda first=first: all(gone(pid) for pid in first))
         shop.until(lambda: len(shop.children(worker)) == 2, SOON)
-        shop.until(lambda debug=debug: shop.supervisor_says("DEBUG") >= debug + 2)  # type: ignore[misc]
+        shop.until(lambda debug=debug: shop.supervisor_says("DEBUG") >= debug + 2)
     shop.until(lambda: sum(record.log_level == "debug" for record in shop.listed()) >= 2, SOON)
     worker.terminate()
 
@@ -217,7 +218,7 @@ def test_an_order_is_obeyed_within_a_second(shop: Fleet) -> None:
         begun = time.time()
         told = f"by order: {count} instead of"
         seen = shop.log.count(told)
-        shop.until(lambda told=told, seen=seen: shop.log.count(told) > seen, SOON)  # type: ignore[misc]
+        shop.until(lambda told=told, seen=seen: shop.log.count(told) > seen, SOON)
         took.append(time.time() - begun)
     worker.terminate()
 

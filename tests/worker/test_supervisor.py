@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import signal
@@ -1182,7 +1183,7 @@ def test_a_surplus_process_that_was_empty_too_is_not_taken_over() -> None:
     second.end(Empty())
     third.end(Empty())
     world.run(1)
-    first.say(Ordered(1, None))
+    first.say(Ordered(2, None))
     world.run(1)
     first.end(Empty())
 
@@ -1190,8 +1191,11 @@ def test_a_surplus_process_that_was_empty_too_is_not_taken_over() -> None:
     assert 3 == len(world.children)
 
 
-def test_no_process_starts_for_an_order_while_all_of_them_end() -> None:
+def test_no_process_starts_for_an_order_while_all_of_them_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A stop is not undone, by what was said just before it either."""
+    caplog.set_level(logging.INFO)
     world = of_three()
     world.supervisor.interrupt(signal.SIGTERM)
     world.children[0].say(Ordered(5, None))
@@ -1201,6 +1205,7 @@ def test_no_process_starts_for_an_order_while_all_of_them_end() -> None:
 
     assert 0 == world.run(1)
     assert 3 == len(world.children)
+    assert "5 instead of" not in caplog.text
 
 
 def test_a_surplus_process_that_was_ready_first_is_a_success() -> None:
