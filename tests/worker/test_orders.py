@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,31 @@ def test_from_one_to_three_and_back_under_load(shop: Fleet) -> None:
     assert 5 == shop.ready
     assert "died" not in shop.log
     assert "took over" not in shop.log
+
+
+def test_the_numbers_of_processes_that_came_and_went_are_kept(shop: Fleet) -> None:
+    """Counts of all that ever worked are added up; only those at work have gauges."""
+    worker = shop.begins("--concurrency", "2", "--metrics", "prometheus://127.0.0.1:0")
+    port = re.findall(r"serving /metrics.* on 127.0.0.1:(\d+)", shop.log)[0]
+
+    def number(name: str) -> float:
+        """Return the sum of all samples of this name."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}[ {{]", line))
+
+    shop.set(processes=3)
+    shop.until(lambda: number("goose_worker_processes") == 3, SOON)
+    shop.client.enqueue_many(jobs.wait, [(str(n), 0.05) for n in range(100)])
+    shop.until(lambda: len(shop.runs()) > 50)
+    shop.client.controls.reset()
+    shop.until(lambda: len(shop.runs()) == 200)
+    shop.until(lambda: number("goose_worker_processes") == 1, SOON)
+    shop.until(lambda: number("goose_jobs_processed_total") == 100, SOON)
+
+    assert 0 == number("goose_worker_deaths_total")
+    worker.terminate()
+    assert 0 == shop.ended(worker)
 
 
 def test_a_job_shorter_than_the_grace_is_not_cut_short(shop: Fleet) -> None:
