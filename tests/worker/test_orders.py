@@ -249,5 +249,6 @@ def test_an_order_is_obeyed_within_a_second(shop: Fleet) -> None:
     worker.terminate()
 
     assert 0 == shop.ended(worker)
-    assert min(took) < 1.0
+    # The order for two is read by one process, which looked just before: it is never in luck.
+    assert min(took[2::2]) < 1.0
     assert max(took) < SOON / 3
