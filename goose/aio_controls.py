@@ -91,6 +91,7 @@ class AsyncControls:
         *,
         concurrency: int | None = None,
         async_concurrency: int | None = None,
+        processes: int | None = None,
         queues: str | Iterable[str] | Mapping[str, int] | None = None,
         log_level: str | None = None,
     ) -> None:
@@ -100,6 +101,7 @@ class AsyncControls:
                 workers,
                 concurrency=concurrency,
                 async_concurrency=async_concurrency,
+                processes=processes,
                 queues=queues,
                 log_level=log_level,
             )

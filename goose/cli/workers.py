@@ -14,7 +14,7 @@ from goose.cli.showing import lasting, print_json, print_table
 from goose.features.controls import WorkerRecord
 from goose.features.controls.knobs import LEVELS
 
-NOTHING = dict.fromkeys(("concurrency", "async_concurrency", "queues", "log_level"))
+NOTHING = dict.fromkeys(("concurrency", "async_concurrency", "processes", "queues", "log_level"))
 
 
 @click.group("workers")
@@ -51,6 +51,7 @@ def list_(*, broker: str | None, as_json: bool) -> None:
 @click.argument("workers", default="*", metavar="[NAME]")
 @click.option("--concurrency", type=int, metavar="N", help="Sync functions at once per process.")
 @click.option("--async-concurrency", type=int, metavar="N", help="Async functions at once.")
+@click.option("--processes", type=int, metavar="N", help="Processes under each supervisor.")
 @click.option("--queues", help="mail,default in strict order; mail=6,default=3 by weight.")
 @click.option("--log-level", type=click.Choice(LEVELS), help="What they log.")
 @common
@@ -123,6 +124,7 @@ def _row(record: WorkerRecord, now: float) -> dict[str, object]:
     return {
         "name": record.name,
         "pid": record.pid,
+        "processes": record.processes,
         "queues": _queues(record.queues),
         "paused": ",".join(record.paused),
         "sync": record.concurrency,

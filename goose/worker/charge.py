@@ -35,6 +35,7 @@ from goose.worker.control import (
     Message,
     NewSession,
     Numbers,
+    Ordered,
     Ready,
     Refused,
     Registry,
@@ -43,7 +44,7 @@ from goose.worker.control import (
 )
 from goose.worker.notes import Running
 from goose.worker.plan import Plan, Tools
-from goose.worker.process import Process
+from goose.worker.process import Process, describe
 from goose.worker.pulse import Pulse, Sign
 
 logger = logging.getLogger("goose.worker.charge")
@@ -79,6 +80,7 @@ class Charge:
         fatal: Why it could not begin or go on, if it said so.
         open_error: Why its session could not be opened when that was last tried.
         ready_at: Monotonic instant of its `Ready`, or None.
+        ordered: What it read in the orders last, until somebody takes it from here.
     """
 
     def __init__(self, index: int, plan: Plan, tools: Tools) -> None:
@@ -89,6 +91,7 @@ class Charge:
         self.fatal: Fatal | None = None
         self.open_error: BaseException | None = None
         self.ready_at: float | None = None
+        self.ordered: Ordered | None = None
         self.process: Process | None = None
         self._plan = plan
         self._tools = tools
@@ -161,8 +164,11 @@ class Charge:
         logger.warning("%s runs %s: %s", self.label, several(len(ids)), ", ".join(ids) or "none")
         self.process.send(Dump())
 
-    def stop(self, now: float, grace: float) -> None:
-        """Ask the child to end within *grace* seconds; may be repeated, the shorter one holds."""
+    def stop(self, now: float, grace: float, *, make_way: bool = False) -> None:
+        """Ask the child to end within *grace* seconds; may be repeated, the shorter one holds.
+
+        With *make_way* another may come to its place before it has ended.
+        """
         self.leaving = True
         if self.phase is Phase.OPENING:
             self._end([], [], now)
@@ -170,7 +176,7 @@ class Charge:
             self._kill_at = now + grace + STOP_SLACK
             self._abandon_at = now + START_PATIENCE
             assert self.process is not None
-            self.process.send(Stop(grace))
+            self.process.send(Stop(grace, make_way))
 
     def kill(self, now: float, cause: Cause) -> None:
         """End the process at once; the first *cause* given is the one that counts."""
@@ -281,6 +287,8 @@ class Charge:
                 logger.info("%s is leaving: %s", self.label, message.reason)
             case Empty():
                 self.leaving = self.empty = True
+            case Ordered():  # one that leaves may be gone before it reads again
+                self.ordered = None if self.leaving else message
             case Stopped():
                 self.leaving = True
                 if self._killed_at is None:
@@ -363,10 +371,10 @@ class Charge:
             self.ready_at = self.ready_at or now  # its first job was faster than its word
         if self._cause is Cause.DIED:
             logger.error(
-                "%s died (%s), running %s", self.label, _describe(code), several(len(running))
+                "%s died (%s), running %s", self.label, describe(code), several(len(running))
             )
         else:
-            logger.info("%s ended (%s)", self.label, _describe(code))
+            logger.info("%s ended (%s)", self.label, describe(code))
         died_at = now if self._killed_at is None else self._killed_at
         self._end(running, ended, died_at)
         self._tools.witness.ended(self.source)
@@ -389,12 +397,3 @@ class Charge:
 
 def _next_epoch(session: Session) -> Session:
     return Session(session.id, session.epoch + 1)
-
-
-def _describe(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

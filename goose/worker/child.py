@@ -33,6 +33,7 @@ from goose.metrics.detached import detached
 from goose.metrics.fanout import Fanout
 from goose.metrics.handover import Handover
 from goose.metrics.served import is_served
+from goose.stores import OnDemand
 from goose.worker import crons, logs, outlet
 from goose.worker.config import WorkerConfig
 from goose.worker.control import (
@@ -50,7 +51,7 @@ from goose.worker.control import (
 )
 from goose.worker.duty import Duty
 from goose.worker.embedded import connect_resource, store_of
-from goose.worker.follower import follower
+from goose.worker.follower import Follower, follower
 from goose.worker.notes import Notes
 from goose.worker.outboxes import relay_of
 from goose.worker.reload import SourceWatch
@@ -226,7 +227,7 @@ def _build(
             resources=[connect_resource(spec) for spec in bootstrap.resources],
             firing=crons.firing(broker, offer, chosen, store),
             store=store,
-            follower=follower(store, supervisor=bootstrap.supervisor, logger_name=""),
+            follower=_follower(store, bootstrap, channel),
             circuits=chosen.circuit,
             # One process of a worker does it for all of them.
             relay=None if bootstrap.index else relay_of(broker, chosen, bootstrap.broker),
@@ -241,6 +242,16 @@ def _build(
         raise _judged(error) from error
     numbers.backends = Fanout(guarded)
     return broker, runner, made
+
+
+def _follower(store: OnDemand, bootstrap: Bootstrap, channel: Channel) -> Follower | None:
+    return follower(
+        store,
+        supervisor=bootstrap.supervisor,
+        processes=bootstrap.processes,
+        tell=channel.send,
+        logger_name="",
+    )
 
 
 def _start(runner: Runner) -> None:

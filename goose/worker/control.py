@@ -61,6 +61,9 @@ class Bootstrap:
     log_format: str = "text"
     index: int = 0
     """Which of the supervisor's children it is, from 0."""
+    processes: int | None = None
+    """How many children the supervisor has if nobody orders another number; None if it obeys no
+    orders, and so wants to hear of none."""
     hand_over: bool = False
     """Whether the supervisor shows this child's numbers."""
     told: Sequence[tuple[str, str]] = ()
@@ -73,6 +76,8 @@ class Stop:
 
     grace: float
     """Seconds that running jobs have; 0 is none."""
+    make_way: bool = False
+    """Whether another may take the child's place before it has ended, and finds the ports free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,16 @@ class Empty:
 
 
 @dataclass(frozen=True, slots=True)
+class Ordered:
+    """What the child just read in the orders that concerns the worker as a whole."""
+
+    processes: int | None
+    """How many children there are to be; None is as many as the supervisor was started with."""
+    log_level: str | None
+    """What the supervisor is to log by; None is likewise."""
+
+
+@dataclass(frozen=True, slots=True)
 class Numbers:
     """What the child has counted since it last said so."""
 
@@ -156,7 +171,9 @@ class Fatal:
 
 
 ToChild: TypeAlias = Bootstrap | Stop | NewSession | Count | Dump
-ToSupervisor: TypeAlias = Ready | Refused | Leaving | Empty | Numbers | Registry | Stopped | Fatal
+ToSupervisor: TypeAlias = (
+    Ready | Refused | Leaving | Empty | Ordered | Numbers | Registry | Stopped | Fatal
+)
 Message: TypeAlias = ToChild | ToSupervisor
 
 _KINDS: dict[str, type[Message]] = {

@@ -126,6 +126,8 @@ class Duty:
     def _hear(self, message: Message, now: float) -> None:
         match message:
             case Stop():
+                if message.make_way:
+                    self._make_way()
                 self._stop(now, message.grace)
             case Count():
                 for name, value, tags in message.increments:

@@ -5,7 +5,14 @@ it has this process do what it says; while queues are paused or jobs are to end,
 more over what is here each time, so that what came in between two looks is not forgotten. Now
 and then it writes a record of this process, which is what ``goose workers list`` shows.
 
-A store that fails costs nothing but news: the orders that were read last go on to hold.
+Under a supervisor it also tells that one what it read of the number of processes and the log
+level: a supervisor never reads itself, for nothing may hold up its heartbeats. While either is
+set it says so at each look, and else with each record. For what it reads may be no news to itself
+and yet to the supervisor, which heard something else in between from a process that read sooner
+and is gone by now.
+
+A store that fails costs nothing but news: the orders that were read last go on to hold. Nothing
+is told to the supervisor before it was read, so who cannot read takes nothing back.
 """
 
 from __future__ import annotations
@@ -19,17 +26,19 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Protocol
 
+from goose._json import JSON
 from goose.brokers.base import Share
 from goose.errors import BrokerError, Unsupported
 from goose.features.controls import roll
 from goose.features.controls.book import Controls, read
-from goose.features.controls.knobs import shares
+from goose.features.controls.knobs import level_in, processes_in, shares
 from goose.features.controls.orders import Orders, parse
 from goose.features.controls.roll import WorkerRecord
 from goose.stores import OnDemand
 from goose.stores.base import Delete, Put, Store
 from goose.worker.clock import Clock, SystemClock
 from goose.worker.config import WorkerConfig
+from goose.worker.control import Ordered
 from goose.worker.stops import Stops
 
 logger = logging.getLogger("goose.worker")
@@ -74,6 +83,9 @@ class Follower:
         name: What orders call this worker.
         log_level: What this process logs by, if nobody orders another.
         set_log_level: Has it log by another.
+        processes: How many its supervisor has, if nobody orders another number; None is that
+            there is no supervisor, or none that obeys.
+        tell: Tells the supervisor.
     """
 
     def __init__(
@@ -84,6 +96,8 @@ class Follower:
         name: str,
         log_level: str = "",
         set_log_level: Callable[[str], object] = lambda _: None,
+        processes: int | None = None,
+        tell: Callable[[Ordered], object] = lambda _: None,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -94,6 +108,9 @@ class Follower:
         self._version = version
         self._own_level = self._level = log_level
         self._set_log_level = set_log_level
+        self._own_processes = processes
+        self._tell = tell
+        self._settings: Mapping[str, JSON] = {}
         self._base: WorkerConfig | None = None
         self._seen: bytes | None = None
         self._orders = Orders()
@@ -135,6 +152,8 @@ class Follower:
             self._controls.unmark(over)
             stops.marked = {id_: at for id_, at in stops.marked.items() if id_ not in over}
             stops.over.difference_update(over)
+        if self._own_processes is not None:
+            self._tell_supervisor(repeat=now >= self._record_due)
         if now >= self._record_due:
             record = self._record(followed)
             self._store.apply([Put(record.key, roll.dump(record), roll.TTL)])
@@ -156,22 +175,28 @@ class Follower:
             # Read before they are noted as known: if that fails, the next step tries again.
             stops.marked = self._controls.marks()
         assert self._base is not None
-        settings = orders.settings_of(self._name)
-        config, level = ordered(self._base, settings), str(settings.get("log_level", ""))
+        self._settings = settings = orders.settings_of(self._name)
+        config = ordered(self._base, settings)
         paused = frozenset(orders.paused)
         if config != followed.config or paused != stops.paused:
             stops.paused = paused
             followed.work_by(config, paused)
             logger.info("working by order: %s", _told(config, paused))
-        level = level or self._own_level
+        level = level_in(settings) or self._own_level
         if level != self._level:
             self._set_log_level(level)
             logger.info("logging %s and above by order", level)
             self._level = level
         self._orders = orders
 
+    def _tell_supervisor(self, *, repeat: bool) -> None:
+        """Tell it what was read just now, if something is set; with *repeat* in any case."""
+        read = Ordered(processes_in(self._settings), level_in(self._settings))
+        if repeat or read != Ordered(None, None):
+            self._tell(read)
+
     def _record(self, followed: Followed) -> WorkerRecord:
-        config = followed.config
+        config, own = followed.config, self._own_processes
         queues = {share.queue: share.weight for share in config.queues}
         return WorkerRecord(
             id=self._id,
@@ -181,6 +206,7 @@ class Follower:
             paused=tuple(sorted(followed.stops.paused & queues.keys())),
             concurrency=config.concurrency,
             async_concurrency=config.async_slots,
+            processes=None if own is None else processes_in(self._settings) or own,
             log_level=self._level,
             running=followed.running,
             started_at=self._started_at,
@@ -189,13 +215,20 @@ class Follower:
 
 
 def follower(
-    store: OnDemand, *, supervisor: int | None = None, logger_name: str = "goose"
+    store: OnDemand,
+    *,
+    supervisor: int | None = None,
+    processes: int | None = None,
+    tell: Callable[[Ordered], object] = lambda _: None,
+    logger_name: str = "goose",
 ) -> Follower | None:
     """Return what follows orders in this process; None where there is no store for them.
 
     Args:
         store: Of this process.
         supervisor: The process id of the supervisor, if there is one.
+        processes: As for `Follower`.
+        tell: Likewise.
         logger_name: The logger whose level orders change; empty is the root.
 
     Raises:
@@ -212,6 +245,8 @@ def follower(
         name=worker_name(os.getpid() if supervisor is None else supervisor),
         log_level=logging.getLevelName(target.getEffectiveLevel()).lower(),
         set_log_level=lambda level: target.setLevel(level.upper()),
+        processes=processes,
+        tell=tell,
         clock=SystemClock(),
     )
 

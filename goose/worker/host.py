@@ -86,7 +86,7 @@ def run(
         errands = ThreadErrands(lambda: _wake(theirs))
         observer, servers = _observer(chosen, broker, lambda: _wake(theirs))
         spawn = _spawner(chosen, until_empty=until_empty, reload=reload, program=program)
-        tools = Tools(broker, spawn, errands, SystemClock(), random.Random(), observer)
+        tools = Tools(broker, spawn, errands, SystemClock(), random.Random(), observer, _log_by())
         supervisor = Supervisor(plan, tools)
         with _signals(theirs.fileno()):
             code = _loop(supervisor, observer, ours, min(LOOK_SECONDS, chosen.ttl / 24))
@@ -178,6 +178,7 @@ def _spawner(
                 log_level=chosen.log_level,
                 log_format=chosen.log_format,
                 index=index,
+                processes=chosen.processes,
                 hand_over=chosen.health is not None or any(map(is_served, chosen.metrics)),
                 told=dangers.told(),
             )
@@ -185,6 +186,13 @@ def _spawner(
         return ChildProcess(bootstrap, config.slots, program)
 
     return spawn
+
+
+def _log_by() -> Callable[[str | None], object]:
+    """Return what has this process log by another level; None is the one it has now."""
+    root = logging.getLogger()
+    own = root.level
+    return lambda level: root.setLevel(own if level is None else level.upper())
 
 
 def _loop(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from goose.brokers.base import Broker
@@ -20,6 +21,7 @@ class Plan:
     """What a supervisor is told. Durations are seconds."""
 
     processes: int = 1
+    """As long as nobody orders another number."""
     grace: float = 30.0
     ttl: float = 30.0
     stall_limit: float = 900.0
@@ -39,3 +41,5 @@ class Tools:
     clock: Clock
     random: random.Random
     witness: Witness = field(default_factory=NoWitness)
+    log_by: Callable[[str | None], object] = lambda _: None
+    """Has this process log by another level; None is its own again."""

@@ -13,6 +13,22 @@ The supervisor ends
   a wrong setting. Once a child has been ready it never ends for such a reason again: brokers
   come back, and deployments get repaired.
 
+How many posts there are may be changed by an order, of which children tell (`Ordered`). The
+posts with the highest numbers go, so that the first, which does what one does for all, stays.
+How it could go wrong, and why it does not:
+
+* What runs on a post that goes is lost, or runs twice: its charge stops as all do at the end,
+  with the grace, and is looked after until nothing is left of it, its death and its aftermath too.
+* A child crashes, is replaced or cannot read the orders: nobody said otherwise, so the number
+  stays. Several say the same: that is the number already.
+* One says what it read long ago: only if it does not read again, so who leaves is not heard; and
+  what others read is repeated.
+* The child with the last jobs goes while those that stay had found nothing left (until-empty), or
+  wait after a crash: they look again, at once.
+* A post comes back before its last charge has ended: that one has made way, as for any successor.
+* A child that is told to go before it was ready: it counts as a beginning only if it was.
+* Orders come while all of it ends: who is told to stop leaves, and is not heard.
+
 All of it happens in `Supervisor.step`, which never blocks and never raises; a loop around
 it supplies time, signals and a reason to look (`goose.worker.host`).
 """
@@ -29,7 +45,7 @@ from dataclasses import dataclass
 from goose.errors import BrokerError, BrokerUnavailable, ConfigError
 from goose.worker.aftermath import Cause
 from goose.worker.charge import Charge, Phase
-from goose.worker.control import Count
+from goose.worker.control import Count, Ordered
 from goose.worker.plan import Plan, Tools
 
 logger = logging.getLogger("goose.worker.supervisor")
@@ -74,6 +90,7 @@ class Supervisor:
         self._exit_code = OK
         self._stop_by = math.inf
         self._stopping = False
+        self._log_level: str | None = None
         self._signals: list[int] = []
         self._tally: Counter[tuple[str, str, str]] = Counter()
 
@@ -114,6 +131,11 @@ class Supervisor:
             return code
         for charge in self._charges:
             charge.step(now)
+            # Also of one that will have no post any more.
+            self._succeeded = self._succeeded or charge.ready_at is not None
+            ordered, charge.ordered = charge.ordered, None
+            if ordered is not None:
+                self._follow(ordered, now)
         for post in self._posts:
             self._attend(post, now)
         for charge in self._charges:
@@ -168,14 +190,40 @@ class Supervisor:
             self._exit_code = code
             self._stop(now, 0.0)
 
+    # --- orders --------------------------------------------------------------------------
+
+    def _follow(self, ordered: Ordered, now: float) -> None:
+        if ordered.log_level != self._log_level:
+            self._log_level = ordered.log_level
+            self._tools.log_by(ordered.log_level)
+            if ordered.log_level is None:
+                logger.info("logging as at the start again")
+            else:
+                logger.info("logging %s and above by order", ordered.log_level)
+        self._resize(ordered.processes or self._plan.processes, now)
+
+    def _resize(self, count: int, now: float) -> None:
+        before = len(self._posts)
+        if count == before:
+            return
+        logger.info("worker processes by order: %d instead of %d", count, before)
+        surplus = self._posts[count:]
+        self._posts = [*self._posts[:count], *(Post(index) for index in range(before, count))]
+        for post in surplus:
+            if post.charge is not None:
+                post.charge.stop(now, self._plan.grace, make_way=True)
+        if not all(post.finished for post in surplus):
+            # Whoever stays has to do their work: also who had found none, or waits after a crash.
+            for post in self._posts:
+                post.finished = False
+                post.not_before = -math.inf
+
     # --- posts ---------------------------------------------------------------------------
 
     def _attend(self, post: Post, now: float) -> None:
         charge = post.charge
         if charge is not None:
             self._judge_beginning(charge, now)
-            if charge.ready_at is not None:
-                self._succeeded = True
             if charge.alive and not charge.leaving:
                 return
             self._vacate(post, charge, now)

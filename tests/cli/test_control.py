@@ -65,9 +65,13 @@ def test_workers_are_listed_and_set(shop: Any, cli: Any, wait_until: Any, import
     assert "nothing is set" in cli("workers", "orders").err
     with Worker(shop.url, allow=["cli_control_app"], concurrency=2):
         [listed] = cli("workers", "list", "--json").json
-        keys = "id name pid queues paused concurrency async_concurrency log_level running"
+        keys = "id name pid queues paused concurrency async_concurrency processes log_level running"
         assert [*keys.split(), "started_at", "version"] == list(listed)
         assert (2, {"default": 0}) == (listed["concurrency"], listed["queues"])
+        assert listed["processes"] is None
+        refused = cli("workers", "set", listed["name"], "--processes", "3")
+        assert 2 == refused.code
+        assert "has no supervisor that could start or end any" in refused.err
         head, line = cli("workers", "list").out.splitlines()
         assert head.startswith("name")
         assert line.startswith(listed["name"])
@@ -75,8 +79,8 @@ def test_workers_are_listed_and_set(shop: Any, cli: Any, wait_until: Any, import
         assert f"{listed['name']}  concurrency = 5, queues = a=2,b=1\n" == done.out
         wait_until(lambda: cli("workers", "list", "--json").json[0]["concurrency"] == 5)
     [told] = cli("workers", "orders", "--json").json
-    assert (5, None, {"a": 2, "b": 1}) == (
-        told["concurrency"], told["async_concurrency"], told["queues"],
+    assert (5, None, None, {"a": 2, "b": 1}) == (
+        told["concurrency"], told["async_concurrency"], told["processes"], told["queues"],
     )  # fmt: skip
     assert "nothing is set" in cli("workers", "reset").err
 
@@ -84,13 +88,24 @@ def test_workers_are_listed_and_set(shop: Any, cli: Any, wait_until: Any, import
 @pytest.mark.parametrize(
     "arguments",
     [("set",), ("set", "nobody:1", "--concurrency", "2"), ("set", "--log-level", "loud"),
-     ("set", "--queues", "a=1,b"), ("set", "--concurrency", "0")],
+     ("set", "--queues", "a=1,b"), ("set", "--concurrency", "0"), ("set", "--processes", "0"),
+     ("set", "--processes", "257"), ("set", "--processes", "many")],
 )  # fmt: skip
 def test_a_wrong_order_is_a_usage_error(shop: Any, cli: Any, arguments: tuple[str, ...]) -> None:
     """What no worker could follow ends with 2 and changes nothing."""
     shop.ready()
     assert 2 == cli("workers", *arguments).code
     assert [] == cli("workers", "orders", "--json").json
+
+
+def test_processes_are_ordered_for_all_that_have_a_supervisor(shop: Any, cli: Any) -> None:
+    """The number is shown among what is set, to people and to programs."""
+    shop.ready()
+    assert "web-*  processes = 4\n" == cli("workers", "set", "web-*", "--processes", "4").out
+    [told] = cli("workers", "orders", "--json").json
+
+    assert {"workers": "web-*", "processes": 4, "concurrency": None, "async_concurrency": None,
+            "queues": None, "log_level": None} == told  # fmt: skip
 
 
 def test_move_tells_how_many(shop: Any, cli: Any, own_folder: Path) -> None:

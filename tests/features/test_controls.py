@@ -300,6 +300,9 @@ def test_queues_and_log_level_change(client: Client, app: Any, wait_until: WaitU
         {"concurrency": 0},
         {"concurrency": 1001},
         {"async_concurrency": True},
+        {"processes": 0},
+        {"processes": 257},
+        {"processes": "2"},
         {"queues": []},
         {"queues": "a=1,b"},
         {"queues": "no good"},
@@ -313,6 +316,22 @@ def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
         client.controls.set(**wrong)
 
     assert Orders() == client.controls.orders()
+
+
+def test_a_worker_without_a_supervisor_has_no_processes_to_order(client: Client, app: Any) -> None:
+    """By its name that is an error; a pattern may mean others, and it goes on as the one it is."""
+    with worker(client):
+        [record] = client.controls.workers()
+        assert record.processes is None
+        with pytest.raises(ConfigError, match="has no supervisor"):
+            client.controls.set(record.name, processes=2, concurrency=3)
+        assert {} == client.controls.orders().workers
+        client.controls.set(record.name, concurrency=3)
+        client.controls.set("*", processes=2)
+
+    assert {"*": {"processes": 2}} == {
+        name: values for name, values in client.controls.orders().workers.items() if name == "*"
+    }
 
 
 def test_names_of_workers_that_are_gone_are_forgotten(app: Any, wait_until: WaitUntil) -> None:
@@ -385,7 +404,8 @@ def test_asyncio_code_has_the_same_verbs(app: Any, wait_until: WaitUntil) -> Non
         assert {job.id: "removed"} == await verbs.cancel(job)
         await verbs.enqueue(app.note, "x")
         assert ["removed"] == list((await verbs.cancel_all(fn="control_app:note")).values())
-        await verbs.controls.set(concurrency=4)
+        await verbs.controls.set(concurrency=4, processes=2)
+        assert {"concurrency": 4, "processes": 2} == client.controls.orders().workers["*"]
         await verbs.controls.reset()
         assert [] == await verbs.controls.workers()
 

@@ -173,6 +173,17 @@ def test_a_stop_shortens_a_drain_that_had_all_the_time(world: World) -> None:
     leaving.work.may_end.set()
 
 
+def test_only_a_child_whose_place_another_may_take_makes_way(world: World) -> None:
+    """At the end of the whole worker its numbers can be read as long as it runs something."""
+    world.step(Stop(10.0))
+    assert 0 == world.made_way
+    world.step(Stop(5.0, make_way=True))
+
+    assert 1 == world.made_way
+    assert [10.0] == world.work.graces
+    world.work.may_end.set()
+
+
 def test_a_new_session_reaches_the_runner(world: World) -> None:
     """Id and epoch are the supervisor's."""
     world.step(NewSession("s", 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import signal
@@ -26,6 +27,7 @@ from goose.worker.control import (
     Message,
     NewSession,
     Numbers,
+    Ordered,
     Ready,
     Refused,
     Stop,
@@ -176,11 +178,17 @@ class World:
         self.broker = Broker(clock=self.wall)
         self.broker.lose_replies = set()
         self.children: list[Child] = []
+        self.indices: list[int] = []
+        """Of the posts they were started for, in the same order."""
         self.spawn_error: OSError | None = None
         self.hangs = False
         self.born_ready = True
         self.witness = Witness()
-        tools = Tools(self.broker, self.spawn, self.submit, self, random.Random(1), self.witness)
+        self.levels: list[str | None] = []
+        tools = Tools(
+            self.broker, self.spawn, self.submit, self, random.Random(1), self.witness,
+            self.levels.append,
+        )  # fmt: skip
         self.supervisor = Supervisor(Plan(**({"ttl": TTL, "grace": GRACE} | plan)), tools)
 
     def mono(self) -> float:
@@ -193,6 +201,7 @@ class World:
         if self.spawn_error is not None:
             raise self.spawn_error
         child = Child(self, session, 100 + len(self.children))
+        self.indices.append(index)
         child.ticks = self.born_ready
         if self.born_ready:
             child.say(Ready())
@@ -976,3 +985,240 @@ def test_a_child_that_hangs_after_its_last_word_is_ended(world: World) -> None:
 
     assert -9 == child.code
     assert STOP_SLACK < GRACE  # and that had nothing to do with a shutdown
+
+
+# --- orders --------------------------------------------------------------------------------
+
+SURPLUS = Stop(GRACE, make_way=True)
+"""What a child hears whose post goes."""
+
+
+def of_three() -> World:
+    """Three processes by order, where one was started."""
+    world = World()
+    world.run(1)
+    world.children[0].say(Ordered(3, None))
+    world.run(1)
+    return world
+
+
+def test_more_processes_start_at_once() -> None:
+    """In the step that hears the order, each on a post and with a session of its own."""
+    world = World()
+    world.run(1)
+    world.children[0].say(Ordered(3, None))
+    world.step()
+
+    assert [0, 1, 2] == world.indices
+    assert 3 == len({child.sessions[0].id for child in world.living})
+    assert all(world.lives(child.sessions[0]) for child in world.living)
+
+
+def test_surplus_processes_end_as_at_a_stop() -> None:
+    """The last posts go: nothing is taken there any more, what runs has the grace, and none comes after."""
+    world = of_three()
+    first, *rest = world.children
+    for child in rest:
+        child.takes(f"on {child.pid}")
+    first.say(Ordered(1, None))
+    world.run(GRACE - 1)
+    assert [[], [SURPLUS], [SURPLUS]] == [child.heard for child in world.children]
+    assert all(world.lives(child.sessions[0]) for child in rest)
+    for child in rest:
+        child.notes.clear()
+        child.end()
+    world.run(4 * TTL)
+
+    assert [first] == world.living
+    assert [0, 1, 2] == world.indices
+    assert not any(world.lives(child.sessions[0]) for child in rest)
+    assert [None, 0, 0] == [child.code for child in world.children]
+
+
+def test_what_outlives_the_grace_on_a_surplus_process_is_given_back_at_no_cost() -> None:
+    """It is killed like at a shutdown, and its job is ready again, unblamed."""
+    world = of_three()
+    world.children[2].takes("long")
+    world.children[0].say(Ordered(2, None))
+    world.run(GRACE + STOP_SLACK + 0.5)
+
+    assert [None, None, -9] == [child.code for child in world.children]
+    state, job = world.job("long")
+    assert (State.READY, 0, 0, 0) == (state, job.attempt, job.crashes, job.suspicions)
+
+
+def test_a_surplus_process_that_dies_is_answered_for_and_not_replaced() -> None:
+    """The job that killed it is blamed, and nobody comes to the post that is gone."""
+    world = of_three()
+    world.children[2].takes("guilty")
+    world.children[0].say(Ordered(2, None))
+    world.run(1)
+    world.children[2].code = -11
+    world.run(40)
+
+    assert 1 == world.job("guilty")[1].crashes
+    assert world.children[:2] == world.living
+    assert (PROCESS_DEATHS, 1, {"cause": "died"}) in world.witness.counted
+
+
+def test_what_is_said_again_changes_nothing() -> None:
+    """Every process says it twice a second, and it is done once."""
+    world = of_three()
+    for _ in range(3):
+        for child in world.living:
+            child.say(Ordered(3, "debug"))
+        world.run(0.5)
+
+    assert [0, 1, 2] == world.indices
+    assert ["debug"] == world.levels
+    assert [[]] * 3 == [child.heard for child in world.children]
+
+
+def test_a_withdrawn_order_brings_back_what_it_was_started_with() -> None:
+    """The number of processes and the log level are the supervisor's own again."""
+    world = World(processes=2)
+    world.run(1)
+    for child in world.children:
+        child.obeys = True
+    world.children[1].say(Ordered(1, "error"))
+    world.run(1)
+    assert (1, ["error"]) == (len(world.living), world.levels)
+    world.children[0].say(Ordered(None, None))
+    world.run(1)
+
+    assert [0, 1, 1] == world.indices
+    assert 2 == len(world.living)
+    assert ["error", None] == world.levels
+
+
+def test_an_order_outlives_those_who_told_it() -> None:
+    """Their successors, who cannot read it, say nothing, and so take nothing back."""
+    world = of_three()
+    world.children[0].say(Ordered(3, "debug"))
+    world.run(1)
+    for child in world.living:
+        child.code = -9
+    world.run(40)
+
+    assert [0, 1, 2, 0, 1, 2] == world.indices
+    assert 3 == len(world.living)
+    assert ["debug"] == world.levels
+
+
+def test_one_that_leaves_is_not_heard() -> None:
+    """What it read last may be old, and it may not live to say something newer."""
+    world = of_three()
+    world.children[1].say(Leaving("max-jobs"))
+    world.run(1)
+    world.children[1].say(Ordered(1, "debug"))
+    world.run(1)
+
+    assert 4 == len(world.living)
+    assert [] == world.levels
+
+
+def test_a_recycled_process_of_a_post_that_goes_keeps_its_time() -> None:
+    """One that left for another reason is in nobody's way, and its jobs end in peace."""
+    world = of_three()
+    recycled = world.children[2]
+    recycled.takes("long")
+    recycled.say(Leaving("max-jobs"))
+    world.run(1)
+    world.children[0].say(Ordered(1, None))
+    world.run(4 * GRACE)
+
+    assert [world.children[0], recycled] == world.living
+    assert [] == recycled.heard
+
+
+def test_a_post_that_comes_back_does_not_wait_for_its_last_process() -> None:
+    """From three to one and to three again: the new ones start beside those that still drain."""
+    world = of_three()
+    world.children[1].takes("long")
+    world.children[0].say(Ordered(1, None))
+    world.step()
+    world.children[0].say(Ordered(3, None))
+    world.step()
+
+    assert [0, 1, 2, 1, 2] == world.indices
+    assert State.RUNNING is world.job("long")[0]
+
+
+def test_who_stays_works_at_once_though_it_died_again_and_again() -> None:
+    """An order that ends the only process at work does not leave its jobs to a long pause."""
+    world = of_three()
+    for _ in range(8):
+        alive = [child for child in world.living if child not in world.children[1:3]]
+        for child in alive:
+            child.code = -11
+        world.run(0.25)
+    assert world.children[1:3] == world.living
+    world.children[1].say(Ordered(1, None))
+    world.step()
+
+    assert 0 == world.indices[-1]
+    assert world.children[-1] in world.living
+
+
+def test_who_had_found_nothing_looks_again_when_the_others_go() -> None:
+    """With until-empty, jobs that a surplus process gives back are not left behind."""
+    world = of_three()
+    first, second, third = world.children
+    first.end(Empty())
+    second.end(Empty())
+    world.run(1)
+    third.say(Ordered(1, None))
+    third.obeys = True
+    assert world.run(1) is None
+    assert [0, 1, 2, 0] == world.indices
+    world.living[0].end(Empty())
+
+    assert 0 == world.run(1)
+
+
+def test_a_surplus_process_that_was_empty_too_is_not_taken_over() -> None:
+    """Where nothing was left for anybody, nobody looks again."""
+    world = of_three()
+    first, second, third = world.children
+    second.end(Empty())
+    third.end(Empty())
+    world.run(1)
+    first.say(Ordered(2, None))
+    world.run(1)
+    first.end(Empty())
+
+    assert 0 == world.run(1)
+    assert 3 == len(world.children)
+
+
+def test_no_process_starts_for_an_order_while_all_of_them_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A stop is not undone, by what was said just before it either."""
+    caplog.set_level(logging.INFO)
+    world = of_three()
+    world.supervisor.interrupt(signal.SIGTERM)
+    world.children[0].say(Ordered(5, None))
+    world.run(0.25)
+    for child in world.living:
+        child.end()
+
+    assert 0 == world.run(1)
+    assert 3 == len(world.children)
+    assert "5 instead of" not in caplog.text
+
+
+def test_a_surplus_process_that_was_ready_first_is_a_success() -> None:
+    """A broker that goes away after that is an outage, and ends nothing."""
+    world = World(processes=2)
+    world.born_ready = False
+    world.run(0)
+    world.children[1].ticks = True
+    world.children[1].obeys = True
+    world.children[1].say(Ready())
+    world.children[1].say(Ordered(1, None))
+    world.run(1)
+    world.broker.down = True
+    world.children[0].code = -9
+
+    assert world.run(300) is None

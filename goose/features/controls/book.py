@@ -80,6 +80,7 @@ class Controls:
         *,
         concurrency: int | None = None,
         async_concurrency: int | None = None,
+        processes: int | None = None,
         queues: str | Iterable[str] | Mapping[str, int] | None = None,
         log_level: str | None = None,
     ) -> None:
@@ -90,22 +91,32 @@ class Controls:
                 several fit a worker, what was set last wins, value by value.
             concurrency: Sync functions at once in each process, 1 to 1,000.
             async_concurrency: Async functions at once, 1 to 10,000.
+            processes: Worker processes under each supervisor, 1 to 256; a `goose.Worker` has none.
             queues: What to take jobs from, as for a `goose.Worker`.
-            log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
+            log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``; a supervisor's too.
 
         Raises:
-            ConfigError: A value is out of range, nothing was given, or there is no such worker.
+            ConfigError: A value is out of range, nothing was given, or there is no such worker,
+                or it has no supervisor whose processes could be more or fewer.
         """
         values = knobs(
             concurrency=concurrency,
             async_concurrency=async_concurrency,
+            processes=processes,
             queues=queues,
             log_level=log_level,
         )
-        living = {record.name for record in records(self._store)}
+        found = list(records(self._store))
+        living = {record.name for record in found}
         if not is_pattern(workers) and workers not in living:
             raise ConfigError(
                 f"there is no worker {workers!r}; there are: {', '.join(sorted(living)) or 'none'}"
+            )
+        supervised = any(record.processes for record in found if record.name == workers)
+        if processes is not None and not is_pattern(workers) and not supervised:
+            raise ConfigError(
+                f"processes = {processes}: worker {workers!r} has no supervisor that could start "
+                "or end any; it is a goose.Worker in a program of its own"
             )
 
         def change(orders: Orders) -> Orders:

@@ -37,6 +37,8 @@ class WorkerRecord:
     """Those of its queues that nothing is taken from."""
     concurrency: int
     async_concurrency: int
+    processes: int | None = None
+    """Processes its worker is to have; None where there is no supervisor to start or end any."""
     log_level: str
     running: int
     """Jobs in its slots when it wrote this."""
@@ -59,7 +61,8 @@ def parse(value: bytes) -> WorkerRecord | None:
     """Return the record in *value*; None for one that this version cannot read."""
     try:
         fields: dict[str, Any] = json.loads(value)
-        known: dict[str, Any] = {name: fields[name] for name in WorkerRecord.__dataclass_fields__}
+        names = WorkerRecord.__dataclass_fields__.keys() & fields.keys()
+        known: dict[str, Any] = {name: fields[name] for name in names}
         known["paused"] = tuple(known["paused"])
         return WorkerRecord(**known)
     except (AttributeError, KeyError, TypeError, ValueError):
