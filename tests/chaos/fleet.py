@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -25,6 +25,7 @@ class Fleet:
         broker: URL.
         options: More flags for ``goose worker``.
         modules: Whose functions run.
+        environ: More settings, by environment variable.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Fleet:
         options: Sequence[str] = (),
         *,
         modules: Sequence[str] = ("tests.chaos.jobs",),
+        environ: Mapping[str, str] = {},
     ) -> None:
         self.folder = folder
         self.marks = folder / "marks"
@@ -41,6 +43,7 @@ class Fleet:
         self.broker = broker
         self.options = list(options)
         self.modules = list(modules)
+        self.environ = dict(environ)
         self.supervisors: list[subprocess.Popen[bytes]] = []
         self.faults: list[Fault] = []
 
@@ -50,6 +53,7 @@ class Fleet:
             "CHAOS_MARKS": str(self.marks),
             "PYTHONPATH": str(ROOT),
             "GOOSE_BROKER": self.broker,
+            **self.environ,
         }
         command = [sys.executable, "-m", "goose", "worker", *self.modules, *self.options]
         with (self.folder / "workers.log").open("ab") as log:

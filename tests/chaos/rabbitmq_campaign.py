@@ -1,8 +1,9 @@
 """The fault campaign on a real RabbitMQ node: Redis's campaign, with this server's faults.
 
 Two things are different. A node that loses a client lends its jobs again at once, while they
-still run: so a fault of the broker explains a second run of what was under way. And what is
-scheduled or running cannot be counted, so that all has drained is seen by what was done.
+still run: so a fault of the broker explains a second run of what was under way, and so does a
+client that could not send heartbeats. And what is scheduled or running cannot be counted, so that
+all has drained is seen by what was done.
 """
 
 from __future__ import annotations
@@ -135,6 +136,14 @@ class _Campaign(redis_campaign.Campaign):
         if kind == "kill":
             since = began - UNWRITTEN
             self.more_faults += [Fault(kind, pid, since, over, forgets=True) for pid in pids]
+
+    def _judge(self, broker: Inspector, poison: list[str]) -> Result:
+        # Heartbeats are a thread's: a process that keeps the interpreter has lost its jobs to others.
+        for run in read_marks(self.crew.marks):
+            if run.name.startswith("held"):
+                until = (run.end or run.start + self.plan.ttl * 2) + NOTICED
+                self.more_faults.append(Fault("hold_interpreter", run.pid, run.start, until))
+        return super()._judge(broker, poison)
 
     def left(self, broker: Inspector) -> int:
         """Return how many jobs have not come to an end, or come to rest."""

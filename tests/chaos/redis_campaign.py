@@ -263,7 +263,9 @@ class Campaign:
         met = self.arena.proxy.hits.total() - hits if far_only else 0
         resumed = max(self.crew.probe()) if alone else 0.0
         self.incidents.append(Incident(kind, began, over, met, resumed))
-        self.say(f"{kind}: {over - began:.1f} s, everybody works again after {resumed:.2f} s")
+        self.say(
+            f"{began:.1f} {kind}: {over - began:.1f} s, everybody works again after {resumed:.2f} s"
+        )
         if resumed > self.resume * self.plan.patience:
             self.problems.append(f"after {kind} it took {resumed:.1f} s until every worker worked")
         if alone and (gone := pids - self.crew.pids()):
@@ -310,7 +312,7 @@ class Campaign:
             if not kind.startswith("throttle")
         ]
         for number, name in enumerate(self.plan.worker_faults):
-            self.say(name)
+            self.say(f"{time.monotonic():.1f} {name}")
             disturbed = None
             if number % 2 and name.startswith(("kill", "pause_")) and name != "pause_briefly":
                 kind = self.chance.choice(disturbing)
