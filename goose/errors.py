@@ -87,7 +87,10 @@ class PayloadTooLarge(CallError):
 
 
 class FlowError(GooseError):
-    """Jobs depend on each other in a circle, or on one that nobody knows; nothing was stored."""
+    """Jobs depend on each other in a circle, or on one that nobody knows or that keeps no result.
+
+    Nothing was stored.
+    """
 
 
 class EnqueueError(GooseError):

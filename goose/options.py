@@ -70,8 +70,8 @@ class Bound(TypedDict, total=False):
     limit: Limit | Sequence[Limit] | None
     """How many jobs like it may start in a time, or run at once; ``()`` is no limit."""
     depends_on: Dependencies | None
-    """Jobs (or ids, or `goose.after`) that have to end first; or a function of its arguments that
-    returns them."""
+    """Jobs (or ids, or `goose.after`, which takes unique keys, too) that have to end first; or a
+    function of its arguments that returns them."""
 
 
 Callback: TypeAlias = Callable[..., Any] | Call[Any]

@@ -75,6 +75,11 @@ assert_type(goose.chain(goose.call(fetch, "x"), size, add), goose.Job[int])
 with goose.flow() as flow:
     first = flow.add(add, 1)
     assert_type(flow.using(depends_on=goose.after(first)).add(add, first.output), goose.Job[int])
+    keys = [
+        goose.after(add, unique="k"),
+        goose.after(goose.call(add, 1), unique=True, on_failure="run"),
+    ]
+    assert_type(flow.using(depends_on=[first, *keys]).add(add, 2), goose.Job[int])
 
 goose.configure(broker="redis://localhost:6379/0", queues=["mail", "default"], ttl=30)
 
@@ -143,6 +148,9 @@ goose.configure(queue=5)  # mistake: a queue is named by a text
 job.queue = "other"  # mistake: a job is frozen
 goose.enqueue(fetch, job.output)  # mistake: the output has the wrong type
 goose.after(job, on_failure="explode")  # mistake: no such policy
+goose.after("an-id", unique="k")  # mistake: a key belongs to a function
+goose.after(add)  # mistake: a function without a key
+goose.after(add, unique=True)  # mistake: all arguments of which call?
 goose.enqeue(add, 1)  # mistake: a misspelt verb
 
 

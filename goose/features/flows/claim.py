@@ -1,24 +1,28 @@
 """What a client does before jobs that depend on others are sent: it has them join their parents.
 
-Those whose parents have all ended are sent at once, the others stay in the store. See `book`.
+Those whose parents have all ended are sent at once, the others stay in the store. See `book`; and
+`holding` for parents that are named by a key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from goose._edges import OnFailure
 from goose.brokers import name_of, sees_all
 from goose.brokers.base import Broker, Inspector
 from goose.errors import FlowError, StoreError, Unsupported
 from goose.features.asking import Sealed
-from goose.features.flows.asking import NAME
+from goose.features.flows.asking import keys_of, parents_of
 from goose.features.flows.book import Flows
 from goose.features.flows.records import Node
 from goose.features.traits import Ended, Traits
 from goose.jobs import Job, decode
 from goose.stores.base import MAX_VALUE, Store
+
+if TYPE_CHECKING:
+    from goose.features.flows.holding import Holders
 
 MAX_PARENTS = 5_000
 """Jobs that one job may depend on; the node must fit into one value of the store."""
@@ -29,13 +33,16 @@ class Claim:
 
     def __init__(self, broker: Broker, store: Store) -> None:
         self._broker = broker
+        self._store = store
         self._flows = Flows(store, broker, self._tell)
         self._traits = Traits(broker, lambda: store)
         self._joined: dict[str, Job[Any]] = {}
+        self._parents: dict[str, Mapping[str, OnFailure]] = {}
+        self._holders: Holders | None = None
 
     def claim(self, sealed: Sequence[Sealed]) -> Mapping[str, Job[Any]]:
         """Have *sealed* join; return those that wait for others."""
-        parents = {job.id: _parents(job) for job, _ in sealed}
+        parents = self._parents = self._resolved([job for job, _ in sealed])
         _check(sealed, parents)
         try:
             for job, envelope in sealed:
@@ -55,7 +62,7 @@ class Claim:
         """Forget *jobs*, and those that joined with them and would wait for them for ever."""
         lost = {job.id for job in jobs}
         while True:
-            more = {id_ for id_, job in self._joined.items() if lost & set(_parents(job))} - lost
+            more = {id_ for id_ in self._joined if lost & set(self._parents[id_])} - lost
             if not more:
                 break
             lost |= more
@@ -65,15 +72,30 @@ class Claim:
             del self._joined[job.id]
         return gone
 
+    def _resolved(self, jobs: Sequence[Job[Any]]) -> dict[str, Mapping[str, OnFailure]]:
+        """Return, by id, what each of *jobs* depends on: what it names, and who holds its keys."""
+        named = {job.id: parents_of(job) for job in jobs}
+        if any(keys_of(job) for job in jobs):
+            from goose.features.flows.holding import Holders  # not every flow's
+
+            self._holders = Holders(self._broker, self._store, self._flows, named)
+            return {job.id: {**self._holders.parents(job), **named[job.id]} for job in jobs}
+        return named
+
     def _join(self, job_id: str, parent: str) -> None:
+        holders = None if parent in parents_of(self._joined[job_id]) else self._holders
+        exists = holders.will_be_heard_of if holders else self._exists
         for _ in range(2):
             edge = self._flows.join(job_id, parent)
             if edge is not None:
                 self._flows.mark(job_id, parent, edge)
                 return
-            if self._exists(parent):
+            if exists(parent):
                 return
             # It may have ended between the two looks: then it has left its record by now.
+        if holders:
+            self._flows.mark(job_id, parent, "ok")  # by now its key is free
+            return
         raise FlowError(
             f"job {job_id} depends on {parent}, which is not stored here and has left no result: it "
             "never was, it kept no result, or that has outlived its time"
@@ -108,12 +130,6 @@ class Claim:
     def _tell(self, endings: Sequence[Ended]) -> None:
         for error in self._traits.ended(endings).values():
             raise error
-
-
-def _parents(job: Job[Any]) -> Mapping[str, OnFailure]:
-    trait = job.traits.get(NAME)
-    after = trait.get("after", {}) if isinstance(trait, dict) else {}
-    return cast("Mapping[str, OnFailure]", after)
 
 
 def _check(sealed: Sequence[Sealed], parents: Mapping[str, Mapping[str, OnFailure]]) -> None:

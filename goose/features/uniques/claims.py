@@ -1,13 +1,15 @@
 """The client's side: a key is claimed before its job is sent, and confirmed after.
 
 Who comes second gets the job that holds the key, and may rely on that: a holder that is not
-confirmed is waited for, one that the broker has no more is replaced.
+confirmed is waited for, one that the broker has no more is replaced. Who only asks for the holder
+gets the same answer, and claims nothing.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from goose.brokers import sees_all
@@ -16,6 +18,7 @@ from goose.features.uniques.records import (
     CLAIM,
     Record,
     Trait,
+    borne,
     dump,
     parse,
     record_of,
@@ -91,6 +94,32 @@ class Claim:
                     )
                 self._swap(trait, value, back, ttl)
         return ()
+
+    def holder(self, digest: str, own: Collection[str] = ()) -> Record | None:
+        """Return who holds a key, None if nobody does; one that is about to be stored is waited for.
+
+        Args:
+            digest: Of function and key.
+            own: Ids of jobs that the caller is about to store, which hold their keys without a look.
+        """
+        look, key = LOOK, Trait(digest, "", "")
+        while True:
+            now = self._store.now()
+            value = self._read(key)
+            record = None if value is None else parse(value)
+            if record is None or not record.id:
+                return None
+            verdict = (
+                "held" if record.id in own else self._verdict(record, borne(record, digest), now)
+            )
+            if verdict == "held":
+                return record
+            if verdict == "replace":
+                # A newer call that was never stored leaves the key to the one before it.
+                earlier = replace(record, id=record.before, stored=True, before="", body=b"")
+                return earlier if record.before else None
+            self._sleep(look)
+            look = min(2 * look, LOOK_LIMIT)
 
     # --- one key -------------------------------------------------------------------------
 

@@ -1,13 +1,15 @@
-"""From the option ``unique`` to the trait a job bears."""
+"""From the option ``unique`` to the trait a job bears, and to whom others may wait for."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from goose._json import dump
-from goose.calls import Call, shown
+from goose._edges import Key
+from goose._json import JSON, dump
+from goose.calls import Call, encode_arguments, name_of, shown
 from goose.errors import CallError
 from goose.features.asking import Prepare, told
 from goose.features.uniques.records import NAME, Trait
@@ -30,20 +32,41 @@ def prepare(chosen: Options) -> Prepare | None:
         if key is None:
             return job
         held = ("time", float(until)) if not isinstance(until, str) else (until, 0.0)
-        # Of the function as well: the same key of two functions are two keys.
-        digest = hashlib.sha256(f"{job.fn}\n{key}".encode()).hexdigest()
-        trait = Trait(digest, _shown(key), held[0], held[1], quiet)
+        trait = Trait(_digest(job.fn, key), _shown(key), held[0], held[1], quiet)
         return job.evolve(traits={**job.traits, NAME: trait.to_wire()})
 
     return bear
 
 
+def named(key: Key) -> tuple[str, str]:
+    """Return the digest of *key*, which its record bears, and the key as people read it.
+
+    Raises:
+        CallError: The function or an argument cannot be stored, so no job can hold that key.
+    """
+    call = key.call
+    fn = name_of(call.fn if isinstance(call, Call) else call)
+    text = key.unique if isinstance(key.unique, str) else ""
+    if isinstance(call, Call):
+        text = _all(call, *encode_arguments(call.fn, call.args, call.kwargs))
+    return _digest(fn, text), f"{_shown(text)!r} of {fn}"
+
+
+def _digest(fn: str, key: str) -> str:
+    # Of the function as well: the same key of two functions are two keys.
+    return hashlib.sha256(f"{fn}\n{key}".encode()).hexdigest()
+
+
+def _all(call: Call[Any], args: Sequence[JSON], kwargs: Mapping[str, JSON]) -> str:
+    # By name, so that f(1) and f(n=1) are the same call.
+    bound = inspect.signature(call.fn).bind(*args, **kwargs)
+    return dump(_sorted(bound.arguments)).decode()
+
+
 def _key(unique: Any, job: Job[Any], call: Call[Any]) -> str | None:
     """Return the key of this call; None if it is to be like any other."""
     if unique is True:
-        # By name, so that f(1) and f(n=1) are the same call.
-        bound = inspect.signature(call.fn).bind(*job.args, **job.kwargs)
-        return dump(_sorted(bound.arguments)).decode()
+        return _all(call, job.args, job.kwargs)
     if isinstance(unique, str):
         return unique
     found = told(unique, "unique", job, call)
