@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -122,7 +121,7 @@ class Limits:
 
     def tick(self) -> None:
         """Keep the leases of this process alive, now and then."""
-        now = time.monotonic()
+        now = self._tools.mono()
         if now < self._keep_at:
             return
         self._keep_at = now + KEEP
@@ -137,7 +136,7 @@ class Limits:
             changed(self._tools.store(), place, change)
 
     def _orders(self, store: Store) -> Mapping[str, Mapping[str, Any]]:
-        now = time.monotonic()
+        now = self._tools.mono()
         if now >= self._look_at:
             self._ordered = parse(read(store)).limits
             self._look_at = now + LOOK
