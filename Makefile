@@ -57,7 +57,7 @@ features: setup ## the tests of features on every broker with every store, crash
 		$(BIN)/python -m pytest --timeout 600 tests/features $(ARGS)
 
 .PHONY: simulate
-simulate: setup ## the engine under a virtual clock with faults (SEEDS=100000)
+simulate: setup ## the engine under a virtual clock with faults (SEEDS=100000, ARGS="--features")
 	$(BIN)/python -m goose.testing.simulate --seeds $(SEEDS) $(ARGS)
 
 .PHONY: cron

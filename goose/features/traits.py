@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -105,6 +106,8 @@ class Tools:
     """Returns the function of a job that ran here, by its ``module:name``."""
     metrics: Metrics
     """Counts, never raises, and may be called from any thread."""
+    mono: Callable[[], float] = time.monotonic
+    """Monotonic seconds."""
 
 
 class Trait(Protocol):
@@ -189,6 +192,7 @@ class Traits:
             left out.
         resolve: See `Tools`; needed where jobs run.
         metrics: See `Tools`; nothing is counted without.
+        mono: See `Tools`.
     """
 
     def __init__(
@@ -198,6 +202,7 @@ class Traits:
         *,
         resolve: Callable[[str], Callable[..., Any]] | None = None,
         metrics: Metrics | None = None,
+        mono: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tools = Tools(
             broker,
@@ -205,6 +210,7 @@ class Traits:
             self._tell_all,
             resolve or _nowhere,
             metrics or Fanout(),
+            mono,
         )
         self._made: dict[str, Trait] = {}
         self.holds = False

@@ -145,6 +145,7 @@ class Engine:
             store,
             resolve=lambda name: offer.resolve(name).fn,
             metrics=self.report.metrics,
+            mono=clock.mono,
         )
         self.gate = gate = Gate(self.traits, preparer)
         self.settler = Settler(broker, self._on_settled, gate.ended, gate.retried)

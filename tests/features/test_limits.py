@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,10 +15,13 @@ import goose
 from goose.brokers.base import State
 from goose.brokers.memory import MemoryBroker
 from goose.clients import Client
-from goose.errors import CallError, ConfigError
+from goose.errors import BrokerUnavailable, CallError, ConfigError
 from goose.features.limits import leases, pacing
 from goose.features.limits.leases import TTL, Leases
+from goose.features.limits.trait import Limits
 from goose.features.limits.values import bounds_of
+from goose.features.traits import Traits
+from goose.jobs import Job
 from goose.settings import Settings
 from goose.stores.memory import MemoryStore
 from tests.features.places import Place, crash_points
@@ -293,3 +296,104 @@ def test_several_limits_hold_together(app: Any) -> None:
         client.using(limit=5).enqueue(app.note, "a")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="makes no sense"):
         bounds_of(job.evolve(traits={"limit": [{"name": "x", "rate": "fast"}]}), {})
+
+
+# --- what happens while the store is away, or a job is lost ---------------------------------
+
+
+def limits_at(store: MemoryStore, mono: Callable[[], float]) -> Limits:
+    """Return the trait of one process."""
+    return cast("Limits", Traits(MemoryBroker(), lambda: store, mono=mono).of("limit"))
+
+
+@pytest.fixture
+def clock() -> list[float]:
+    """The time that everybody sees, to be changed."""
+    return [1000.0]
+
+
+@pytest.fixture
+def limited(clock: list[float]) -> tuple[MemoryStore, Callable[[], Limits], list[Job[Any]]]:
+    """A store, what makes a process's trait there, and two jobs of which one may run."""
+    store = MemoryStore(clock=lambda: clock[0])
+    fields = [{"name": "l", "concurrency": 1}]
+    jobs = [Job(name, "m:f", traits={"limit": fields}) for name in ("a", "b")]  # type: ignore[dict-item]
+    return store, lambda: limits_at(store, lambda: clock[0]), jobs
+
+
+Limited = tuple[MemoryStore, Callable[[], Limits], list[Job[Any]]]
+
+
+def test_a_lease_outlives_an_outage_of_the_store(limited: Limited, clock: list[float]) -> None:
+    """A lease that nobody could keep alive is nobody else's before its process had time to be heard."""
+    _, process, (first, second) = limited
+    mine, other = process(), process()
+    assert {} == mine.admit([first])
+    assert ["b"] == list(other.admit([second]))
+    clock[0] += TTL + 1  # nobody had an answer meanwhile
+    assert ["b"] == list(other.admit([second]))
+    mine.tick()
+    for _ in range(5):
+        clock[0] += 5
+        mine.tick()
+        other.tick()
+        assert ["b"] == list(other.admit([second]))
+
+
+def test_the_place_of_a_killed_process_is_taken(limited: Limited, clock: list[float]) -> None:
+    """Who was in touch all the time takes a place when its lease has run out."""
+    _, process, (first, second) = limited
+    killed, other = process(), process()
+    killed.admit([first])
+    other.admit([second])
+    waited = 0.0
+    while other.admit([second]):
+        clock[0] += 5
+        waited += 5
+        other.tick()
+        assert waited <= TTL + 5
+    assert waited >= TTL
+
+
+def test_a_job_that_still_runs_here_waits(limited: Limited) -> None:
+    """A job lent again to a process that runs it under a lost loan keeps its place for the new run."""
+    _, process, (first, second) = limited
+    mine, other = process(), process()
+    mine.admit([first])
+    assert ["a"] == list(mine.admit([first]))  # while the lost run goes on
+    mine.left([first])
+    assert {} == mine.admit([first])
+    assert ["b"] == list(other.admit([second]))
+
+
+def test_what_could_not_be_given_back_goes_by_itself(limited: Limited, clock: list[float]) -> None:
+    """A lease whose job has left is not kept alive, though the store failed when it was given back."""
+    store, process, (first, second) = limited
+    mine, other = process(), process()
+    mine.admit([first])
+    other.admit([second])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "apply", away)
+        with pytest.raises(BrokerUnavailable):
+            mine.left([first])
+    for _ in range(8):
+        clock[0] += 5
+        mine.tick()
+        other.tick()
+    assert {} == other.admit([second])
+
+
+def test_a_process_that_could_not_ask_holds_nothing(limited: Limited) -> None:
+    """A job whose admission failed half way is asked about again as if for the first time."""
+    store, process, (first, _) = limited
+    mine = process()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "apply", away)
+        with pytest.raises(BrokerUnavailable):
+            mine.admit([first])
+    assert {} == mine.admit([first])
+
+
+def away(_operations: object) -> None:
+    """Be out of reach."""
+    raise BrokerUnavailable("nobody answers")

@@ -8,9 +8,8 @@ skipped if they have ended: then they are a copy.
 from __future__ import annotations
 
 import logging
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from goose.features import removals
@@ -41,12 +40,11 @@ class BatchTrait:
 
     Args:
         tools: What it works with.
-        mono: Monotonic seconds.
     """
 
-    def __init__(self, tools: Tools, *, mono: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, tools: Tools) -> None:
         self._batches = batches_with(tools)
-        self._mono = mono
+        self._mono = tools.mono
         self._running: dict[str, float] = {}
 
     def admit(self, jobs: Sequence[Job[Any]]) -> Mapping[str, Admission]:

@@ -6,6 +6,10 @@ process that is killed keeps nothing alive, so its leases end `TTL` seconds late
 its job is lent to another, which takes the lease over: the place was never free in between. So
 at no moment more run than may, unless a process lives on that has lost its session.
 
+While the store is away nobody can keep anything alive. So whoever has not been in touch with it for
+long enough to have let everybody be heard takes no place of a lease that has run out, and whoever
+finds his own there keeps it.
+
 Those that find no place stand in a line, in the same value, and are sent away for as long as it
 takes, by how long a job has held its lease lately. Whoever gives a place back takes the next out of
 the line and has the broker promote it, where the broker can: then it comes at once. That is
@@ -50,10 +54,14 @@ class Leases:
         return replace(self, held=held)
 
     def take(
-        self, ids: Sequence[str], owner: str, most: int, now: float
+        self, ids: Sequence[str], owner: str, most: int, now: float, *, patient: bool = True
     ) -> tuple[Leases, dict[str, float]]:
-        """Return them with a lease for each of *ids* for which there is a place, and the waits of the others."""
-        held, waiting, waits = dict(self.held), list(self.waiting), dict[str, float]()
+        """Return them with a lease for each of *ids* for which there is a place, and the waits of the others.
+
+        Only who is *patient*, having given all others time to be heard, passes over what has run out.
+        """
+        held = dict((self.living(now) if patient else self).held)
+        waiting, waits = list(self.waiting), dict[str, float]()
         for id_ in ids:
             if id_ in held or len(held) < most:
                 since = held[id_][1] if id_ in held else now
@@ -69,7 +77,7 @@ class Leases:
         return replace(self, held=held, waiting=tuple(waiting)), waits
 
     def keep(self, ids: Sequence[str], owner: str, now: float) -> Leases:
-        """Return them with those of *owner* alive for longer."""
+        """Return them with those of *owner* alive for longer, also if they had run out."""
         held = {
             id_: (lease[0], lease[1], now + TTL) if id_ in ids and lease[0] == owner else lease
             for id_, lease in self.held.items()
@@ -129,8 +137,7 @@ def changed(store: Store, place: str, change: Callable[[Leases, float], tuple[Le
     while True:
         now = store.now()
         value = store.apply([Get(key)])[0]
-        old = parse(value).living(now)
-        new, result = change(old, now)
+        new, result = change(parse(value), now)
         kept = dump(new)
         if kept == value or store.apply([Swap(key, value, kept, FORGOTTEN)])[0]:
             return result

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from goose.brokers.base import Inspector
 from goose.errors import BrokerError, Unsupported
 from goose.features.controls.book import read
 from goose.features.controls.orders import parse
-from goose.features.limits.leases import Leases, changed
+from goose.features.limits.leases import TTL, Leases, changed
 from goose.features.limits.pacing import paced
 from goose.features.limits.values import Bounds, bounds_of
 from goose.features.traits import Admission, Defer, Ended, Tools
@@ -25,7 +24,12 @@ logger = logging.getLogger("goose.features")
 LOOK = 0.5
 """Seconds between two looks at the orders, while there are limited jobs."""
 KEEP = 10.0
-"""Seconds between two times that leases are kept alive."""
+"""Seconds between two times that leases are kept alive; without an answer for longer, a process is
+out of touch with the store."""
+PATIENCE = TTL / 2
+"""Seconds of touch until others had the time to keep theirs alive."""
+AGAIN = 1.0
+"""Seconds that a job waits which still runs here under a loan that was given up."""
 
 
 class Limits:
@@ -40,17 +44,31 @@ class Limits:
         self._ordered: Mapping[str, Mapping[str, Any]] = {}
         self._look_at = 0.0
         self._keep_at = 0.0
+        self._in_touch_since: float | None = None
+        self._last_touch = 0.0
 
     def admit(self, jobs: Sequence[Job[Any]]) -> Mapping[str, Admission]:
         """Let those start whose turn it is."""
-        store = self._tools.store()
+        with self._lock:
+            here = {id_ for ids in self._held.values() for id_ in ids}
+        # The end of that run would give back the place of this one.
+        answers: dict[str, Admission] = {
+            job.id: Defer(AGAIN, "limit: it still runs here") for job in jobs if job.id in here
+        }
+        asking = [job for job in jobs if job.id not in here]
+        try:
+            return answers | self._admitted(self._tools.store(), asking)
+        except BaseException:
+            self._forget([job.id for job in asking])
+            raise
+
+    def _admitted(self, store: Store, jobs: Sequence[Job[Any]]) -> dict[str, Admission]:
         ordered = self._orders(store)
-        limited = [(job.id, bounds_of(job, ordered)) for job in jobs]
         answers: dict[str, Admission] = {}
         by_bounds: dict[Bounds, list[str]] = {}
-        for id_, all_bounds in limited:
-            for bounds in all_bounds:
-                by_bounds.setdefault(bounds, []).append(id_)
+        for job in jobs:
+            for bounds in bounds_of(job, ordered):
+                by_bounds.setdefault(bounds, []).append(job.id)
         # Places first: an instant, once given out, would be lost on a job that finds no place.
         for bounds, ids in by_bounds.items():
             if bounds.concurrency is not None:
@@ -77,31 +95,41 @@ class Limits:
             return
         with self._lock:
             self._held.setdefault(bounds.place, set()).update(ids)
-        waits: Mapping[str, float] = dict.fromkeys(ids, 0.0)  # should the store fail
-        try:
-            waits = changed(
-                store, bounds.place, lambda leases, now: leases.take(ids, self._owner, most, now)
-            )
-        finally:
-            with self._lock:
-                self._held.get(bounds.place, set()).difference_update(waits)
+        began, patient = self._tools.mono(), self._is_patient()
+        waits = changed(
+            store,
+            bounds.place,
+            lambda leases, now: leases.take(ids, self._owner, most, now, patient=patient),
+        )
+        self._touch(began)
+        with self._lock:
+            self._held.get(bounds.place, set()).difference_update(waits)
         for id_, wait in waits.items():
             answers[id_] = Defer(wait, f"limit {bounds.name}: {most} run")
 
     def ended(self, endings: Sequence[Ended]) -> None:
         """Give their leases back."""
-        self.left([end.job for end in endings])
+        self._leave([end.job.id for end in endings])
 
     def left(self, jobs: Sequence[Job[Any]]) -> None:
         """Give the leases of jobs back that are no longer here."""
-        gone: dict[str, list[str]] = {}
+        left = [job.id for job in jobs]
+        try:
+            self._leave(left)
+        finally:  # not told again: what could not be given back is not kept alive either
+            self._forget(left)
+
+    def _leave(self, left: Sequence[str]) -> None:
         with self._lock:
-            for job in jobs:
-                for place, ids in self._held.items():
-                    if job.id in ids:
-                        gone.setdefault(place, []).append(job.id)
-        for place, left in gone.items():
-            self._give_back(place, left)
+            gone = {place: [id_ for id_ in left if id_ in ids] for place, ids in self._held.items()}
+        for place, ids in gone.items():
+            if ids:
+                self._give_back(place, ids)
+
+    def _forget(self, ids: Sequence[str]) -> None:
+        with self._lock:
+            for held in self._held.values():
+                held.difference_update(ids)
 
     def _give_back(self, place: str, ids: Sequence[str]) -> None:
         following = changed(
@@ -121,11 +149,17 @@ class Limits:
                 logger.debug("%d jobs in line come by their time: %s", len(ids), error)
 
     def tick(self) -> None:
-        """Keep the leases of this process alive, now and then."""
-        now = time.monotonic()
-        if now < self._keep_at:
-            return
-        self._keep_at = now + KEEP
+        """Keep the leases of this process alive, now and then, and see whether the store answers."""
+        now = self._tools.mono()
+        if now >= self._keep_at:
+            self._keep()
+            self._keep_at = now + KEEP
+        if self._in_touch_since is not None:
+            self._look_at = 0.0
+            self._orders(self._tools.store())
+            self._touch(now)
+
+    def _keep(self) -> None:
         with self._lock:
             held = {place: list(ids) for place, ids in self._held.items() if ids}
             self._held = {place: set(ids) for place, ids in held.items()}
@@ -136,8 +170,18 @@ class Limits:
 
             changed(self._tools.store(), place, change)
 
+    def _is_patient(self) -> bool:
+        now, since = self._tools.mono(), self._in_touch_since
+        return since is not None and now - since >= PATIENCE and now - self._last_touch < KEEP
+
+    def _touch(self, now: float) -> None:
+        """Note that the store has answered what it was asked at *now*."""
+        if self._in_touch_since is None or now - self._last_touch >= KEEP:
+            self._in_touch_since = now
+        self._last_touch = now
+
     def _orders(self, store: Store) -> Mapping[str, Mapping[str, Any]]:
-        now = time.monotonic()
+        now = self._tools.mono()
         if now >= self._look_at:
             self._ordered = parse(read(store)).limits
             self._look_at = now + LOOK

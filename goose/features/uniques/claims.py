@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,11 @@ LOOK = 0.02
 """Seconds between looks at a key whose holder is not confirmed, at first; it grows."""
 LOOK_LIMIT = 0.25
 
+sleeping: ContextVar[Callable[[float], object]] = ContextVar(
+    "goose.features.uniques.claims.sleeping", default=time.sleep
+)
+"""How a claim waits for its next look; for `goose.testing`."""
+
 Sealed = tuple[Job[Any], Envelope]
 
 
@@ -43,11 +49,11 @@ class Claim:
         broker: Broker,
         store: Store,
         *,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self._broker = broker
         self._store = store
-        self._sleep = sleep
+        self._sleep = sleep or sleeping.get()
         self._claimed: dict[str, tuple[Job[Any], Trait, bytes, float]] = {}
         """By id: the jobs whose key is claimed here, with the record and its time to live."""
         self._shows: bool | None = None

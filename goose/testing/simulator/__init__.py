@@ -14,11 +14,13 @@ it, so that a seed that fails, fails again.
 * `ledger` is the checker: it follows every job from outside, and knows what may not be.
 * `world` puts them together, lets the faults end, and waits for everything to drain; `scenario`
   says how large and how stormy it is.
+* `features` has worlds whose jobs use features, with a store and clients that die.
 
 Run ``python -m goose.testing.simulate --seeds 1000``, or call `play` with a seed.
 """
 
+from goose.testing.simulator.playing import play
 from goose.testing.simulator.scenario import Scenario
-from goose.testing.simulator.world import Story, play
+from goose.testing.simulator.world import Story
 
 __all__ = ["Scenario", "Story", "play"]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ MAX_CRASHES = 3
 SLACK = 1e-6
 """Seconds that adding floats may cost."""
 
-_MAY_FOLLOW: dict[str, set[str | None]] = {
+MAY_FOLLOW: dict[str, set[str | None]] = {
     "ack": {"fine", "skipped"},
     "requeue": {"failed", "postponed", None},
     "release": {"interrupted", None},
@@ -72,6 +72,9 @@ class Entry:
 
 class Ledger:
     """Every job's life, and what was wrong with it."""
+
+    may_follow: Mapping[str, set[str | None]] = MAY_FOLLOW
+    """By verb of a settle: the endings of a run it may follow."""
 
     def __init__(self, script: Script, clock: Callable[[], float], *, trace: bool) -> None:
         self.entries: dict[str, Entry] = {}
@@ -275,6 +278,11 @@ class Ledger:
             self._lend(entry, delivery, place)
             self.say(f"{place.name}: recovers job {number}")
 
+    def promoted(self, job_ids: Sequence[str]) -> None:
+        """Note that these scheduled jobs are due from now on."""
+        for job_id in job_ids:
+            self.entries[job_id].due = self._clock()
+
     def _lend(self, entry: Entry, delivery: Delivery, place: Place) -> None:
         loan = Loan(delivery.receipt, place, delivery.session, self._clock())
         entry.state, entry.loan = "lent", loan
@@ -319,7 +327,7 @@ class Ledger:
         del self._held[loan.place][loan.receipt]
         entry.loan = None
         self.say(f"{loan.place.name}: {verb} of job {number} ({loan.ending or 'no run'})")
-        if loan.ending not in _MAY_FOLLOW[verb]:
+        if loan.ending not in self.may_follow[verb]:
             self.wrong(f"{verb} of job {number}, whose run was {loan.ending}")
         if loan.ending is None and loan.run_at is not None:
             self.wrong(f"{verb} of job {number} while it ran")
@@ -361,7 +369,10 @@ class Ledger:
             found = states.get(job_id, "done")
             if entry.state not in ("done", "dead") or found != entry.state:
                 self.wrong(f"job {number} ({kind.value}) should be {entry.state} and is {found}")
-            if entry.state == "done" and kind in REASONS:
+            if entry.state == "done" and not self._may_be_done(job_id, kind):
                 self.wrong(f"job {number} ({kind.value}) is done, and should be dead")
         if self.duplicates > self.exposed:
             self.wrong(f"{self.duplicates} jobs ran twice, and {self.exposed} were in flight")
+
+    def _may_be_done(self, _job_id: str, kind: Kind) -> bool:
+        return kind not in REASONS

@@ -110,7 +110,7 @@ class Worker(Place):
         self._gone = gone
         self.supervised = random.random() < 0.5
         self.clock = SimulatedClock(timeline)
-        self.wire = Wire(network, self, chance, self._crash)
+        self.wire = self._make_wire(chance)
         self.notes = Notes()
         self._begun = False
         concurrency, async_slots = random.randint(1, 3), random.randint(1, 3)
@@ -125,6 +125,9 @@ class Worker(Place):
             for number in range(concurrency + async_slots)
         ]
         self._make_loops(self.engine)
+
+    def _make_wire(self, chance: Chance) -> Wire:
+        return Wire(self._network, self, chance, self._crash)
 
     def _engine(self, offer: Offer, config: WorkerConfig) -> Engine:
         return Engine(

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from goose.brokers.memory import MemoryBroker
 from goose.worker.engine import Engine
 
+FEATURES = ("unique", "batch", "flow", "limit", "cron")
+"""What jobs of a world may use."""
+
 
 def _as_it_is(_engine: Engine) -> None:
     pass
@@ -34,5 +37,8 @@ class Scenario:
     """How often a call to the broker meets a fault while the calling process holds jobs."""
     events: tuple[int, int] = (3, 9)
     """The fewest and the most faults that come from outside of any call."""
+    features: tuple[str, ...] = ()
+    """What jobs use, of `FEATURES`; each world plays a few of these. None: plain jobs."""
     crash_at: tuple[int, bool] | None = None
-    """Instead of all that: one crash, at that call of a worker, before (True) or after it."""
+    """Instead of all that: one crash, at that call of a worker, before (True) or after it. Where jobs
+    use features, it counts the calls of clients, too."""

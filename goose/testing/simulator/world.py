@@ -7,12 +7,10 @@ every job done or dead, every worker empty, every session of a dead process forg
 
 from __future__ import annotations
 
-import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from goose.brokers.base import State
 from goose.calls import Offer
@@ -25,11 +23,11 @@ from goose.testing.simulator import faults, functions
 from goose.testing.simulator.ledger import Ledger
 from goose.testing.simulator.process import Worker
 from goose.testing.simulator.scenario import Scenario
-from goose.testing.simulator.script import MAX_RETRIES, Hopeless, Part, draw
+from goose.testing.simulator.script import MAX_RETRIES, Hopeless, Part, Script, draw
 from goose.testing.simulator.timeline import Actor, Place, Timeline
 from goose.testing.simulator.wire import EPOCH, Network, Wire
 
-_RETRY = Retry(
+RETRY = Retry(
     max_retries=MAX_RETRIES, backoff=Exponential(first=1.0, longest=5.0), give_up_on=[Hopeless]
 )
 
@@ -53,6 +51,8 @@ class Story:
     """Virtual seconds until all was quiet."""
     calls: int
     """Calls to the broker by workers and supervisors."""
+    seen: Counter[str] = field(default_factory=Counter)
+    """What features did, by kind; empty where jobs use none."""
 
 
 class World:
@@ -63,9 +63,8 @@ class World:
         self.seed = seed
         self.random = chance = random.Random(seed)
         self.timeline = timeline = Timeline(chance)
-        count = chance.randint(*scenario.jobs)
-        self.script = draw(chance, count, until=scenario.stormy * 0.8, ttl=scenario.ttl)
-        self.ledger = Ledger(self.script, lambda: timeline.now, trace=trace)
+        self.script = self._draw()
+        self.ledger = self._make_ledger(trace=trace)
         clock = lambda: EPOCH + timeline.now  # noqa: E731
         self.broker = scenario.broker(clock=clock, random=random.Random(seed + 1))
         self.network = Network(self.broker, timeline, self.ledger, chance, scenario.ttl)
@@ -74,8 +73,32 @@ class World:
         self._born = 0
         self._offer = _offer()
         self._chance = self._choose_chance()
-        self._client = self._make_client()
         self._client_actor: Actor
+        self._make_clients()
+
+    # --- what another kind of world makes of its own ----------------------------------------
+
+    def _draw(self) -> Script:
+        scenario = self.scenario
+        count = self.random.randint(*scenario.jobs)
+        return draw(self.random, count, until=scenario.stormy * 0.8, ttl=scenario.ttl)
+
+    def _make_ledger(self, *, trace: bool) -> Ledger:
+        return Ledger(self.script, lambda: self.timeline.now, trace=trace)
+
+    def _make_worker(self, name: str) -> Worker:
+        return Worker(
+            name, self.network, self.scenario, self.script, self._offer,
+            self._chance, random.Random(self.random.random()), self._gone,
+        )  # fmt: skip
+
+    def _drained(self) -> bool:
+        """Say whether all that was asked for has come to its end."""
+        return not self.ledger.open
+
+    def _seen(self) -> Counter[str]:
+        """Return what happened besides jobs that run and faults."""
+        return Counter()
 
     def _choose_chance(self) -> faults.Chance:
         scenario = self.scenario
@@ -98,7 +121,7 @@ class World:
 
     # --- the client -----------------------------------------------------------------------
 
-    def _make_client(self) -> Client:
+    def _make_clients(self) -> None:
         place = Place("client")
         self._client_actor = Actor(place)
 
@@ -109,10 +132,9 @@ class World:
             return fault, self.random.random() < 0.3
 
         wire = Wire(self.network, place, unsure, lambda what, busy: None, about_jobs=True)
-        client = Client(wire, retry=_RETRY, settings=Settings())
+        client = Client(wire, retry=RETRY, settings=Settings())
         for part in self.script.parts:
             self._later(part.enqueued_at, lambda part=part: self._enqueue(client, part))  # type: ignore[misc]
-        return client
 
     def _later(self, when: float, action: Callable[[], None]) -> None:
         self.timeline.at(when, self._client_actor, action)
@@ -148,10 +170,7 @@ class World:
 
     def _spawn(self) -> None:
         self._born += 1
-        worker = Worker(
-            f"w{self._born}", self.network, self.scenario, self.script, self._offer,
-            self._chance, random.Random(self.random.random()), self._gone,
-        )  # fmt: skip
+        worker = self._make_worker(f"w{self._born}")
         self._workers.append(worker)
         worker.start()
 
@@ -203,7 +222,7 @@ class World:
                 timeline.at(when, self.network.outside, self._event)
         timeline.run(scenario.stormy, self._is_broken)
         end = scenario.stormy + scenario.patience
-        drained = timeline.run(end, lambda: not ledger.open or self._is_broken())
+        drained = timeline.run(end, lambda: self._drained() or self._is_broken())
         if drained:
             # What is left of dead sessions is found once they have lapsed.
             end = timeline.now + 6 * scenario.ttl
@@ -214,7 +233,7 @@ class World:
             worker.drop()
         return Story(
             self.seed, ledger.violations, ledger.trace or [], ledger.injected, ledger.overlapped,
-            ledger.runs, ledger.duplicates, timeline.now, self.calls,
+            ledger.runs, ledger.duplicates, timeline.now, self.calls, self._seen(),
         )  # fmt: skip
 
     def _is_broken(self) -> bool:
@@ -258,26 +277,3 @@ def _offer() -> Offer:
         offer.load()
         _offered.append(offer)
     return _offered[0]
-
-
-@contextmanager
-def _quiet_log() -> Iterator[None]:
-    logger = logging.getLogger("goose")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def play(seed: int, scenario: Scenario | None = None, *, trace: bool = False) -> Story:
-    """Play the world of that seed, to its end or to its first violation.
-
-    Args:
-        seed: Decides everything that is left to chance.
-        scenario: What kind of world.
-        trace: Whether to write down what happens; the same happens with and without.
-    """
-    with _quiet_log():
-        return World(seed, scenario or Scenario(), trace=trace).run()

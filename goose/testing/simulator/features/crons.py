@@ -1,0 +1,123 @@
+"""Cron: each instant is one job, whoever fires it and whatever his clock shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from goose.features.crons import CatchUp, Cron
+from goose.features.crons import Crons as Book
+from goose.testing.simulator.features.acts import Act, Cast, Task
+from goose.testing.simulator.features.callers import Caller
+from goose.testing.simulator.ledger import Entry
+from goose.testing.simulator.script import Kind
+from goose.testing.simulator.wire import EPOCH
+
+AFTER = 30.0
+"""Seconds after the storm for which it goes on."""
+SLOW = 15.0
+"""Seconds that an instant may wait for a worker that looks."""
+_KINDS = (Kind.FINE, Kind.FINE, Kind.FLAKY, Kind.DOOMED, Kind.BURIES)
+
+
+class Registering(Task):
+    """Registers the entry, as each start of a program does."""
+
+    def __init__(self, act: Crons, at: float) -> None:
+        super().__init__(at)
+        self._act = act
+
+    def step(self, caller: Caller) -> None:
+        """Register it."""
+        act = self._act
+        client = caller.client.using(catch_up=act.catch_up)
+        client.cron(act.name, act.expression, act.fn(act.number), act.number)
+        act.registered = True
+
+
+class Pausing(Task):
+    """Has it fire no more."""
+
+    def __init__(self, act: Crons, at: float) -> None:
+        super().__init__(at)
+        self._act = act
+
+    def step(self, caller: Caller) -> float | None:
+        """Pause it, once it is there."""
+        if not self._act.registered:
+            return 1.0
+        caller.client.crons.pause(self._act.name)
+        self._act.paused_at = self._act.ledger.now()
+        return None
+
+
+class Crons(Act):
+    """One entry that fires every few seconds, until a while after the storm."""
+
+    copies = True
+    name = "tick"
+
+    def __init__(self, cast: Cast) -> None:
+        super().__init__(cast)
+        chance = cast.random
+        every = chance.choice([5, 10, 15])
+        policies: Sequence[CatchUp] = ("all", "all", "one", "skip")
+        self.expression = f"*/{every} * * * * *"
+        self.catch_up: CatchUp = chance.choice(policies)
+        seconds = chance.uniform(0.0, 3.0)
+        [self.number] = cast.take(1, kind=chance.choice(_KINDS), seconds=seconds)
+        self.registered = False
+        self.paused_at: float | None = None
+        self._starts = [chance.uniform(0.0, 20.0) for _ in range(2)]
+        self._end = cast.stormy + AFTER
+        self._fired: dict[float, int] = {}
+        """By instant: how many faults there had been when its job was stored."""
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """See `Act.numbers`."""
+        return [self.number]
+
+    def tasks(self) -> list[Task]:
+        """See `Act.tasks`."""
+        return [*(Registering(self, at) for at in self._starts), Pausing(self, self._end)]
+
+    def stored(self, job_id: str, entry: Entry) -> None:
+        """Check that it is an instant of the entry, and comes again only after a fault."""
+        due = datetime.fromisoformat(job_id.removeprefix(f"cron:{self.name}:")).timestamp()
+        faults = self.ledger.injected.total()
+        if self._fired.get(due) == faults:
+            self.ledger.wrong(f"the instant {due - EPOCH:g} fires again, and nothing had happened")
+        self._fired[due] = faults
+        entry.due = max(entry.due, due - EPOCH)
+        self.ledger.seen[f"cron has fired ({self.catch_up})"] += 1
+
+    def _entry(self) -> Cron | None:
+        return Book(self.store, lambda _: None).get(self.name)
+
+    @property
+    def is_done(self) -> bool:
+        """See `Act.is_done`."""
+        entry = self._entry()
+        return entry is not None and entry.paused and not entry.pending
+
+    def close(self) -> None:
+        """Check that each instant has fired, as far as the policy wants that."""
+        entry = self._entry()
+        if entry is None or entry.pending or self.paused_at is None:
+            self.ledger.wrong("the cron entry is stuck")
+            return
+        behind = self.paused_at - (entry.next_at - EPOCH)
+        if behind > SLOW:
+            self.ledger.wrong(f"the cron entry is {behind:.1f} s behind")
+        fired = sorted(self._fired)
+        if not fired:
+            return
+        schedule = entry.schedule
+        meant = list(schedule.between(fired[0], fired[-1]))
+        missing = [instant - EPOCH for instant in meant if instant not in fired]
+        if set(fired) - set(meant) or (missing and self.catch_up == "all"):
+            shown = [instant - EPOCH for instant in fired]
+            self.ledger.wrong(f"cron fired at {shown}, and not at {missing}")
+        if fired[-1] != entry.last_at:
+            self.ledger.wrong("the last instant that was claimed has not fired")

@@ -1,0 +1,194 @@
+"""The ledger of a world with features: which jobs may come again, or end without a run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from goose.brokers.base import Delivery
+from goose.jobs import Envelope
+from goose.testing.simulator.ledger import MAX_CRASHES, MAY_FOLLOW, Entry, Ledger, Loan
+from goose.testing.simulator.script import MAX_RETRIES, Kind, Script
+from goose.testing.simulator.timeline import Place
+from goose.testing.simulator.wire import EPOCH
+
+if TYPE_CHECKING:
+    from goose.testing.simulator.features.acts import Act
+
+ENDED = ("done", "dead")
+
+
+class FeatureLedger(Ledger):
+    """Follows jobs, and tells the act of each what becomes of it.
+
+    Args:
+        acts: By the number of each part: the act that it is a part of.
+        shows: Whether the broker of this world can show its jobs.
+    """
+
+    may_follow: Mapping[str, set[str | None]] = {**MAY_FOLLOW, "ack": {"fine", "skipped", None}}
+
+    def __init__(
+        self,
+        script: Script,
+        clock: Callable[[], float],
+        acts: Mapping[int, Act],
+        *,
+        shows: bool,
+        trace: bool,
+    ) -> None:
+        super().__init__(script, clock, trace=trace)
+        self.shows = shows
+        self.seen: Counter[str] = Counter()
+        """What features did, by kind."""
+        self.ids: dict[int, list[str]] = {}
+        """By the number of a part: all jobs that play it."""
+        self.acked: set[str] = set()
+        """Jobs that were done once, and may have been stored again."""
+        self.unrun: set[str] = set()
+        """Jobs that a feature ended without a run."""
+        self._acts = acts
+        self._doubtful: set[str] = set()
+        self._said: dict[object, tuple[int, int]] = {}
+        """By receipt: how many attempts and crashes the job had behind it."""
+        self._strays: set[object] = set()
+        """Receipts that are void, of loans whose process lives and may still do something by them."""
+
+    def now(self) -> float:
+        """Return the virtual time."""
+        return self._clock()
+
+    # --- told by wires and slots ----------------------------------------------------------
+
+    def doubt(self, job_ids: Iterable[str]) -> None:
+        """Note that a client does not know whether these are stored, and will ask again."""
+        self._doubtful.update(job_ids)
+
+    def entry(self, envelope: Envelope) -> Entry:
+        """Return the entry of that job."""
+        known = envelope.id in self.entries
+        entry = super().entry(envelope)
+        if not known:
+            self.ids.setdefault(entry.part.number, []).append(envelope.id)
+        return entry
+
+    def stored(self, envelopes: Sequence[Envelope]) -> None:
+        """Note that a call has stored these, unless they were stored already."""
+        new: list[str] = []
+        for envelope in envelopes:
+            entry = self.entry(envelope)
+            act = self._acts[entry.part.number]
+            entry.unsure = envelope.id in self._doubtful or act.copies
+            if entry.state in ("new", "done"):
+                new.append(envelope.id)
+        super().stored(envelopes)
+        for envelope in envelopes:
+            if envelope.id in new:
+                self._told_of(envelope)
+
+    def _told_of(self, envelope: Envelope) -> None:
+        entry = self.entries[envelope.id]
+        if envelope.due_at is not None:
+            entry.due = max(entry.due, envelope.due_at - EPOCH)
+        if envelope.id in self.acked:
+            self.seen["a job that was done is stored again"] += 1
+        self.say(f"job {entry.part.number} is stored")
+        self._acts[entry.part.number].stored(envelope.id, entry)
+
+    def _lend(self, entry: Entry, delivery: Delivery, place: Place) -> None:
+        before = entry.loan
+        if before is not None and before.place.alive:
+            self._strays.add(before.receipt)
+        super()._lend(entry, delivery, place)
+        body: dict[str, Any] = json.loads(delivery.envelope.body)
+        self._said[delivery.receipt] = body.get("attempt", 0), body.get("crashes", 0)
+
+    def started(self, delivery: Delivery) -> Loan:
+        """Note the start of a run."""
+        job_id = delivery.envelope.id
+        entry = self.entries[job_id]
+        loan = entry.loan
+        # Whoever has lost it and does not know yet may do anything.
+        if loan is not None and loan.receipt == delivery.receipt:
+            self._starts(job_id, entry)
+        return super().started(delivery)
+
+    def _starts(self, job_id: str, entry: Entry) -> None:
+        act = self._acts[entry.part.number]
+        if job_id in self.acked and act.once:
+            self.wrong(f"job {entry.part.number} runs again, and its end was noted")
+        act.starts(job_id, entry)
+
+    def settled(
+        self,
+        verb: str,
+        outcomes: Sequence[tuple[Delivery, Envelope | None]],
+        lost: Sequence[Delivery],
+    ) -> None:
+        """Note what a settle has changed."""
+        unrun = [delivery.envelope.id for delivery, _ in outcomes if self._has_not_run(delivery)]
+        super().settled(verb, outcomes, lost)
+        if verb != "ack":
+            return
+        for job_id in (delivery.envelope.id for delivery, _ in outcomes):
+            if self.entries[job_id].state == "done":
+                if job_id in unrun and job_id not in self.acked:
+                    self.unrun.add(job_id)
+                    self.seen["a job ended without a run"] += 1
+                elif job_id in unrun:
+                    self.seen["a copy was skipped"] += 1
+                self.acked.add(job_id)
+
+    def _has_not_run(self, delivery: Delivery) -> bool:
+        loan = self.entries[delivery.envelope.id].loan
+        return loan is not None and loan.receipt == delivery.receipt and loan.ending is None
+
+    # --- asked by acts --------------------------------------------------------------------
+
+    def playing(self, number: int) -> Iterator[tuple[str, Entry]]:
+        """Yield the jobs that play that part, and have been stored."""
+        for job_id in self.ids.get(number, ()):
+            yield job_id, self.entries[job_id]
+
+    def endings(self, entry: Entry) -> set[str]:
+        """Return all ways in which that job has come to its end so far, told of or not.
+
+        These are several if a fault has it run again, and the last is not the truest.
+        """
+        found = {"dead"} if entry.state == "dead" else set[str]()
+        for loan in entry.loans:
+            attempts, crashes = self._said[loan.receipt]
+            if loan.ending == "fine":
+                found.add("done")
+            elif loan.ending == "skipped":
+                found.add("skipped")
+            hopeless = attempts >= MAX_RETRIES or entry.part.kind is Kind.HOPELESS
+            failed = loan.ending == "buried" or (loan.ending == "failed" and hopeless)
+            if failed or crashes >= MAX_CRASHES:
+                found.add("dead")
+        return found
+
+    def running(self, entry: Entry) -> Loan | None:
+        """Return the loan under which that job runs now; what was given up does not count."""
+        loan = entry.loan
+        if loan is None or loan.run_at is None or loan.ending is not None:
+            return None
+        return loan if loan.place.alive else None
+
+    def strays(self, entry: Entry) -> list[Loan]:
+        """Return the loans of that job which were lost by a process that lived on."""
+        return [loan for loan in entry.loans if loan.receipt in self._strays]
+
+    def was_disturbed(self, loan: Loan) -> bool:
+        """Say whether a fault has kept the process of that loan from what it should do meanwhile."""
+        return self._excused(loan.place) or self._disturbed.get(loan.place, -1.0) >= loan.lent_at
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether every job that was stored has ended."""
+        return all(entry.state in ENDED for entry in self.entries.values())
+
+    def _may_be_done(self, job_id: str, kind: Kind) -> bool:
+        return job_id in self.unrun or super()._may_be_done(job_id, kind)

@@ -1,0 +1,28 @@
+"""A worker process whose jobs use features: the same engine, with the steps that these need."""
+
+from __future__ import annotations
+
+from goose.features.batches.trait import Sweeper
+from goose.features.crons.firing import Firing
+from goose.testing.simulator.faults import Chance
+from goose.testing.simulator.features.ledger import FeatureLedger
+from goose.testing.simulator.features.wire import KeeperWire, ShowingWire
+from goose.testing.simulator.process import Worker
+from goose.testing.simulator.wire import Wire
+from goose.worker.engine import Engine
+
+
+class FeatureWorker(Worker):
+    """A `Worker` with a store; its steps for features are those of `goose.worker.runner`."""
+
+    def _make_wire(self, chance: Chance) -> Wire:
+        assert isinstance(self._ledger, FeatureLedger)
+        kind = ShowingWire if self._ledger.shows else KeeperWire
+        return kind(self._network, self, chance, self._crash)
+
+    def _make_loops(self, engine: Engine) -> None:
+        super()._make_loops(engine)
+        self._loop(engine.gate.step)
+        tools = engine.traits.tools
+        self._loop(Sweeper(tools).step)
+        self._loop(Firing(tools.broker, tools.store(), mono=self.clock.mono).step)

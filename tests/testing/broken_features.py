@@ -1,0 +1,142 @@
+"""Features with one rule taken away; the simulator must find each of them out."""
+
+import dataclasses
+import math
+
+from goose.features.batches import members
+from goose.features.batches.book import Batches
+from goose.features.batches.trait import BatchTrait
+from goose.features.crons.entries import Cron
+from goose.features.flows.book import Flows
+from goose.features.limits.trait import Limits
+from goose.features.once import Once
+from goose.features.uniques import claims
+from goose.features.uniques.holders import Unique
+from goose.worker.settle import Settler
+
+
+def trait(name, kind):
+    """Return what makes the trait of that name one of *kind*, in every engine."""
+
+    def change(engine):
+        engine.traits.of(name).__class__ = kind
+
+    return change
+
+
+class KeyOfTheCrashed(Unique):
+    """A job that is dead of its crashes keeps its key."""
+
+    def ended(self, endings):
+        super().ended([end for end in endings if end.reason != "crashed"])
+
+
+class KeyForAnybody(Unique):
+    """A job starts whoever has its key."""
+
+    def admit(self, jobs):
+        return {}
+
+
+class FailureIsTheEnd(BatchTrait):
+    """A member that failed counts as dead, though it is going to run again."""
+
+    def retried(self, jobs):
+        self._report((job, members.DEAD) for job in jobs)
+
+
+class DoneAgain(Once):
+    """That a job was done is not noted."""
+
+    def ended(self, endings):
+        pass
+
+
+class NoLease(Limits):
+    """A job starts whether there is a place or not."""
+
+    def admit(self, jobs):
+        return {}
+
+
+class NothingKept(Limits):
+    """A lease runs out under a job that takes longer."""
+
+    def tick(self):
+        pass
+
+
+class TellsAfterwards(Settler):
+    """Traits are told of an end once the broker has forgotten the job."""
+
+    def __init__(self, settler):
+        vars(self).update(vars(settler))
+        self._late = []
+
+    def _tell(self, now):
+        batch, self._untold = self._untold, []
+        self._late += batch
+        self._batch(batch)
+
+    def step(self, now):
+        late, self._late = self._late, []
+        if late:
+            kept = self._tell_traits(late)
+            self._late = [each for each in late if each.delivery.envelope.id in kept]
+        return super().step(now)
+
+
+def tells_afterwards(engine):
+    """A crash between a settle and what follows from it loses that for good."""
+    engine.settler = TellsAfterwards(engine.settler)
+
+
+def forgets_claims_of_nobody(monkeypatch):
+    """A claim whose client has died is for ever."""
+    monkeypatch.setattr(claims, "CLAIM", math.inf)
+
+
+def forgets_to_call_back(monkeypatch):
+    """Who dies over the callbacks leaves them to nobody: an ending claimed once is claimed for good."""
+    monkeypatch.setattr("goose.features.batches.records.CLAIM", math.inf)
+    monkeypatch.setattr(Batches, "sweep", lambda self: None)
+
+
+def ignores_a_parent(monkeypatch):
+    """One parent that has ended is enough."""
+
+    def told(node, parent, edge):
+        policy, _ = node.parents[parent]
+        others = {other: (kept, "ok") for other, (kept, _) in node.parents.items()}
+        return dataclasses.replace(node, parents={**others, parent: (policy, edge)})
+
+    monkeypatch.setattr("goose.features.flows.records.Node.told", told)
+
+
+def cancels_nothing(monkeypatch):
+    """What depends on a dead job is not told that it is cancelled."""
+    monkeypatch.setattr(Flows, "cancel", lambda self, child, reason: None)
+
+
+def names_a_fire_by_chance(monkeypatch):
+    """Each attempt to fire an instant makes a job of its own."""
+    fire = Cron.fire
+    again = []
+
+    def unnamed(cron, due_at, now):
+        again.append(due_at)
+        job = fire(cron, due_at, now)
+        return job.evolve(id=f"{job.id[:-1]}.{len(again):06}Z")
+
+    monkeypatch.setattr(Cron, "fire", unnamed)
+
+
+def forgets_debts(monkeypatch):
+    """A claim of an instant is not stored with it, so whoever dies over it leaves it undone."""
+    claim = Cron.claim
+
+    def careless(cron, now, by):
+        found = claim(cron, now, by)
+        return found and (dataclasses.replace(found[0], pending=()), found[1])
+
+    monkeypatch.setattr(Cron, "claim", careless)

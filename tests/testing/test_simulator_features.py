@@ -1,0 +1,190 @@
+"""Features in a simulated world: keys, batches, flows, limits and cron hold under every fault."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from goose.testing import simulate
+from goose.testing.simulator import Scenario, Story, play
+from goose.testing.simulator.scenario import FEATURES
+
+sys.path.insert(0, str(Path(__file__).parent))
+import broken_features
+
+pytestmark = pytest.mark.long
+
+SEEDS = 300
+STORMY = {"rate": 0.15, "events": (6, 12)}
+
+
+@pytest.fixture(scope="module")
+def stories() -> list[Story]:
+    """What happened in 300 worlds."""
+    return list(simulate.play_many(range(SEEDS), Scenario(features=FEATURES)))
+
+
+@pytest.fixture(scope="module")
+def seen(stories: list[Story]) -> Counter[str]:
+    """What features did in all of them."""
+    return sum((story.seen for story in stories), Counter[str]())
+
+
+@pytest.mark.timeout(300)
+def test_no_world_has_a_violation(stories: list[Story]) -> None:
+    """In 300 worlds every feature keeps its promise, and everything drains by itself."""
+    assert [] == [(story.seed, story.violations[0]) for story in stories if story.violations]
+
+
+@pytest.mark.timeout(300)
+def test_calls_to_the_store_met_faults(stories: list[Story]) -> None:
+    """The store failed, too: each kind of fault, on each side of a call, found jobs in flight."""
+    met: Counter[str] = sum((story.overlapped for story in stories), Counter[str]())
+    kinds = [
+        f"{fault} {side} {call}"
+        for fault in ("crash", "pause", "error", "slow")
+        for side in ("before", "after")
+        for call in ("apply", "now")
+    ]
+    kinds += ["crash before scan", "crash after scan", "error before scan", "error after scan"]
+
+    assert [] == [kind for kind in kinds if not met[kind]]
+
+
+@pytest.mark.timeout(300)
+def test_features_had_something_to_do(seen: Counter[str]) -> None:
+    """What is promised was needed: keys were held, jobs cancelled, copies skipped, batches partial."""
+    kinds = [
+        "a unique call got another's job", "a unique call got its own job", "on_complete",
+        "on_success", "a batch ended: success", "a batch ended: partial", "a batch ended: dead",
+        "a flow was enqueued", "a job of a flow ran", "a job of a flow is cancelled",
+        "a job of a flow is waiting", "a limited job starts beside 1", "cron has fired (all)",
+        "cron has fired (one)", "cron has fired (skip)", "a job ended without a run",
+        "a job that was done is stored again", "a copy was skipped",
+    ]  # fmt: skip
+
+    assert [] == [kind for kind in kinds if not seen[kind]]
+
+
+@pytest.mark.parametrize(
+    ("feature", "seed"),
+    [
+        ("limit", 35),
+        ("limit", 303),
+        ("limit", 466),
+        ("limit", 1251),
+        ("unique", 166),
+        ("unique", 620),
+    ],
+)
+def test_a_world_that_once_had_a_violation(feature: str, seed: int) -> None:
+    """Seeds that found a defect, in features or in what was asked of them, stay."""
+    assert not play(seed, Scenario(features=(feature,))).violations
+
+
+def test_a_seed_replays() -> None:
+    """The same seed makes the same world, traced or not."""
+    scenario = Scenario(features=FEATURES)
+    for seed in range(5):
+        first, second = play(seed, scenario, trace=True), play(seed, scenario, trace=True)
+        assert first.trace == second.trace
+        assert play(seed, scenario).calls == first.calls
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_crash_at_every_call(feature: str, before: bool) -> None:
+    """Whoever dies at his k-th call to broker or store, worker or client, breaks no promise.
+
+    Every ninth k; the seeds above meet the others.
+    """
+    small: dict[str, Any] = {"features": (feature,), "seats": (2, 2), "stormy": 6.0}
+    quiet = play(3, Scenario(**small, crash_at=(1 << 30, before)))
+
+    assert quiet.calls > 60
+    for number in range(0, min(quiet.calls, 400), 9):
+        story = play(3, Scenario(**small, crash_at=(number, before)))
+        assert [] == story.violations, f"call {number}"
+
+
+BROKEN: dict[str, tuple[tuple[str, ...], Any]] = {
+    "the key of a job that is dead of crashes": (
+        ("unique",),
+        broken_features.trait("unique", broken_features.KeyOfTheCrashed),
+    ),
+    "a start without the key": (
+        ("unique",),
+        broken_features.trait("unique", broken_features.KeyForAnybody),
+    ),
+    "a failure that ends a member": (
+        ("batch",),
+        broken_features.trait("batch", broken_features.FailureIsTheEnd),
+    ),
+    "a copy that runs": (
+        ("batch", "flow"),
+        broken_features.trait("once", broken_features.DoneAgain),
+    ),
+    "traits told too late": (("batch", "flow"), broken_features.tells_afterwards),
+    "a start without a place": (
+        ("limit",),
+        broken_features.trait("limit", broken_features.NoLease),
+    ),
+    "a lease not kept": (("limit",), broken_features.trait("limit", broken_features.NothingKept)),
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_rule_is_found_out(name: str) -> None:
+    """Without that rule some world in 1,000 has a violation."""
+    features, change = BROKEN[name]
+    scenario = Scenario(features=features, change=change)
+
+    assert any(play(seed, scenario).violations for seed in range(1000))
+
+
+PATCHED: dict[str, tuple[str, Any, str]] = {
+    "claims of the dead": (
+        "unique", broken_features.forgets_claims_of_nobody, "waits for a key for ever",
+    ),
+    "callbacks of the dead": ("batch", broken_features.forgets_to_call_back, "is stuck"),
+    "a parent ignored": ("flow", broken_features.ignores_a_parent, "one is open"),
+    "a dead parent ignored": ("flow", broken_features.cancels_nothing, "not one of"),
+    "a fire without a name": ("cron", broken_features.names_a_fire_by_chance, "cron fired at"),
+    "a debt not noted": ("cron", broken_features.forgets_debts, "and not at"),
+}  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", PATCHED)
+def test_a_broken_feature_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With that defect some world in 1,000 shows what it does."""
+    feature, spoil, shown = PATCHED[name]
+    spoil(monkeypatch)
+    scenario = Scenario(features=(feature,), **STORMY)  # type: ignore[arg-type]
+    stories = (play(seed, scenario) for seed in range(1000))
+
+    assert any(shown in text for story in stories for text in story.violations)
+
+
+def test_the_command_plays_features(capsys: pytest.CaptureFixture[str]) -> None:
+    """It sums up what features did, plays only some of them, and refuses what it does not know."""
+    assert 0 == simulate.main(["--seeds", "5", "--features"])
+    assert "what features did" in capsys.readouterr().out
+    assert 0 == simulate.main(["--seed", "3", "--features", "unique,batch"])
+    with pytest.raises(SystemExit):
+        simulate.main(["--seed", "3", "--features", "nothing"])
+    assert "'nothing' is none of unique, batch" in capsys.readouterr().err
+
+
+def test_the_command_says_how_to_replay(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seed with a violation is told with the features it was played with."""
+    broken_features.ignores_a_parent(monkeypatch)
+
+    assert 1 == simulate.main(["--seeds", "50", "--features", "flow"])
+    assert capsys.readouterr().out.rstrip().endswith("--features flow")
