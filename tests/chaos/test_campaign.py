@@ -51,6 +51,16 @@ def test_the_checker_sees_an_unexplained_duplicate() -> None:
     assert not check(["a"], settled, [Fault("kill", 1, 1.1)]).ok
 
 
+def test_the_checker_knows_zombies() -> None:
+    """One that was cut off may start a job that another has done; whoever was not, may not."""
+    runs = [Run("a", 1, 3.0, 4.0, 4.2), Run("a", 2, 5.0, 6.0)]
+    settled = [Run("a", 1, 3.0, 4.0, 4.2), Run("a", 2, 5.0, 6.0, 6.2)]
+
+    assert check(["a"], runs, [Fault("cut off", 2, 1.0, 7.0)]).ok
+    assert not check(["a"], runs, [Fault("cut off", 2, 1.0, 4.9)]).ok
+    assert not check(["a"], settled, [Fault("cut off", 2, 1.0, 7.0)]).ok
+
+
 def test_the_checker_knows_what_a_server_may_forget() -> None:
     """What is settled may run again if the server forgot it, but not if that was before it."""
     runs = [Run("a", 1, 0.0, 1.0, 1.2), Run("a", 2, 5.0, 6.0)]

@@ -1,8 +1,11 @@
 """Looks into a queue, for people: takes jobs out, shows them, and puts back what is not wanted.
 
-AMQP has no other way. While somebody looks, nobody else has these jobs, so queues that workers
-do not consume are looked at by one at a time, who waits until all is back; a connection of its own, closed
-afterwards, makes sure that everything goes back, at the front and in its order, whatever happens.
+AMQP has no other way. While somebody looks, nobody else has these jobs, so queues that workers do
+not consume are looked at by one at a time, whose sign is a queue that a single connection may have
+(an exclusive one). He knows how many are there, waits until he has them all, for a quorum queue that
+was on disk is slower than its own answers, and in the end until all are back. A connection of its
+own, closed afterwards, makes sure that everything goes back, at the front and in its order, whatever
+happens.
 """
 
 from __future__ import annotations
@@ -24,11 +27,13 @@ from goose.brokers.rabbitmq.words import UNSTARTED, short, spoken
 
 QUIET = 1.0
 """Seconds without another job after which a queue is taken to have no more."""
+QUIET_SHARED = 0.2
+"""The same where workers may have taken the rest."""
 AGAIN = 0.02
 """Seconds before somebody else's look is asked for again."""
 _HEARTBEAT = 4
 """Seconds; bounds how long a silent server can keep anybody."""
-_TAKEN, _GONE = (403, 405), 404
+_TAKEN, _GONE = 405, 404
 
 
 class Seen(NamedTuple):
@@ -104,12 +109,11 @@ class Browser:
         """
         assert self._connection is not None
         seen: list[Seen] = []
-        channel, left = self._begin(name, seen, limit, shared)
+        channel, stored = self._begin(name, seen, limit, shared)
         if channel is None:
             return []
-        self._connection.process_data_events(time_limit=0)
-        heard = time.monotonic()
-        while left and len(seen) < limit and time.monotonic() - heard < QUIET:
+        heard, quiet = time.monotonic(), QUIET_SHARED if shared else QUIET
+        while len(seen) < min(stored, limit) and time.monotonic() - heard < quiet:
             before = len(seen)
             self._connection.process_data_events(time_limit=0.05)
             if len(seen) > before:
@@ -121,12 +125,12 @@ class Browser:
         if shared:
             self._excuse(channel, seen)
         else:
-            kept = [message for message in seen if message not in chosen]
-            self._put_back(channel, name, kept, left + len(kept))
+            self._put_back(channel, name, len(chosen) < len(seen), stored - len(chosen))
+            channel.queue_delete(self._names.sign(name))
         channel.close()
         return seen
 
-    def _put_back(self, channel: Any, name: str, kept: Sequence[Seen], wanted: int) -> None:
+    def _put_back(self, channel: Any, name: str, some: bool, wanted: int) -> None:
         """Give back what was only looked at, and wait until the queue has it.
 
         A quorum queue puts back what a closed channel had one by one, later: who looks next would see
@@ -134,9 +138,8 @@ class Browser:
         """
         for consumer in channel.consumer_tags:
             channel.basic_cancel(consumer)
-        if not kept:
-            return
-        channel.basic_nack(kept[-1].tag, multiple=True, requeue=True)
+        if some:
+            channel.basic_nack(0, multiple=True, requeue=True)
         deadline = time.monotonic() + QUIET
         while (
             channel.queue_declare(name, passive=True).method.message_count < wanted
@@ -145,7 +148,7 @@ class Browser:
             time.sleep(AGAIN / 4)
 
     def _begin(self, name: str, seen: list[Seen], limit: int, shared: bool) -> tuple[Any, int]:
-        """Return a channel that consumes, and how many messages are not on their way to it."""
+        """Return a channel that consumes, and how many messages there were before; None if no queue."""
         assert self._connection is not None
 
         def take(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -156,15 +159,18 @@ class Browser:
         while True:
             channel = self._connection.channel()
             try:
+                channel.queue_declare(name, passive=True)
+                if not shared:
+                    kind = {"x-queue-type": "classic"}
+                    channel.queue_declare(self._names.sign(name), exclusive=True, arguments=kind)
+                stored = channel.queue_declare(name, passive=True).method.message_count
                 channel.basic_qos(prefetch_count=min(limit, 0xFFFF))
-                channel.basic_consume(name, take, exclusive=not shared)
-                # The answer comes behind everything that is pushed here.
-                left = channel.queue_declare(name, passive=True).method.message_count
-                return channel, left
+                channel.basic_consume(name, take)
+                return channel, stored
             except ChannelClosedByBroker as error:
                 if error.reply_code == _GONE:
                     return None, 0
-                if error.reply_code not in _TAKEN or time.monotonic() > deadline:
+                if error.reply_code != _TAKEN or time.monotonic() > deadline:
                     raise translated(error, self._options.where) from error
                 time.sleep(AGAIN)
 

@@ -5,6 +5,7 @@
 ``goose/NS/dead/QUEUE``                   its dead jobs
 ``goose/NS/parked``                       jobs that somebody has to store afresh
 ``goose/NS/names``                        one message for each queue that was ever used
+``…/look``                                the sign of who looks at the dead jobs, or at the names
 ``goose/NS/delay/LEVEL/DIGIT``            a step of the ladder, see `goose.brokers.rabbitmq.ladder`
 ``goose/NS/delay/LEVEL`` (exchange)       where a delay enters that level
 ``goose/NS/deliver`` (exchange)           where it leaves the ladder, to the queue of ready jobs
@@ -44,6 +45,10 @@ class Names:
     def dead(self, queue: str) -> str:
         """Return the name of the queue of dead jobs."""
         return f"{self._root}/dead/{queue}"
+
+    def sign(self, name: str) -> str:
+        """Return the queue that only one connection has: the one that looks at *name*."""
+        return f"{name}/look"
 
     def queue_of(self, name: str) -> str | None:
         """Return the queue whose ready jobs *name* holds; None if it is something else."""

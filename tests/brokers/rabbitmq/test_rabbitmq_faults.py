@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -75,6 +76,16 @@ def take(broker: RabbitMQBroker, count: int = 1, within: float = 20.0) -> list[D
     return taken
 
 
+def seen_dead(broker: RabbitMQBroker) -> list[str]:
+    """Return the ids of all dead jobs, once the node has a leader for their queue."""
+    deadline = time.monotonic() + 20
+    while True:
+        with contextlib.suppress(BrokerUnavailable):
+            return sorted(item.envelope.id for item in broker.page(State.DEAD).items)
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def ids(deliveries: list[Delivery]) -> list[str]:
     return sorted(delivery.envelope.id for delivery in deliveries)
 
@@ -112,6 +123,30 @@ def test_a_killed_node_keeps_what_it_confirmed(rabbit: RabbitServer, connect: Co
         rest |= {delivery.envelope.id for delivery in lent}
         worker.ack(lent)
     assert set(stored) <= rest
+
+
+def test_dead_jobs_that_are_only_on_disk_are_seen(rabbit: RabbitServer, connect: Connect) -> None:
+    """The first look after a restart of the node sees every dead job, though it has to read them."""
+    broker = connect()
+    broker.enqueue(envelopes(*"abcdef"))
+    broker.bury([(held, held.envelope) for held in take(broker, 6)])
+    broker.close()
+    rabbit.stop()
+    rabbit.start()
+
+    assert [*"abcdef"] == seen_dead(connect(rabbit.url))
+
+
+def test_those_who_look_at_once_all_see_all(connect: Connect) -> None:
+    """Several people look at the dead jobs at the same time: each sees every one of them."""
+    broker = connect()
+    broker.enqueue(envelopes(*"abcdef"))
+    broker.bury([(held, held.envelope) for held in take(broker, 6)])
+    brokers = [connect() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        looks = list(pool.map(seen_dead, brokers * 5))
+
+    assert [[*"abcdef"]] * 20 == looks
 
 
 def test_a_node_that_is_down_is_said_to_be(rabbit: RabbitServer, connect: Connect) -> None:
