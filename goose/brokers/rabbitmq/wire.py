@@ -148,12 +148,15 @@ class Wire:
         while not self._stopped:
             try:
                 self._loop.start()
-            except OSError as error:  # the driver asks a socket that is gone already who is there
-                logger.warning("the %s connection failed: %r; it is replaced", self._role, error)
-                self.abandon(error)
             except Exception as error:
+                # The driver asks a socket that is gone already who is there, and may wrap the answer.
+                if isinstance(error, OSError) or isinstance(error.__context__, OSError):
+                    logger.warning(
+                        "the %s connection failed: %r; it is replaced", self._role, error
+                    )
+                else:
+                    logger.exception("a defect on the %s connection; it is replaced", self._role)
                 # A thread that ended would leave everybody waiting: another connection is better.
-                logger.exception("a defect on the %s connection; it is replaced", self._role)
                 self.abandon(error)
         self._loop.close()
 

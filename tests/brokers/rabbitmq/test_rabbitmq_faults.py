@@ -414,6 +414,37 @@ def test_several_channels_carry_what_one_does(connect: Connect) -> None:
         assert [f"{n}-{m:02}" for m in range(50)] == [name for name in taken if name[:2] == f"{n}-"]
 
 
+def _from_a_lost_socket() -> None:
+    """Raise what the driver does when it finds that a socket is gone."""
+    try:
+        raise OSError(107, "Transport endpoint is not connected")
+    except OSError as error:
+        raise ValueError(f"Expected connected socket: {error}") from None
+
+
+def _from_a_defect() -> None:
+    raise ValueError("nobody expected this")
+
+
+@pytest.mark.parametrize(("fails", "traced"), [(_from_a_lost_socket, 0), (_from_a_defect, 1)])
+def test_what_fails_on_the_wire_costs_its_connection_only(
+    connect: Connect, caplog: pytest.LogCaptureFixture, fails: Callable[[], None], traced: int
+) -> None:
+    """An error on the connection's own thread has it replaced; only a defect is told with its trace."""
+    broker = connect()
+    broker.enqueue(envelopes("before"))
+    wire = broker._parts.publisher.wire
+    wire.call(lambda: wire.later(0.0, fails))
+    deadline = time.monotonic() + 20
+    while "it is replaced" not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    broker.enqueue(envelopes("after"))
+
+    assert ["after", "before"] == ids(take(broker, 2))
+    assert traced == sum(record.exc_info is not None for record in caplog.records)
+
+
 def test_a_lost_connection_is_told(proxy: Proxy, connect: Connect) -> None:
     """Whoever asked to be told of lost connections is, with the error."""
     lost: list[BaseException] = []
