@@ -26,7 +26,7 @@ _WASTE = 20_000
 _LOOK = 1.0
 """Seconds between looks at how many there are."""
 _REST = 9.0
-"""Times as long as it took is a pause at least, so that it costs a tenth of one processor."""
+"""Times as long as it took is a pause at least, so that it costs each process a tenth of its time."""
 _TRIM = 1000
 """Dead jobs dropped by one call at most."""
 
