@@ -103,6 +103,7 @@ def check(
     still_stored: Iterable[str] = (),
     retried: Iterable[str] = (),
     unsure: Mapping[str, int] | None = None,
+    unwritten: float = 0.0,
 ) -> Verdict:
     """Return what is wrong with a history.
 
@@ -114,6 +115,8 @@ def check(
         retried: Names of jobs that fail once, or are interrupted, and so run twice by design.
         unsure: How often the enqueue of a job was repeated without knowledge of the outcome;
             the id of a job that is done is stored again.
+        unwritten: Seconds for which a server may keep an ack back that it has answered; it forgets
+            it if the worker, or it itself, ends meanwhile.
     """
     expected, stored, twice = set(acknowledged), set(still_stored), set(retried)
     by_name: dict[str, list[Run]] = defaultdict(list)
@@ -143,13 +146,17 @@ def check(
         verdict.duplicates += max(0, len(found) - 1 - by_design)
         # The last to start need not be the one that counts: one that was cut off and had the job in
         # its hands may start it when others have done it.
-        strange = [run for run in found if not any(_explains(at, run) for at in by_pid[run.pid])]
+        strange = [
+            run
+            for run in found
+            if not any(_explains(fault, run, unwritten) for fault in by_pid[run.pid])
+        ]
         if len(strange) > 1 + repeats + by_design:
             verdict.unexplained.append(f"{name}: {found}")
     return verdict
 
 
-def _explains(fault: Fault, run: Run) -> bool:
+def _explains(fault: Fault, run: Run, unwritten: float) -> bool:
     """Say whether the job may run again because of *fault*.
 
     What is settled may not, but by design, because it was enqueued again, or was forgotten.
@@ -157,7 +164,9 @@ def _explains(fault: Fault, run: Run) -> bool:
     if run.settled is None:
         return _met(run, fault)
     until = fault.at if fault.until is None else fault.until
-    return fault.forgets and run.pid == fault.pid and fault.at <= run.settled <= until
+    forgotten = fault.forgets and fault.at <= run.settled <= until
+    kept_back = run.settled < fault.at <= run.settled + unwritten
+    return run.pid == fault.pid and (forgotten or kept_back)
 
 
 def _met(run: Run, fault: Fault) -> bool:

@@ -33,7 +33,8 @@ from tests.servers.rabbitmq import RabbitServer
 NOTICED = 6.0
 """Seconds until both sides know of a dead connection, and have lent and run no more over it."""
 UNWRITTEN = 0.5
-"""Seconds for which a node may not have written an ack that it has answered."""
+"""Seconds for which a node may keep an ack back that it has answered. Source: rabbit_fifo_client.erl, by
+which a channel keeps acks to itself while a quorum queue has not written 32 commands before them."""
 RESTART = 12.0
 """Seconds that a node takes to start, about."""
 QUIET = 3.0
@@ -86,6 +87,7 @@ class _Campaign(redis_campaign.Campaign):
     network_faults = NETWORK
     # A job pushed to a client that is dead without a word comes back after two heartbeats.
     resume = 9.0
+    unwritten = UNWRITTEN
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -133,9 +135,6 @@ class _Campaign(redis_campaign.Campaign):
         super()._incident(kind, act, far_only=far_only, alone=alone)
         over = self.incidents[-1].over
         self.more_faults += [Fault(kind, pid, began, over + NOTICED) for pid in pids]
-        if kind == "kill":
-            since = began - UNWRITTEN
-            self.more_faults += [Fault(kind, pid, since, over, forgets=True) for pid in pids]
 
     def _judge(self, broker: Inspector, poison: list[str]) -> Result:
         # Heartbeats are a thread's: a process that keeps the interpreter has lost its jobs to others.

@@ -152,6 +152,8 @@ class Campaign:
     server_faults: Mapping[str, Callable[[Any], None]] = SERVER
     network_faults: Mapping[str, Callable[[Any], None]] = NETWORK
     resume = RESUME
+    unwritten = 0.0
+    """As for `check`."""
 
     def __init__(
         self, folder: Path, plan: Plan, server: Any, proxy: Proxy, say: Callable[[str], object]
@@ -349,6 +351,7 @@ class Campaign:
             still_stored=[str(job.args[0]) for found in remains.values() for job in found],
             retried=[*producers.failing, *crew.twice],
             unsure=Counter(producers.unsure) + Counter(self.repeated()),
+            unwritten=self.unwritten,
         )
         overlaps = self._overlaps(runs)
         result = Result(
@@ -431,5 +434,6 @@ def _ends_by_poison(runs: list[Run], poison: Iterable[str]) -> list[Fault]:
     """Return a fault for each process that a poison job ended, at the last thing it noted."""
     last: dict[int, float] = {}
     for run in runs:
-        last[run.pid] = max(last.get(run.pid, 0.0), run.start, run.end or 0.0)
+        noted = (run.start, run.end or 0.0, run.settled or 0.0)
+        last[run.pid] = max(last.get(run.pid, 0.0), *noted)
     return [Fault("poison", run.pid, last[run.pid]) for run in runs if run.name in poison]

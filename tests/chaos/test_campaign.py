@@ -70,6 +70,9 @@ def test_the_checker_knows_what_a_server_may_forget() -> None:
     assert not check(["a"], runs, [Fault("kill", 1, 1.3, 3.0, forgets=True)]).ok
     assert not check(["a"], runs, [Fault("kill", 1, 0.5, 1.1, forgets=True)]).ok
     assert not check(["a"], runs, [Fault("kill", 2, 1.1, 3.0, forgets=True)]).ok
+    assert not check(["a"], runs, [Fault("kill", 1, 1.6)], unwritten=0.5).unexplained
+    assert check(["a"], runs, [Fault("kill", 1, 1.6)]).unexplained
+    assert check(["a"], runs, [Fault("kill", 1, 1.8)], unwritten=0.5).unexplained
 
 
 def test_marks_become_runs(tmp_path: Path) -> None:
