@@ -133,8 +133,10 @@ class Supervisor:
             charge.step(now)
             # Also of one that will have no post any more.
             self._succeeded = self._succeeded or charge.ready_at is not None
+        # Only then it is known who leaves.
+        for charge in self._charges:
             ordered, charge.ordered = charge.ordered, None
-            if ordered is not None:
+            if ordered is not None and not charge.leaving:
                 self._follow(ordered, now)
         for post in self._posts:
             self._attend(post, now)
@@ -210,7 +212,8 @@ class Supervisor:
         surplus = self._posts[count:]
         self._posts = [*self._posts[:count], *(Post(index) for index in range(before, count))]
         for post in surplus:
-            if post.charge is not None:
+            # One that leaves already is in nobody's way, and has its own time.
+            if post.charge is not None and not post.charge.leaving:
                 post.charge.stop(now, self._plan.grace, make_way=True)
         if not all(post.finished for post in surplus):
             # Whoever stays has to do their work: also who had found none, or waits after a crash.

@@ -1131,6 +1131,30 @@ def test_a_recycled_process_of_a_post_that_goes_keeps_its_time() -> None:
     assert [] == recycled.heard
 
 
+def test_one_that_leaves_as_its_post_goes_keeps_its_time() -> None:
+    """Also where both are heard of in one step, the order first."""
+    world = of_three()
+    recycled = world.children[2]
+    recycled.takes("long")
+    recycled.say(Leaving("max-jobs"))
+    world.children[0].say(Ordered(2, None))
+    world.run(4 * GRACE)
+
+    assert world.children == world.living
+    assert [] == recycled.heard
+
+
+def test_who_becomes_surplus_is_not_heard_any_more() -> None:
+    """What it said in the same step may be old: it does not take back what ends it."""
+    world = of_three()
+    world.children[0].say(Ordered(1, None))
+    world.children[1].say(Ordered(3, "debug"))
+    world.run(1)
+
+    assert [0, 1, 2] == world.indices
+    assert [] == world.levels
+
+
 def test_a_post_that_comes_back_does_not_wait_for_its_last_process() -> None:
     """From three to one and to three again: the new ones start beside those that still drain."""
     world = of_three()
