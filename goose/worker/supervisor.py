@@ -24,7 +24,8 @@ How it could go wrong, and why it does not:
 * One says what it read long ago: only if it does not read again, so who leaves is not heard; and
   what others read is repeated.
 * The child with the last jobs goes while those that stay had found nothing left (until-empty), or
-  wait after a crash: they look again, at once.
+  wait after a crash: they look again, at once. While it drains they may find nothing once more, for
+  not every broker counts what runs: they look again when it is gone and has given back what it held.
 * A post comes back before its last charge has ended: that one has made way, as for any successor.
 * A child that is told to go before it was ready: it counts as a beginning only if it was.
 * Orders come while all of it ends: who is told to stop leaves, and is not heard.
@@ -138,6 +139,7 @@ class Supervisor:
             ordered, charge.ordered = charge.ordered, None
             if ordered is not None and not charge.leaving:
                 self._follow(ordered, now)
+        self._look_again()
         for post in self._posts:
             self._attend(post, now)
         for charge in self._charges:
@@ -222,6 +224,15 @@ class Supervisor:
                 post.not_before = -math.inf
 
     # --- posts ---------------------------------------------------------------------------
+
+    def _look_again(self) -> None:
+        """Let no post be finished if one is gone that left with jobs: they may be ready again."""
+        # Where the broker cannot count what runs, the others found nothing while it ran them.
+        for charge in self._charges:
+            nothing_left = charge.empty and charge.ended_well
+            if charge.phase is Phase.GONE and charge.leaving and not nothing_left:
+                for post in self._posts:
+                    post.finished = False
 
     def _attend(self, post: Post, now: float) -> None:
         charge = post.charge

@@ -1200,6 +1200,33 @@ def test_who_had_found_nothing_looks_again_when_the_others_go() -> None:
     assert 0 == world.run(1)
 
 
+@pytest.mark.parametrize("order", [True, False])
+def test_what_comes_back_after_all_found_nothing_is_looked_for(order: bool) -> None:
+    """With until-empty, whoever left with a job has the others look again once that is given back."""
+    world = of_three()
+    last = world.children[2]
+    last.takes("long")
+    if order:  # it is surplus, and cut at the end of the grace
+        world.children[0].say(Ordered(2, None))
+    else:  # it makes way, its successor finds nothing either, and it dies
+        last.say(Leaving("max-jobs"))
+    world.run(1)
+    for child in world.living:
+        if child is not last:
+            child.end(Empty())
+    assert world.run(GRACE) is None
+    assert [last] == world.living
+    if not order:
+        last.code = -11
+    assert world.run(STOP_SLACK) is None
+
+    assert State.READY is world.job("long")[0]
+    assert 2 + (not order) == len(world.living)
+    for child in world.living:
+        child.end(Empty())
+    assert 0 == world.run(1)
+
+
 def test_a_surplus_process_that_was_empty_too_is_not_taken_over() -> None:
     """Where nothing was left for anybody, nobody looks again."""
     world = of_three()
