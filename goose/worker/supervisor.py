@@ -21,8 +21,9 @@ How it could go wrong, and why it does not:
   with the grace, and is looked after until nothing is left of it, its death and its aftermath too.
 * A child crashes, is replaced or cannot read the orders: nobody said otherwise, so the number
   stays. Several say the same: that is the number already.
-* One says what it read long ago: only if it does not read again, so who leaves is not heard; and
-  what others read is repeated.
+* One says what others know to be old: each tells right after it has read, so only one that was held
+  up in between does. What it reads next is news to it, and told at once; who leaves is not heard,
+  for it may not read again; and all repeat what they read every few seconds.
 * The child with the last jobs goes while those that stay had found nothing left (until-empty), or
   wait after a crash: they look again, at once. While it drains they may find nothing once more, for
   not every broker counts what runs: they look again when it is gone and has given back what it held.

@@ -1062,7 +1062,7 @@ def test_a_surplus_process_that_dies_is_answered_for_and_not_replaced() -> None:
 
 
 def test_what_is_said_again_changes_nothing() -> None:
-    """Every process says it twice a second, and it is done once."""
+    """Every process says it every few seconds, and it is done once."""
     world = of_three()
     for _ in range(3):
         for child in world.living:
