@@ -287,8 +287,8 @@ class Charge:
                 logger.info("%s is leaving: %s", self.label, message.reason)
             case Empty():
                 self.leaving = self.empty = True
-            case Ordered():  # one that leaves may be gone before it reads again
-                self.ordered = None if self.leaving else message
+            case Ordered():
+                self.ordered = message
             case Stopped():
                 self.leaving = True
                 if self._killed_at is None:

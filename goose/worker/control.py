@@ -61,9 +61,8 @@ class Bootstrap:
     log_format: str = "text"
     index: int = 0
     """Which of the supervisor's children it is, from 0."""
-    processes: int | None = None
-    """How many children the supervisor has if nobody orders another number; None if it obeys no
-    orders, and so wants to hear of none."""
+    processes: int = 1
+    """How many children the supervisor has if nobody orders another number."""
     hand_over: bool = False
     """Whether the supervisor shows this child's numbers."""
     told: Sequence[tuple[str, str]] = ()

@@ -127,7 +127,7 @@ class Duty:
         match message:
             case Stop():
                 if message.make_way:
-                    self._make_way()
+                    self._free()
                 self._stop(now, message.grace)
             case Count():
                 for name, value, tags in message.increments:
@@ -166,9 +166,14 @@ class Duty:
 
     def _leave(self, now: float, reason: str, grace: float = math.inf) -> None:
         """Make way for a successor; what runs is not hurried unless *grace* says so."""
-        self._make_way()
+        self._free()
         self._send(Leaving(reason))
         self._stop(now, grace)
+
+    def _free(self) -> None:
+        """Make way, once: a port that was freed may be a successor's by now."""
+        make_way, self._make_way = self._make_way, lambda: None
+        make_way()
 
     def _stop(self, now: float, grace: float) -> None:
         if self._stopping is None:

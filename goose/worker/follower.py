@@ -6,10 +6,11 @@ more over what is here each time, so that what came in between two looks is not 
 and then it writes a record of this process, which is what ``goose workers list`` shows.
 
 Under a supervisor it also tells that one what it read of the number of processes and the log
-level: a supervisor never reads itself, for nothing may hold up its heartbeats. While either is
-set it says so at each look, and else with each record. For what it reads may be no news to itself
+level: a supervisor never reads itself, for nothing may hold up its heartbeats. It says so at once
+when that is news to itself, and again every few seconds. For what it reads may be no news to itself
 and yet to the supervisor, which heard something else in between from a process that read sooner
-and is gone by now.
+and is gone by now. Not at every look: each word wakes the supervisor, which then looks after all
+its processes, so that its work would grow with the square of their number.
 
 A store that fails costs nothing but news: the orders that were read last go on to hold. Nothing
 is told to the supervisor before it was read, so who cannot read takes nothing back.
@@ -45,6 +46,8 @@ logger = logging.getLogger("goose.worker")
 
 EVERY = 0.5
 """Seconds between two looks at the orders: half of what an operator may wait."""
+REPEAT = 3.0
+"""Seconds until the supervisor is told the same again while something is set; else `roll.EVERY`."""
 
 
 class Followed(Protocol):
@@ -84,7 +87,7 @@ class Follower:
         log_level: What this process logs by, if nobody orders another.
         set_log_level: Has it log by another.
         processes: How many its supervisor has, if nobody orders another number; None is that
-            there is no supervisor, or none that obeys.
+            there is no supervisor.
         tell: Tells the supervisor.
     """
 
@@ -116,6 +119,8 @@ class Follower:
         self._orders = Orders()
         self._started_at = clock.wall()
         self._record_due = 0.0
+        self._told: Ordered | None = None
+        self._tell_due = 0.0
         self._followed: Followed | None = None
 
     def follow(self, followed: Followed) -> None:
@@ -139,8 +144,13 @@ class Follower:
         followed = self._followed
         assert followed is not None
         value = read(self._store)
+        orders = self._orders if value == self._seen else parse(value)
+        self._settings = orders.settings_of(self._name)
+        if self._own_processes is not None:
+            # Before anything that may take long: what was read would be old by then.
+            self._tell_supervisor(now)
         if value != self._seen:
-            self._obey(parse(value), followed)
+            self._obey(orders, followed)
             self._seen = value
             self._record_due = now
         stops = followed.stops
@@ -152,8 +162,6 @@ class Follower:
             self._controls.unmark(over)
             stops.marked = {id_: at for id_, at in stops.marked.items() if id_ not in over}
             stops.over.difference_update(over)
-        if self._own_processes is not None:
-            self._tell_supervisor(repeat=now >= self._record_due)
         if now >= self._record_due:
             record = self._record(followed)
             self._store.apply([Put(record.key, roll.dump(record), roll.TTL)])
@@ -175,25 +183,26 @@ class Follower:
             # Read before they are noted as known: if that fails, the next step tries again.
             stops.marked = self._controls.marks()
         assert self._base is not None
-        self._settings = settings = orders.settings_of(self._name)
-        config = ordered(self._base, settings)
+        config = ordered(self._base, self._settings)
         paused = frozenset(orders.paused)
         if config != followed.config or paused != stops.paused:
             stops.paused = paused
             followed.work_by(config, paused)
             logger.info("working by order: %s", _told(config, paused))
-        level = level_in(settings) or self._own_level
+        level = level_in(self._settings) or self._own_level
         if level != self._level:
             self._set_log_level(level)
             logger.info("logging %s and above by order", level)
             self._level = level
         self._orders = orders
 
-    def _tell_supervisor(self, *, repeat: bool) -> None:
-        """Tell it what was read just now, if something is set; with *repeat* in any case."""
+    def _tell_supervisor(self, now: float) -> None:
+        """Tell it what was read just now, if that is news or was not said for a while."""
         read = Ordered(processes_in(self._settings), level_in(self._settings))
-        if repeat or read != Ordered(None, None):
+        if read != self._told or now >= self._tell_due:
             self._tell(read)
+            self._told = read
+            self._tell_due = now + (roll.EVERY if read == Ordered(None, None) else REPEAT)
 
     def _record(self, followed: Followed) -> WorkerRecord:
         config, own = followed.config, self._own_processes

@@ -21,10 +21,12 @@ How it could go wrong, and why it does not:
   with the grace, and is looked after until nothing is left of it, its death and its aftermath too.
 * A child crashes, is replaced or cannot read the orders: nobody said otherwise, so the number
   stays. Several say the same: that is the number already.
-* One says what it read long ago: only if it does not read again, so who leaves is not heard; and
-  what others read is repeated.
+* One says what others know to be old: each tells right after it has read, so only one that was held
+  up in between does. What it reads next is news to it, and told at once; who leaves is not heard,
+  for it may not read again; and all repeat what they read every few seconds.
 * The child with the last jobs goes while those that stay had found nothing left (until-empty), or
-  wait after a crash: they look again, at once.
+  wait after a crash: they look again, at once. While it drains they may find nothing once more, for
+  not every broker counts what runs: they look again when it is gone and has given back what it held.
 * A post comes back before its last charge has ended: that one has made way, as for any successor.
 * A child that is told to go before it was ready: it counts as a beginning only if it was.
 * Orders come while all of it ends: who is told to stop leaves, and is not heard.
@@ -133,9 +135,12 @@ class Supervisor:
             charge.step(now)
             # Also of one that will have no post any more.
             self._succeeded = self._succeeded or charge.ready_at is not None
+        # Only then it is known who leaves.
+        for charge in self._charges:
             ordered, charge.ordered = charge.ordered, None
-            if ordered is not None:
+            if ordered is not None and not charge.leaving:
                 self._follow(ordered, now)
+        self._look_again()
         for post in self._posts:
             self._attend(post, now)
         for charge in self._charges:
@@ -210,7 +215,8 @@ class Supervisor:
         surplus = self._posts[count:]
         self._posts = [*self._posts[:count], *(Post(index) for index in range(before, count))]
         for post in surplus:
-            if post.charge is not None:
+            # One that leaves already is in nobody's way, and has its own time.
+            if post.charge is not None and not post.charge.leaving:
                 post.charge.stop(now, self._plan.grace, make_way=True)
         if not all(post.finished for post in surplus):
             # Whoever stays has to do their work: also who had found none, or waits after a crash.
@@ -219,6 +225,15 @@ class Supervisor:
                 post.not_before = -math.inf
 
     # --- posts ---------------------------------------------------------------------------
+
+    def _look_again(self) -> None:
+        """Let no post be finished if one is gone that left with jobs: they may be ready again."""
+        # Where the broker cannot count what runs, the others found nothing while it ran them.
+        for charge in self._charges:
+            nothing_left = charge.empty and charge.ended_well
+            if charge.phase is Phase.GONE and charge.leaving and not nothing_left:
+                for post in self._posts:
+                    post.finished = False
 
     def _attend(self, post: Post, now: float) -> None:
         charge = post.charge

@@ -71,7 +71,7 @@ def test_workers_are_listed_and_set(shop: Any, cli: Any, wait_until: Any, import
         assert listed["processes"] is None
         refused = cli("workers", "set", listed["name"], "--processes", "3")
         assert 2 == refused.code
-        assert "has no supervisor that could start or end any" in refused.err
+        assert "has no supervisor that takes such orders" in refused.err
         head, line = cli("workers", "list").out.splitlines()
         assert head.startswith("name")
         assert line.startswith(listed["name"])

@@ -323,7 +323,7 @@ def test_a_worker_without_a_supervisor_has_no_processes_to_order(client: Client,
     with worker(client):
         [record] = client.controls.workers()
         assert record.processes is None
-        with pytest.raises(ConfigError, match="has no supervisor"):
+        with pytest.raises(ConfigError, match="or a worker of an earlier Goose"):
             client.controls.set(record.name, processes=2, concurrency=3)
         assert {} == client.controls.orders().workers
         client.controls.set(record.name, concurrency=3)

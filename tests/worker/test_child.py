@@ -184,6 +184,17 @@ def test_only_a_child_whose_place_another_may_take_makes_way(world: World) -> No
     world.work.may_end.set()
 
 
+def test_way_is_made_once() -> None:
+    """The ports of one that leaves may be its successor's by the time it is told to stop."""
+    world = World(max_jobs=1)
+    world.work.processed = 1
+    world.step()
+    world.step(Stop(10.0, make_way=True), Stop(5.0, make_way=True))
+
+    assert 1 == world.made_way
+    world.work.may_end.set()
+
+
 def test_a_new_session_reaches_the_runner(world: World) -> None:
     """Id and epoch are the supervisor's."""
     world.step(NewSession("s", 2))

@@ -16,7 +16,7 @@ from goose.stores.base import Put
 from goose.stores.memory import MemoryStore
 from goose.worker.config import WorkerConfig
 from goose.worker.control import Ordered
-from goose.worker.follower import EVERY, Follower
+from goose.worker.follower import EVERY, REPEAT, Follower
 from goose.worker.stops import Stops
 
 OWN = 2
@@ -27,19 +27,34 @@ class Store(MemoryStore):
     """A store that can be made to fail."""
 
     down = False
+    answers: int | None = None
+    """Calls that are answered until it fails; None is all."""
 
     def apply(self, operations: Sequence[Any]) -> Sequence[Any]:
-        if self.down:
-            raise BrokerUnavailable("no route to host")
+        self._answer()
         return super().apply(operations)
+
+    def scan(
+        self, prefix: str, *, limit: int = 100, after: str = ""
+    ) -> Sequence[tuple[str, bytes]]:
+        self._answer()
+        return super().scan(prefix, limit=limit, after=after)
+
+    def _answer(self) -> None:
+        if self.down or self.answers == 0:
+            raise BrokerUnavailable("no route to host")
+        if self.answers is not None:
+            self.answers -= 1
 
 
 class Followed:
     """Threads that do as they are told."""
 
-    config = WorkerConfig()
-    stops = Stops()
     running = 0
+
+    def __init__(self) -> None:
+        self.config = WorkerConfig()
+        self.stops = Stops()
 
     def work_by(self, config: WorkerConfig, paused: frozenset[str]) -> None:
         self.config = config
@@ -66,7 +81,8 @@ class World:
             tell=self.said.append,
             clock=self,
         )
-        self.follower.follow(Followed())
+        self.followed = Followed()
+        self.follower.follow(self.followed)
 
     def mono(self) -> float:
         return self.now
@@ -93,16 +109,47 @@ class World:
         return record.processes
 
 
-def test_the_supervisor_is_told_what_is_set_at_every_look() -> None:
-    """Of orders for this worker; the one that looks twice may have missed what others read."""
+def test_the_supervisor_is_told_at_once_what_is_set() -> None:
+    """Of orders for this worker, at the first look that reads them."""
     world = World()
     world.controls.set("web:*", processes=3)
     world.controls.set("mail:*", processes=9, log_level="debug")
-    world.looks()
+    assert [Ordered(3, None)] == world.looks()
     world.controls.set("*", log_level="error")
 
-    assert [Ordered(3, None), *[Ordered(3, "error")] * 2] == [*world.said, *world.looks(2)]
+    assert [Ordered(3, "error")] == world.looks()
     assert ["error"] == world.levels
+
+
+def test_what_is_set_is_said_again_every_three_seconds() -> None:
+    """The supervisor may have heard what others read; to hear all twice a second costs it too much."""
+    world = World()
+    world.controls.set("*", processes=3)
+    assert 1 == len(world.looks())
+    for _ in range(3):
+        assert [] == world.looks(int(REPEAT / EVERY) - 1)
+        assert [Ordered(3, None)] == world.looks()
+        world.controls.pause("mail")  # is nothing to the supervisor
+
+
+def test_the_supervisor_is_told_before_anything_else_is_asked_of_the_store() -> None:
+    """Marks to read or to remove may take long, and what was read would be old by then."""
+    world = World()
+    world.controls.mark({"job": None})
+    world.controls.set("*", processes=3)
+    world.store.answers = 1
+    with pytest.raises(BrokerUnavailable):  # it cannot read the marks
+        world.looks()
+    assert [Ordered(3, None)] == world.said
+    world.store.answers = None
+    world.looks()
+    world.followed.stops.over.add("job")
+    world.controls.set("*", processes=4)
+    world.store.answers = 1
+    with pytest.raises(BrokerUnavailable):  # nor remove one
+        world.looks()
+
+    assert [Ordered(3, None), Ordered(4, None)] == world.said
 
 
 def test_where_nothing_is_set_little_is_said() -> None:

@@ -167,7 +167,12 @@ def test_an_order_outlives_the_processes_that_read_it(shop: Fleet) -> None:
         shop.until(lambda first=first: all(gone(pid) for pid in first))
         shop.until(lambda: len(shop.children(worker)) == 2, SOON)
         shop.until(lambda debug=debug: shop.supervisor_says("DEBUG") >= debug + 2)
-    shop.until(lambda: sum(record.log_level == "debug" for record in shop.listed()) >= 2, SOON)
+
+    def levels() -> dict[int, str]:
+        """Return what those that live log by: records of the dead stay for a while."""
+        return {record.pid: record.log_level for record in shop.listed()}
+
+    shop.until(lambda: [levels().get(pid) for pid in shop.children(worker)] == ["debug"] * 2, SOON)
     worker.terminate()
 
     assert 0 == shop.ended(worker)

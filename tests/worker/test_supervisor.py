@@ -1062,7 +1062,7 @@ def test_a_surplus_process_that_dies_is_answered_for_and_not_replaced() -> None:
 
 
 def test_what_is_said_again_changes_nothing() -> None:
-    """Every process says it twice a second, and it is done once."""
+    """Every process says it every few seconds, and it is done once."""
     world = of_three()
     for _ in range(3):
         for child in world.living:
@@ -1131,6 +1131,30 @@ def test_a_recycled_process_of_a_post_that_goes_keeps_its_time() -> None:
     assert [] == recycled.heard
 
 
+def test_one_that_leaves_as_its_post_goes_keeps_its_time() -> None:
+    """Also where both are heard of in one step, the order first."""
+    world = of_three()
+    recycled = world.children[2]
+    recycled.takes("long")
+    recycled.say(Leaving("max-jobs"))
+    world.children[0].say(Ordered(2, None))
+    world.run(4 * GRACE)
+
+    assert world.children == world.living
+    assert [] == recycled.heard
+
+
+def test_who_becomes_surplus_is_not_heard_any_more() -> None:
+    """What it said in the same step may be old: it does not take back what ends it."""
+    world = of_three()
+    world.children[0].say(Ordered(1, None))
+    world.children[1].say(Ordered(3, "debug"))
+    world.run(1)
+
+    assert [0, 1, 2] == world.indices
+    assert [] == world.levels
+
+
 def test_a_post_that_comes_back_does_not_wait_for_its_last_process() -> None:
     """From three to one and to three again: the new ones start beside those that still drain."""
     world = of_three()
@@ -1173,6 +1197,33 @@ def test_who_had_found_nothing_looks_again_when_the_others_go() -> None:
     assert [0, 1, 2, 0] == world.indices
     world.living[0].end(Empty())
 
+    assert 0 == world.run(1)
+
+
+@pytest.mark.parametrize("order", [True, False])
+def test_what_comes_back_after_all_found_nothing_is_looked_for(order: bool) -> None:
+    """With until-empty, whoever left with a job has the others look again once that is given back."""
+    world = of_three()
+    last = world.children[2]
+    last.takes("long")
+    if order:  # it is surplus, and cut at the end of the grace
+        world.children[0].say(Ordered(2, None))
+    else:  # it makes way, its successor finds nothing either, and it dies
+        last.say(Leaving("max-jobs"))
+    world.run(1)
+    for child in world.living:
+        if child is not last:
+            child.end(Empty())
+    assert world.run(GRACE) is None
+    assert [last] == world.living
+    if not order:
+        last.code = -11
+    assert world.run(STOP_SLACK) is None
+
+    assert State.READY is world.job("long")[0]
+    assert 2 + (not order) == len(world.living)
+    for child in world.living:
+        child.end(Empty())
     assert 0 == world.run(1)
 
 

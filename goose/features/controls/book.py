@@ -97,7 +97,7 @@ class Controls:
 
         Raises:
             ConfigError: A value is out of range, nothing was given, or there is no such worker,
-                or it has no supervisor whose processes could be more or fewer.
+                or it has no supervisor that takes orders for its processes.
         """
         values = knobs(
             concurrency=concurrency,
@@ -115,8 +115,8 @@ class Controls:
         supervised = any(record.processes for record in found if record.name == workers)
         if processes is not None and not is_pattern(workers) and not supervised:
             raise ConfigError(
-                f"processes = {processes}: worker {workers!r} has no supervisor that could start "
-                "or end any; it is a goose.Worker in a program of its own"
+                f"processes = {processes}: worker {workers!r} has no supervisor that takes such "
+                "orders: a goose.Worker in a program of its own, or a worker of an earlier Goose"
             )
 
         def change(orders: Orders) -> Orders:

@@ -38,7 +38,7 @@ class WorkerRecord:
     concurrency: int
     async_concurrency: int
     processes: int | None = None
-    """Processes its worker is to have; None where there is no supervisor to start or end any."""
+    """Processes its worker is to have; None where no supervisor takes orders for them."""
     log_level: str
     running: int
     """Jobs in its slots when it wrote this."""
