@@ -486,6 +486,77 @@ def test_a_holder_that_is_sent_again_is_waited_for(
     assert ["report", "after"] == app.runs
 
 
+def unsent(place: Place, monkeypatch: pytest.MonkeyPatch, client: goose.Client, fn: Any) -> Any:
+    """Return a job of which nobody knows whether it is stored."""
+    line = place.client._root.link(place.client._to.broker).ready
+
+    def fail(_envelopes: Any) -> None:
+        raise BrokerUnavailable("gone")
+
+    with monkeypatch.context() as patch, pytest.raises(EnqueueError) as caught:
+        patch.setattr(line, "_send", fail)
+        client.enqueue(fn)
+    [job] = caught.value.jobs
+    return job
+
+
+def test_a_holder_need_not_be_part_of_a_flow_to_be_sent_along(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unique job like any other is waited for, at once, by a job of the same enqueue."""
+    monkeypatch.setattr(claims, "CLAIM", 0.3)
+    holder = unsent(place, monkeypatch, held(place), app.report)
+    late = waiter(place, app.report).flow().add(app.after)
+    waits: list[float] = []
+    token = claims.sleeping.set(waits.append)
+    try:
+        place.client.submit([holder, late])
+    finally:
+        claims.sleeping.reset(token)
+    assert ([], "waiting") == (waits, late.status())
+    place.process().run()
+
+    assert ["report", "after"] == app.runs
+
+
+def test_a_refused_holder_of_no_flow_takes_those_with_it_that_name_its_key(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waited for a unique job that the broker refuses is not left waiting for ever."""
+    monkeypatch.setattr(claims, "CLAIM", 0.3)
+    client = place.client
+    holder = unsent(place, monkeypatch, held(place), app.report)
+    late = waiter(place, app.report).flow().add(app.after)
+
+    def fail(_envelopes: Any) -> None:
+        raise BrokerError("full")
+
+    with monkeypatch.context() as patch, pytest.raises(EnqueueError) as caught:
+        patch.setattr(client._root.link(client._to.broker).ready, "_send", fail)
+        client.submit([holder, late])
+    assert dict.fromkeys([holder, late], "not_stored") == caught.value.jobs
+    kinds = ("flow:", records.PREFIX)
+    assert [] == [entry for kind in kinds for entry in place.store.scan(kind)]
+    client.submit(caught.value.jobs)
+    place.process().run()
+
+    assert ["report", "after"] == app.runs
+
+
+def test_a_holder_that_is_sent_along_has_to_keep_its_result(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Like any other holder; and nothing is left of either job."""
+    monkeypatch.setattr(claims, "CLAIM", 0.3)
+    holder = unsent(place, monkeypatch, place.client.using(unique="k"), app.report)
+    late = waiter(place, app.report).flow().add(app.after)
+    with pytest.raises(FlowError, match="the key 'k' of feature_app:report and keeps no result"):
+        place.client.submit([holder, late])
+
+    kinds = ("flow:", records.PREFIX)
+    assert [] == [entry for kind in kinds for entry in place.store.scan(kind)]
+
+
 def test_every_crash_of_a_worker_sets_the_dependents_free(
     new_place: Callable[[], Place], app: Any
 ) -> None:

@@ -16,7 +16,7 @@ parent. So a key that changes hands later changes nothing, and a free key is not
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 from goose._edges import OnFailure
@@ -38,13 +38,15 @@ class Holders:
         broker: Where holders are.
         store: Where the records of keys are.
         flows: Where those are that wait for others.
-        own: Ids of the jobs that are being enqueued.
+        sent: By id, the jobs that are being enqueued, of a flow or not.
     """
 
-    def __init__(self, broker: Broker, store: Store, flows: Flows, own: Collection[str]) -> None:
+    def __init__(
+        self, broker: Broker, store: Store, flows: Flows, sent: Mapping[str, Job[Any]]
+    ) -> None:
         self._broker = broker
         self._flows = flows
-        self._own = own
+        self._sent = sent
         self._keys = Keys(broker, store)
         self._found: dict[str, tuple[str, str]] = {}
         """By id of a holder: digest and shown text of the key."""
@@ -53,7 +55,7 @@ class Holders:
         """Return the holders of the keys that *job* waits for; nobody for a free one."""
         found: dict[str, OnFailure] = {}
         for digest, (policy, shown) in keys_of(job).items():
-            holder = self._keys.holder(digest, self._own)
+            holder = self._keys.holder(digest, self._sent)
             if holder is not None:
                 found[holder.id] = policy
                 self._found[holder.id] = digest, shown
@@ -66,8 +68,11 @@ class Holders:
             FlowError: It keeps no result.
             Unsupported: The broker cannot say whether it is stored, and its key says nothing of that.
         """
+        if parent in self._sent:
+            self._check(self._sent[parent])
+            return True
         node = self._flows.node(parent)
-        if parent in self._own or (node is not None and node.state in ("joining", "waiting")):
+        if node is not None and node.state in ("joining", "waiting"):
             return True
         broker = self._broker
         if not isinstance(broker, Inspector) or not sees_all(broker):

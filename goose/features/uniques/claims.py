@@ -17,6 +17,7 @@ from goose.brokers import sees_all
 from goose.brokers.base import Broker, Inspector, State
 from goose.features.uniques.records import (
     CLAIM,
+    NAME,
     Record,
     Trait,
     borne,
@@ -63,6 +64,8 @@ class Claim:
         answers: dict[str, Job[Any]] = {}
         here: dict[str, Job[Any]] = {}
         for job, envelope in sealed:
+            if NAME not in job.traits:
+                continue
             trait = trait_of(job)
             # Of two in one call the first is the holder, or the last where that wins: nobody waits
             # for what this very call is going to send.
