@@ -439,6 +439,26 @@ def test_a_later_call_that_was_never_stored_leaves_the_key(
     assert "cancelled" == second.status()
 
 
+def test_a_key_is_asked_for_once(place: Place, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All jobs of one enqueue get the same answer, whatever becomes of the key in the meantime."""
+    first = held(place, until="started").enqueue(app.report)
+    process = place.process()
+    answers: list[Any] = []
+    holder = claims.Claim.holder
+
+    def asked(*args: Any) -> Any:
+        answers.append(holder(*args))
+        process.run(until=lambda: first.status() == "done")
+        return answers[-1]
+
+    monkeypatch.setattr(claims.Claim, "holder", asked)
+    waiter(place, app.report).enqueue_many(app.after, [()] * 5)
+    process.run()
+
+    assert [first.id] == [each.id for each in answers]
+    assert ["report", *["after"] * 5] == app.runs
+
+
 def test_a_refused_holder_takes_those_with_it_that_name_its_key(
     place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

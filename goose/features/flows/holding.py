@@ -26,7 +26,7 @@ from goose.errors import FlowError, Unsupported
 from goose.features.flows.asking import keys_of
 from goose.features.flows.book import Flows
 from goose.features.uniques.claims import Claim as Keys
-from goose.features.uniques.records import borne
+from goose.features.uniques.records import Record, borne
 from goose.jobs import Job, decode
 from goose.stores.base import Store
 
@@ -48,6 +48,8 @@ class Holders:
         self._flows = flows
         self._sent = sent
         self._keys = Keys(broker, store)
+        self._records: dict[str, Record | None] = {}
+        """By digest: what the store answered, once for all jobs of the enqueue."""
         self._found: dict[str, tuple[str, str]] = {}
         """By id of a holder: digest and shown text of the key."""
 
@@ -55,7 +57,9 @@ class Holders:
         """Return the holders of the keys that *job* waits for; nobody for a free one."""
         found: dict[str, OnFailure] = {}
         for digest, (policy, shown) in keys_of(job).items():
-            holder = self._keys.holder(digest, self._sent)
+            if digest not in self._records:
+                self._records[digest] = self._keys.holder(digest, self._sent)
+            holder = self._records[digest]
             if holder is not None:
                 found[holder.id] = policy
                 self._found[holder.id] = digest, shown
