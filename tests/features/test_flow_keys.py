@@ -241,7 +241,45 @@ def test_a_holder_that_keeps_no_result_is_refused(place: Place, app: Any) -> Non
     with pytest.raises(FlowError, match=text):
         waiter(place, app.report).enqueue(app.after)
 
-    assert [] == list(place.store.scan("flow:"))
+    assert [] == [*place.store.scan("flow:"), *place.store.scan("result:")]
+
+
+def test_who_is_refused_leaves_others_waiting(place: Place, app: Any) -> None:
+    """What is forgotten of a refused job is its own: who depends on the same holder still runs."""
+    held(place).enqueue(app.report)
+    second = waiter(place, app.report).enqueue(app.after)
+    place.client.using(unique="plain").enqueue(app.report, "plain")
+    both = [goose.after(app.report, unique=key) for key in ("k", "plain")]
+    with pytest.raises(FlowError, match="keeps no result"):
+        place.client.using(depends_on=both).enqueue(app.after)
+    place.process().run()
+
+    assert "after" == second.result(5)
+
+
+def test_who_joins_while_another_is_refused_is_heard_of(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that joins just when the only other dependent of its holder is forgotten still runs."""
+    first = held(place).enqueue(app.report)
+    place.client.using(unique="plain").enqueue(app.report, "plain")
+    both = [goose.after(app.report, unique=key) for key in ("k", "plain")]
+    jobs: list[Any] = []
+    scan = type(place.store).scan
+
+    def scanned(store: Any, prefix: str, **more: Any) -> Any:
+        found = scan(store, prefix, **more)
+        if prefix == book.child_prefix(first.id):
+            monkeypatch.undo()
+            jobs.append(waiter(place, app.report).enqueue(app.after))
+        return found
+
+    monkeypatch.setattr(type(place.store), "scan", scanned)
+    with pytest.raises(FlowError, match="keeps no result"):
+        place.client.using(depends_on=both).enqueue(app.after)
+    place.process().run()
+
+    assert ["after"] == [job.result(5) for job in jobs]
 
 
 def test_nobody_waits_for_a_key_of_ones_own(place: Place, app: Any) -> None:
@@ -555,7 +593,7 @@ def test_a_refused_holder_of_no_flow_takes_those_with_it_that_name_its_key(
         patch.setattr(client._root.link(client._to.broker).ready, "_send", fail)
         client.submit([holder, late])
     assert dict.fromkeys([holder, late], "not_stored") == caught.value.jobs
-    kinds = ("flow:", records.PREFIX)
+    kinds = ("flow:", "result:", records.PREFIX)
     assert [] == [entry for kind in kinds for entry in place.store.scan(kind)]
     client.submit(caught.value.jobs)
     place.process().run()
@@ -573,7 +611,7 @@ def test_a_holder_that_is_sent_along_has_to_keep_its_result(
     with pytest.raises(FlowError, match="the key 'k' of feature_app:report and keeps no result"):
         place.client.submit([holder, late])
 
-    kinds = ("flow:", records.PREFIX)
+    kinds = ("flow:", "result:", records.PREFIX)
     assert [] == [entry for kind in kinds for entry in place.store.scan(kind)]
 
 
