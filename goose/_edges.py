@@ -33,7 +33,7 @@ class Key:
     """A unique key of a function: not a job, but whichever holds it."""
 
     call: Callable[..., Any] | Call[Any]
-    """The function; a call of it where all arguments are the key."""
+    """The function; a call of it where the key is made of the arguments."""
     unique: str | Literal[True]
     """What the option of that name says."""
 
@@ -70,8 +70,8 @@ def after(job: Any, *, unique: object = None, on_failure: OnFailure = "cancel") 
     Args:
         job: A job that keeps its result, as every job of a flow does. With *unique* the function
             whose key it is, since each has keys of its own.
-        unique: The key, a text; or True, for all arguments of a ``goose.call(fn, …)`` in place of
-            the function.
+        unique: The key, a text; or True with a ``goose.call(fn, …)`` in place of the function: the
+            key that ``@goose.job(unique=…)`` gives that call, or else all its arguments.
         on_failure: If it is dead, cancelled or deleted: ``cancel`` the dependent job, and with it
             all that depend on that; ``run`` it all the same; or have it ``wait`` for the dead one to
             be replayed. A job that was skipped has not failed.
@@ -106,7 +106,7 @@ def _key(call: Any, unique: object) -> Key:
         return Key(call, unique)
     raise ConfigError(
         f"after({call!r:.80}, unique={unique!r:.80}): give a function and the text of a key, or "
-        "goose.call(fn, …) and True where all its arguments are the key"
+        "goose.call(fn, …) and True where its arguments are the key"
     )
 
 

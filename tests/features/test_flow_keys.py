@@ -16,6 +16,7 @@ from goose.brokers.base import State
 from goose.errors import (
     BrokerError,
     BrokerUnavailable,
+    CallError,
     ConfigError,
     EnqueueError,
     FlowError,
@@ -49,6 +50,14 @@ def after(word: str = "after") -> str:
 @goose.job(depends_on=lambda word: goose.after(report, unique=f"key-{word}"))
 def by_argument(word: str) -> None:
     runs.append(f"after {word}")
+
+@goose.job(unique=lambda word: f"own-{word}" if word else None)
+def own_key(word: str) -> None:
+    runs.append(word)
+
+@goose.job(unique="own")
+def own_text(word: str) -> None:
+    runs.append(word)
 """
 
 
@@ -124,6 +133,26 @@ def test_all_arguments_can_be_the_key_that_is_waited_for(place: Place, app: Any)
     place.process().run()
 
     assert ["a", "after", "after"] == sorted(app.runs)
+
+
+@pytest.mark.parametrize("name", ["own_key", "own_text"])
+def test_a_call_is_known_by_the_key_of_its_function(place: Place, app: Any, name: str) -> None:
+    """Where ``@goose.job(unique=…)`` says what the key of a call is, True stands for that key."""
+    fn = getattr(app, name)
+    place.client.using(result=True).enqueue(fn, "a")
+    after = goose.after(goose.call(fn, "a"), unique=True)
+    second = place.client.using(depends_on=after).enqueue(app.after)
+    assert "waiting" == second.status()
+    place.process().run()
+
+    assert ["a", "after"] == app.runs
+
+
+def test_a_call_that_has_no_key_is_refused(place: Place, app: Any) -> None:
+    """A call that its function wants to be like any other holds no key, so nobody can wait for that."""
+    after = goose.after(goose.call(app.own_key, ""), unique=True)
+    with pytest.raises(CallError, match="a call of feature_app:own_key that is not unique"):
+        place.client.using(depends_on=after).enqueue(app.after)
 
 
 def test_a_function_of_the_arguments_names_keys(place: Place, app: Any) -> None:
