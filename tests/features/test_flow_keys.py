@@ -369,6 +369,50 @@ def test_a_key_proves_that_its_holder_is_there(
     assert ("after", 4) == (second.result(5), len(app.runs))
 
 
+def test_a_holder_that_was_removed_unseen_can_be_sent_again(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that cannot show its jobs hides that one is gone; the key still knows that job."""
+    if not sees_all(place.broker):
+        pytest.skip("nothing can be removed by its id there")
+    for module in (holding, claims):
+        monkeypatch.setattr(module, "sees_all", lambda _: False)
+    first = held(place).enqueue(app.report)
+    place.broker.delete([first.id], state=State.READY)  # type: ignore[attr-defined]
+    second = waiter(place, app.report).enqueue(app.after)
+    place.process().run()
+    assert "waiting" == second.status()
+    place.client.submit([held(place).enqueue(app.report)])
+    place.process().run()
+
+    assert ["report", "after"] == app.runs
+
+
+@pytest.mark.parametrize("why", ["it is large", "a later call was lost"])
+def test_a_holder_that_its_key_does_not_show_is_refused(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Nobody can say what a holder is that neither its broker nor its key shows, and the error says so."""
+    for module in (holding, claims):
+        monkeypatch.setattr(module, "sees_all", lambda _: False)
+    if why == "it is large":
+        monkeypatch.setattr(records, "MAX_KEPT", 10)
+        held(place).enqueue(app.report)
+    else:
+        quiet = held(place, debounce=600)
+        quiet.enqueue(app.report)
+        later, claim = (
+            quiet.sealer.seal(app.report, (), {}),
+            claims.Claim(place.broker, place.store),
+        )
+        claim.claim([later])
+        claim.undo([later[0]])
+    with pytest.raises(Unsupported, match="the job that holds it is not known by its body"):
+        waiter(place, app.report).enqueue(app.after)
+
+    assert [] == [*place.store.scan("flow:"), *place.store.scan("result:")]
+
+
 # --- what happens in between -----------------------------------------------------------------
 
 

@@ -11,7 +11,8 @@ parent. So a key that changes hands later changes nothing, and a free key is not
 * Jobs that wait for each other's keys, enqueued by two clients: a holder is found only once it is
   stored, which is after its own keys were asked. So no circle can come of it.
 * The broker cannot show what it stores: a job that holds its key until it starts or ends is stored
-  as long as it holds it, since every end gives the key back before the end is recorded.
+  as long as it holds it, since every end gives the key back before the end is recorded. One that was
+  removed behind our back holds it all the same: who waits for it does so until it is sent again.
 """
 
 from __future__ import annotations
@@ -92,11 +93,14 @@ class Holders:
         record = self._keys.holder(digest)
         if record is None or record.id != parent:
             return False
-        if not record.body or borne(record, digest).until == "time":
+        unsure = f"{name_of(self._broker)} cannot say whether job {parent} is stored, which holds the key {shown}"
+        if not record.body:
             raise Unsupported(
-                f"{name_of(self._broker)} cannot say whether job {parent} is stored, which holds the key "
-                f'{shown}: wait for keys that are held until "done" or "started", of jobs under 256 KiB'
+                f"{unsure}, and the job that holds it is not known by its body (it takes over 256 KiB, or "
+                "a later call was lost): enqueue it together with what depends on it"
             )
+        if borne(record, digest).until == "time":
+            raise Unsupported(f'{unsure}: wait for keys that are held until "done" or "started"')
         self._check(record.job())
         return True
 
