@@ -42,11 +42,9 @@ class Key:
 class After:
     """One job that another depends on."""
 
-    job_id: str
-    """Empty where it is the one that holds `key`."""
+    job: str | Key
+    """Its id, or the key that it holds when the dependent job is enqueued."""
     on_failure: OnFailure = "cancel"
-    key: Key | None = None
-    """Whose holder is depended on, the one there is when the dependent job is enqueued."""
 
 
 Parent: TypeAlias = "Job[Any] | str | After"
@@ -83,7 +81,7 @@ def after(job: Any, *, unique: object = None, on_failure: OnFailure = "cancel") 
     if on_failure not in _POLICIES:
         raise ConfigError(f"on_failure = {on_failure!r:.80} is none of {', '.join(_POLICIES)}")
     if unique is not None:
-        return After("", on_failure, _key(job, unique))
+        return After(_key(job, unique), on_failure)
     if isinstance(job, str):
         return After(job, on_failure)
     identity, traits = getattr(job, "id", None), getattr(job, "traits", None)
@@ -110,17 +108,14 @@ def _key(call: Any, unique: object) -> Key:
     )
 
 
-def parents_of(given: object) -> tuple[After, ...]:
-    """Return what is depended on, each job once; the last word about it holds.
+def edges_of(given: object) -> tuple[After, ...]:
+    """Return what is depended on, in the order given; the last word about a job is the one that holds.
 
     Raises:
         ConfigError: Something of it is neither a job nor an id.
     """
     if isinstance(given, str) or not isinstance(given, Iterable):
         given = (given,)
-    found: dict[str | int, After] = {}
-    for each in cast("Sequence[Any]", given):
-        parent = each if isinstance(each, After) else after(each)
-        # Two names of one key are found to be the same where its digest is known.
-        found[parent.job_id or id(parent)] = parent
-    return tuple(found.values())
+    return tuple(
+        each if isinstance(each, After) else after(each) for each in cast("Sequence[Any]", given)
+    )

@@ -83,13 +83,13 @@ class Claim:
             jobs: Those that are to join.
             sent: By id, all jobs of this enqueue, which may hold the keys.
         """
-        named = {job.id: parents_of(job) for job in jobs}
+        by_id = {job.id: parents_of(job) for job in jobs}
         if any(keys_of(job) for job in jobs):
             from goose.features.flows.holding import Holders  # not every flow's
 
             self._holders = Holders(self._broker, self._store, self._flows, sent)
-            return {job.id: {**self._holders.parents(job), **named[job.id]} for job in jobs}
-        return named
+            return {job.id: {**self._holders.parents(job), **by_id[job.id]} for job in jobs}
+        return by_id
 
     def _join(self, job_id: str, parent: str) -> None:
         holders = None if parent in parents_of(self._joined[job_id]) else self._holders

@@ -27,7 +27,7 @@ from goose.errors import FlowError, Unsupported
 from goose.features.flows.asking import keys_of
 from goose.features.flows.book import Flows
 from goose.features.uniques.claims import Claim as Keys
-from goose.features.uniques.records import Record, borne
+from goose.features.uniques.records import Record, holder_trait
 from goose.jobs import Job, decode
 from goose.stores.base import Store
 
@@ -99,7 +99,7 @@ class Holders:
                 f"{unsure}, and the job that holds it is not known by its body (it takes over 256 KiB, or "
                 "a later call was lost): enqueue it together with what depends on it"
             )
-        if borne(record, digest).until == "time":
+        if holder_trait(record, digest).until == "time":
             raise Unsupported(f'{unsure}: wait for keys that are held until "done" or "started"')
         self._check(record.job())
         return True

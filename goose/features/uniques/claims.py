@@ -20,8 +20,8 @@ from goose.features.uniques.records import (
     NAME,
     Record,
     Trait,
-    borne,
     dump,
+    holder_trait,
     parse,
     record_of,
     trait_of,
@@ -119,7 +119,9 @@ class Claim:
             if record is None or not record.id:
                 return None
             verdict = (
-                "held" if record.id in own else self._verdict(record, borne(record, digest), now)
+                "held"
+                if record.id in own
+                else self._verdict(record, holder_trait(record, digest), now)
             )
             if verdict == "held":
                 return record

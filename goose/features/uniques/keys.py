@@ -1,4 +1,4 @@
-"""From the option ``unique`` to the trait a job bears, and to whom others may wait for."""
+"""From the option ``unique`` to the trait a job bears; from a key that others name to its digest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def prepare(chosen: Options) -> Prepare | None:
     return bear
 
 
-def named(key: Key) -> tuple[str, str]:
+def identify(key: Key) -> tuple[str, str]:
     """Return the digest of *key*, which its record bears, and the key as people read it.
 
     Raises:
