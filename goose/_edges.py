@@ -33,7 +33,7 @@ class Key:
     """A unique key of a function: not a job, but whichever holds it."""
 
     call: Callable[..., Any] | Call[Any]
-    """The function; a call of it where all arguments are the key."""
+    """The function; a call of it where the key is made of the arguments."""
     unique: str | Literal[True]
     """What the option of that name says."""
 
@@ -42,11 +42,9 @@ class Key:
 class After:
     """One job that another depends on."""
 
-    job_id: str
-    """Empty where it is the one that holds `key`."""
+    job: str | Key
+    """Its id, or the key that it holds when the dependent job is enqueued."""
     on_failure: OnFailure = "cancel"
-    key: Key | None = None
-    """Whose holder is depended on, the one there is when the dependent job is enqueued."""
 
 
 Parent: TypeAlias = "Job[Any] | str | After"
@@ -70,8 +68,8 @@ def after(job: Any, *, unique: object = None, on_failure: OnFailure = "cancel") 
     Args:
         job: A job that keeps its result, as every job of a flow does. With *unique* the function
             whose key it is, since each has keys of its own.
-        unique: The key, a text; or True, for all arguments of a ``goose.call(fn, …)`` in place of
-            the function.
+        unique: The key, a text; or True with a ``goose.call(fn, …)`` in place of the function: the
+            key that ``@goose.job(unique=…)`` gives that call, or else all its arguments.
         on_failure: If it is dead, cancelled or deleted: ``cancel`` the dependent job, and with it
             all that depend on that; ``run`` it all the same; or have it ``wait`` for the dead one to
             be replayed. A job that was skipped has not failed.
@@ -83,7 +81,7 @@ def after(job: Any, *, unique: object = None, on_failure: OnFailure = "cancel") 
     if on_failure not in _POLICIES:
         raise ConfigError(f"on_failure = {on_failure!r:.80} is none of {', '.join(_POLICIES)}")
     if unique is not None:
-        return After("", on_failure, _key(job, unique))
+        return After(_key(job, unique), on_failure)
     if isinstance(job, str):
         return After(job, on_failure)
     identity, traits = getattr(job, "id", None), getattr(job, "traits", None)
@@ -106,21 +104,18 @@ def _key(call: Any, unique: object) -> Key:
         return Key(call, unique)
     raise ConfigError(
         f"after({call!r:.80}, unique={unique!r:.80}): give a function and the text of a key, or "
-        "goose.call(fn, …) and True where all its arguments are the key"
+        "goose.call(fn, …) and True where its arguments are the key"
     )
 
 
-def parents_of(given: object) -> tuple[After, ...]:
-    """Return what is depended on, each job once; the last word about it holds.
+def edges_of(given: object) -> tuple[After, ...]:
+    """Return what is depended on, in the order given; the last word about a job is the one that holds.
 
     Raises:
         ConfigError: Something of it is neither a job nor an id.
     """
     if isinstance(given, str) or not isinstance(given, Iterable):
         given = (given,)
-    found: dict[str | int, After] = {}
-    for each in cast("Sequence[Any]", given):
-        parent = each if isinstance(each, After) else after(each)
-        # Two names of one key are found to be the same where its digest is known.
-        found[parent.job_id or id(parent)] = parent
-    return tuple(found.values())
+    return tuple(
+        each if isinstance(each, After) else after(each) for each in cast("Sequence[Any]", given)
+    )

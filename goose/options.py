@@ -20,7 +20,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack
 
-from goose._edges import After, Dependencies, parents_of
+from goose._edges import After, Dependencies, edges_of
 from goose.calls import Call
 from goose.errors import ConfigError
 from goose.jobs import check_queue
@@ -152,7 +152,7 @@ class Options:
             object.__setattr__(self, "result", _kept(self.result))
         self._check_uniqueness()
         if self.depends_on is not None and not callable(self.depends_on):
-            object.__setattr__(self, "depends_on", parents_of(self.depends_on))
+            object.__setattr__(self, "depends_on", edges_of(self.depends_on))
         if self.group is not None and not _is_group(self.group):
             raise ConfigError(
                 f"group = {self.group!r:.80} is not a text of 1 to {MAX_GROUP} printable characters"

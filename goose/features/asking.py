@@ -55,7 +55,10 @@ before what keeps the job itself.
 
 
 class Claim(Protocol):
-    """What one feature does before jobs with its trait are sent. For one thread."""
+    """What one feature does before jobs with its trait are sent. For one thread.
+
+    It is shown the other jobs of the same enqueue, too, which those with its trait may rely on.
+    """
 
     def claim(self, sealed: Sequence[Sealed]) -> Mapping[str, Job[Any]]:
         """Return, by id, the jobs that must not be sent, each with what its caller gets instead.
@@ -70,7 +73,11 @@ class Claim(Protocol):
         ...
 
     def undo(self, jobs: Sequence[Job[Any]]) -> Sequence[Job[Any]]:
-        """Give up the claims of *jobs*, which are not stored; return all that are lost with them."""
+        """Give up the claims of *jobs*, which are not stored, and of those that relied on them.
+
+        Returns:
+            All that are lost with them.
+        """
         ...
 
 
@@ -118,11 +125,10 @@ class Claimed:
             What is known of *jobs*, and of those that a feature had kept and that are lost with them.
         """
         found = dict(jobs)
-        for name, claim in reversed(self.claims):
+        for _, claim in reversed(self.claims):
             lost = [job for job, known in found.items() if known == "not_stored"]
-            concerned = [job for job in lost if name in job.traits]
-            if concerned:
-                found.update(dict.fromkeys(claim.undo(concerned), "not_stored"))
+            if lost:
+                found.update(dict.fromkeys(claim.undo(lost), "not_stored"))
         return found
 
 
@@ -151,12 +157,11 @@ def claimed(sealed: Sequence[Sealed], broker: Broker, store: Store) -> Claimed:
     """
     rest, answers, claims = list(sealed), dict[str, Job[Any]](), list[tuple[str, Claim]]()
     for name, spec in CLAIMED.items():
-        concerned = [each for each in rest if name in each[0].traits]
-        if not concerned:
+        if not any(name in job.traits for job, _ in rest):
             continue
         claim: Claim = load(spec, kind="feature")(broker, store)
         try:
-            found = claim.claim(concerned)
+            found = claim.claim(rest)
         except BaseException:
             before = Claimed(rest, answers, claims)
             before.undo({job: "not_stored" for job, _ in sealed})

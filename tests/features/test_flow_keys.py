@@ -16,6 +16,7 @@ from goose.brokers.base import State
 from goose.errors import (
     BrokerError,
     BrokerUnavailable,
+    CallError,
     ConfigError,
     EnqueueError,
     FlowError,
@@ -49,6 +50,14 @@ def after(word: str = "after") -> str:
 @goose.job(depends_on=lambda word: goose.after(report, unique=f"key-{word}"))
 def by_argument(word: str) -> None:
     runs.append(f"after {word}")
+
+@goose.job(unique=lambda word: f"own-{word}" if word else None)
+def own_key(word: str) -> None:
+    runs.append(word)
+
+@goose.job(unique="own")
+def own_text(word: str) -> None:
+    runs.append(word)
 """
 
 
@@ -124,6 +133,26 @@ def test_all_arguments_can_be_the_key_that_is_waited_for(place: Place, app: Any)
     place.process().run()
 
     assert ["a", "after", "after"] == sorted(app.runs)
+
+
+@pytest.mark.parametrize("name", ["own_key", "own_text"])
+def test_a_call_is_known_by_the_key_of_its_function(place: Place, app: Any, name: str) -> None:
+    """Where ``@goose.job(unique=…)`` says what the key of a call is, True stands for that key."""
+    fn = getattr(app, name)
+    place.client.using(result=True).enqueue(fn, "a")
+    after = goose.after(goose.call(fn, "a"), unique=True)
+    second = place.client.using(depends_on=after).enqueue(app.after)
+    assert "waiting" == second.status()
+    place.process().run()
+
+    assert ["a", "after"] == app.runs
+
+
+def test_a_call_that_has_no_key_is_refused(place: Place, app: Any) -> None:
+    """A call that its function wants to be like any other holds no key, so nobody can wait for that."""
+    after = goose.after(goose.call(app.own_key, ""), unique=True)
+    with pytest.raises(CallError, match="a call of feature_app:own_key that is not unique"):
+        place.client.using(depends_on=after).enqueue(app.after)
 
 
 def test_a_function_of_the_arguments_names_keys(place: Place, app: Any) -> None:
@@ -241,7 +270,45 @@ def test_a_holder_that_keeps_no_result_is_refused(place: Place, app: Any) -> Non
     with pytest.raises(FlowError, match=text):
         waiter(place, app.report).enqueue(app.after)
 
-    assert [] == list(place.store.scan("flow:"))
+    assert [] == [*place.store.scan("flow:"), *place.store.scan("result:")]
+
+
+def test_who_is_refused_leaves_others_waiting(place: Place, app: Any) -> None:
+    """What is forgotten of a refused job is its own: who depends on the same holder still runs."""
+    held(place).enqueue(app.report)
+    second = waiter(place, app.report).enqueue(app.after)
+    place.client.using(unique="plain").enqueue(app.report, "plain")
+    both = [goose.after(app.report, unique=key) for key in ("k", "plain")]
+    with pytest.raises(FlowError, match="keeps no result"):
+        place.client.using(depends_on=both).enqueue(app.after)
+    place.process().run()
+
+    assert "after" == second.result(5)
+
+
+def test_who_joins_while_another_is_refused_is_heard_of(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that joins just when the only other dependent of its holder is forgotten still runs."""
+    first = held(place).enqueue(app.report)
+    place.client.using(unique="plain").enqueue(app.report, "plain")
+    both = [goose.after(app.report, unique=key) for key in ("k", "plain")]
+    jobs: list[Any] = []
+    scan = type(place.store).scan
+
+    def scanned(store: Any, prefix: str, **more: Any) -> Any:
+        found = scan(store, prefix, **more)
+        if prefix == book.child_prefix(first.id):
+            monkeypatch.undo()
+            jobs.append(waiter(place, app.report).enqueue(app.after))
+        return found
+
+    monkeypatch.setattr(type(place.store), "scan", scanned)
+    with pytest.raises(FlowError, match="keeps no result"):
+        place.client.using(depends_on=both).enqueue(app.after)
+    place.process().run()
+
+    assert ["after"] == [job.result(5) for job in jobs]
 
 
 def test_nobody_waits_for_a_key_of_ones_own(place: Place, app: Any) -> None:
@@ -300,6 +367,50 @@ def test_a_key_proves_that_its_holder_is_there(
     place.process().run()
 
     assert ("after", 4) == (second.result(5), len(app.runs))
+
+
+def test_a_holder_that_was_removed_unseen_can_be_sent_again(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that cannot show its jobs hides that one is gone; the key still knows that job."""
+    if not sees_all(place.broker):
+        pytest.skip("nothing can be removed by its id there")
+    for module in (holding, claims):
+        monkeypatch.setattr(module, "sees_all", lambda _: False)
+    first = held(place).enqueue(app.report)
+    place.broker.delete([first.id], state=State.READY)  # type: ignore[attr-defined]
+    second = waiter(place, app.report).enqueue(app.after)
+    place.process().run()
+    assert "waiting" == second.status()
+    place.client.submit([held(place).enqueue(app.report)])
+    place.process().run()
+
+    assert ["report", "after"] == app.runs
+
+
+@pytest.mark.parametrize("why", ["it is large", "a later call was lost"])
+def test_a_holder_that_its_key_does_not_show_is_refused(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Nobody can say what a holder is that neither its broker nor its key shows, and the error says so."""
+    for module in (holding, claims):
+        monkeypatch.setattr(module, "sees_all", lambda _: False)
+    if why == "it is large":
+        monkeypatch.setattr(records, "MAX_KEPT", 10)
+        held(place).enqueue(app.report)
+    else:
+        quiet = held(place, debounce=600)
+        quiet.enqueue(app.report)
+        later, claim = (
+            quiet.sealer.seal(app.report, (), {}),
+            claims.Claim(place.broker, place.store),
+        )
+        claim.claim([later])
+        claim.undo([later[0]])
+    with pytest.raises(Unsupported, match="the job that holds it is not known by its body"):
+        waiter(place, app.report).enqueue(app.after)
+
+    assert [] == [*place.store.scan("flow:"), *place.store.scan("result:")]
 
 
 # --- what happens in between -----------------------------------------------------------------
@@ -439,6 +550,26 @@ def test_a_later_call_that_was_never_stored_leaves_the_key(
     assert "cancelled" == second.status()
 
 
+def test_a_key_is_asked_for_once(place: Place, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All jobs of one enqueue get the same answer, whatever becomes of the key in the meantime."""
+    first = held(place, until="started").enqueue(app.report)
+    process = place.process()
+    answers: list[Any] = []
+    holder = claims.Claim.holder
+
+    def asked(*args: Any) -> Any:
+        answers.append(holder(*args))
+        process.run(until=lambda: first.status() == "done")
+        return answers[-1]
+
+    monkeypatch.setattr(claims.Claim, "holder", asked)
+    waiter(place, app.report).enqueue_many(app.after, [()] * 5)
+    process.run()
+
+    assert [first.id] == [each.id for each in answers]
+    assert ["report", *["after"] * 5] == app.runs
+
+
 def test_a_refused_holder_takes_those_with_it_that_name_its_key(
     place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,6 +615,77 @@ def test_a_holder_that_is_sent_again_is_waited_for(
     place.process().run()
 
     assert ["report", "after"] == app.runs
+
+
+def unsent(place: Place, monkeypatch: pytest.MonkeyPatch, client: goose.Client, fn: Any) -> Any:
+    """Return a job of which nobody knows whether it is stored."""
+    line = place.client._root.link(place.client._to.broker).ready
+
+    def fail(_envelopes: Any) -> None:
+        raise BrokerUnavailable("gone")
+
+    with monkeypatch.context() as patch, pytest.raises(EnqueueError) as caught:
+        patch.setattr(line, "_send", fail)
+        client.enqueue(fn)
+    [job] = caught.value.jobs
+    return job
+
+
+def test_a_holder_need_not_be_part_of_a_flow_to_be_sent_along(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unique job like any other is waited for, at once, by a job of the same enqueue."""
+    monkeypatch.setattr(claims, "CLAIM", 0.3)
+    holder = unsent(place, monkeypatch, held(place), app.report)
+    late = waiter(place, app.report).flow().add(app.after)
+    waits: list[float] = []
+    token = claims.sleeping.set(waits.append)
+    try:
+        place.client.submit([holder, late])
+    finally:
+        claims.sleeping.reset(token)
+    assert ([], "waiting") == (waits, late.status())
+    place.process().run()
+
+    assert ["report", "after"] == app.runs
+
+
+def test_a_refused_holder_of_no_flow_takes_those_with_it_that_name_its_key(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waited for a unique job that the broker refuses is not left waiting for ever."""
+    monkeypatch.setattr(claims, "CLAIM", 0.3)
+    client = place.client
+    holder = unsent(place, monkeypatch, held(place), app.report)
+    late = waiter(place, app.report).flow().add(app.after)
+
+    def fail(_envelopes: Any) -> None:
+        raise BrokerError("full")
+
+    with monkeypatch.context() as patch, pytest.raises(EnqueueError) as caught:
+        patch.setattr(client._root.link(client._to.broker).ready, "_send", fail)
+        client.submit([holder, late])
+    assert dict.fromkeys([holder, late], "not_stored") == caught.value.jobs
+    kinds = ("flow:", "result:", records.PREFIX)
+    assert [] == [entry for kind in kinds for entry in place.store.scan(kind)]
+    client.submit(caught.value.jobs)
+    place.process().run()
+
+    assert ["report", "after"] == app.runs
+
+
+def test_a_holder_that_is_sent_along_has_to_keep_its_result(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Like any other holder; and nothing is left of either job."""
+    monkeypatch.setattr(claims, "CLAIM", 0.3)
+    holder = unsent(place, monkeypatch, place.client.using(unique="k"), app.report)
+    late = waiter(place, app.report).flow().add(app.after)
+    with pytest.raises(FlowError, match="the key 'k' of feature_app:report and keeps no result"):
+        place.client.submit([holder, late])
+
+    kinds = ("flow:", "result:", records.PREFIX)
+    assert [] == [entry for kind in kinds for entry in place.store.scan(kind)]
 
 
 def test_every_crash_of_a_worker_sets_the_dependents_free(

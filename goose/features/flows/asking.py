@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from goose._edges import After, OnFailure
-from goose._edges import parents_of as given_parents
+from goose._edges import After, Key, OnFailure, edges_of
 from goose._holes import Hole
 from goose.calls import Call
 from goose.features.once import once
@@ -28,9 +27,7 @@ def asked(chosen: Options) -> Callable[[Job[Any], Call[Any]], Job[Any]]:
 
     def prepare(job: Job[Any], call: Call[Any]) -> Job[Any]:
         given = chosen.depends_on
-        parents = (
-            given_parents(given(*call.args, **call.kwargs)) if callable(given) else given or ()
-        )
+        parents = edges_of(given(*call.args, **call.kwargs)) if callable(given) else given or ()
         return depending(job, parents, ())
 
     return prepare
@@ -44,7 +41,7 @@ def depending(job: Job[Any], parents: tuple[After, ...], holes: tuple[Hole, ...]
     """
     after: dict[str, JSON] = {hole.job_id: "cancel" for hole in holes}
     after |= cast("Mapping[str, JSON]", parents_of(job))
-    after |= {parent.job_id: parent.on_failure for parent in parents if parent.key is None}
+    after |= {each.job: each.on_failure for each in parents if isinstance(each.job, str)}
     keys = {**cast("Mapping[str, JSON]", keys_of(job)), **_keys(parents)}
     fill = [*_trait(job).get("fill", []), *([hole.job_id, list(hole.path)] for hole in holes)]
     made: dict[str, Any] = {}
@@ -60,10 +57,10 @@ def depending(job: Job[Any], parents: tuple[After, ...], holes: tuple[Hole, ...]
 def _keys(parents: tuple[After, ...]) -> dict[str, JSON]:
     found: dict[str, JSON] = {}
     for parent in parents:
-        if parent.key is not None:
-            from goose.features.uniques.keys import named  # not every flow's
+        if isinstance(parent.job, Key):
+            from goose.features.uniques.keys import identify  # not every flow's
 
-            digest, shown = named(parent.key)
+            digest, shown = identify(parent.job)
             found[digest] = [parent.on_failure, shown]
     return found
 

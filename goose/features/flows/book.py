@@ -145,7 +145,7 @@ class Flows:
             [
                 Get(result_key(parent)),
                 Put(child_key(parent, child), child.encode()),
-                Put(marker_key(parent), b"1"),
+                Put(marker_key(parent), child.encode()),  # see `_unmark`
             ]
         )
         if record is None:
@@ -193,6 +193,14 @@ class Flows:
         self._store.apply([Delete(key_of(job_id)), Delete(body_key(job_id))])
         for parent in node.parents if node else ():
             self._one(Delete(child_key(parent, job_id)))
+            self._unmark(parent)
+
+    def _unmark(self, parent: str) -> None:
+        """Forget that somebody depends on *parent*, which may not have ended, if nobody does."""
+        marker = self._one(Get(marker_key(parent)))
+        if marker is not None and not self._store.scan(child_prefix(parent), limit=1):
+            # Whoever joined between the two looks has written another name there.
+            self._one(Swap(marker_key(parent), marker, None))
 
     # --- ending: for traits ----------------------------------------------------------------
 

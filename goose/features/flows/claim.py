@@ -14,7 +14,7 @@ from goose.brokers import name_of, sees_all
 from goose.brokers.base import Broker, Inspector
 from goose.errors import FlowError, StoreError, Unsupported
 from goose.features.asking import Sealed
-from goose.features.flows.asking import keys_of, parents_of
+from goose.features.flows.asking import NAME, keys_of, parents_of
 from goose.features.flows.book import Flows
 from goose.features.flows.records import Node
 from goose.features.traits import Ended, Traits
@@ -41,8 +41,10 @@ class Claim:
         self._holders: Holders | None = None
 
     def claim(self, sealed: Sequence[Sealed]) -> Mapping[str, Job[Any]]:
-        """Have *sealed* join; return those that wait for others."""
-        parents = self._parents = self._resolved([job for job, _ in sealed])
+        """Have those of *sealed* that depend on others join; return those that wait for them."""
+        sent = {job.id: job for job, _ in sealed}
+        sealed = [each for each in sealed if NAME in each[0].traits]
+        parents = self._parents = self._resolved([job for job, _ in sealed], sent)
         _check(sealed, parents)
         try:
             for job, envelope in sealed:
@@ -72,15 +74,22 @@ class Claim:
             del self._joined[job.id]
         return gone
 
-    def _resolved(self, jobs: Sequence[Job[Any]]) -> dict[str, Mapping[str, OnFailure]]:
-        """Return, by id, what each of *jobs* depends on: what it names, and who holds its keys."""
-        named = {job.id: parents_of(job) for job in jobs}
+    def _resolved(
+        self, jobs: Sequence[Job[Any]], sent: Mapping[str, Job[Any]]
+    ) -> dict[str, Mapping[str, OnFailure]]:
+        """Return, by id, what each of *jobs* depends on: what it names, and who holds its keys.
+
+        Args:
+            jobs: Those that are to join.
+            sent: By id, all jobs of this enqueue, which may hold the keys.
+        """
+        by_id = {job.id: parents_of(job) for job in jobs}
         if any(keys_of(job) for job in jobs):
             from goose.features.flows.holding import Holders  # not every flow's
 
-            self._holders = Holders(self._broker, self._store, self._flows, named)
-            return {job.id: {**self._holders.parents(job), **named[job.id]} for job in jobs}
-        return named
+            self._holders = Holders(self._broker, self._store, self._flows, sent)
+            return {job.id: {**self._holders.parents(job), **by_id[job.id]} for job in jobs}
+        return by_id
 
     def _join(self, job_id: str, parent: str) -> None:
         holders = None if parent in parents_of(self._joined[job_id]) else self._holders

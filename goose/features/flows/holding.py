@@ -11,12 +11,13 @@ parent. So a key that changes hands later changes nothing, and a free key is not
 * Jobs that wait for each other's keys, enqueued by two clients: a holder is found only once it is
   stored, which is after its own keys were asked. So no circle can come of it.
 * The broker cannot show what it stores: a job that holds its key until it starts or ends is stored
-  as long as it holds it, since every end gives the key back before the end is recorded.
+  as long as it holds it, since every end gives the key back before the end is recorded. One that was
+  removed behind our back holds it all the same: who waits for it does so until it is sent again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 from goose._edges import OnFailure
@@ -26,7 +27,7 @@ from goose.errors import FlowError, Unsupported
 from goose.features.flows.asking import keys_of
 from goose.features.flows.book import Flows
 from goose.features.uniques.claims import Claim as Keys
-from goose.features.uniques.records import borne
+from goose.features.uniques.records import Record, holder_trait
 from goose.jobs import Job, decode
 from goose.stores.base import Store
 
@@ -38,14 +39,18 @@ class Holders:
         broker: Where holders are.
         store: Where the records of keys are.
         flows: Where those are that wait for others.
-        own: Ids of the jobs that are being enqueued.
+        sent: By id, the jobs that are being enqueued, of a flow or not.
     """
 
-    def __init__(self, broker: Broker, store: Store, flows: Flows, own: Collection[str]) -> None:
+    def __init__(
+        self, broker: Broker, store: Store, flows: Flows, sent: Mapping[str, Job[Any]]
+    ) -> None:
         self._broker = broker
         self._flows = flows
-        self._own = own
+        self._sent = sent
         self._keys = Keys(broker, store)
+        self._records: dict[str, Record | None] = {}
+        """By digest: what the store answered, once for all jobs of the enqueue."""
         self._found: dict[str, tuple[str, str]] = {}
         """By id of a holder: digest and shown text of the key."""
 
@@ -53,7 +58,9 @@ class Holders:
         """Return the holders of the keys that *job* waits for; nobody for a free one."""
         found: dict[str, OnFailure] = {}
         for digest, (policy, shown) in keys_of(job).items():
-            holder = self._keys.holder(digest, self._own)
+            if digest not in self._records:
+                self._records[digest] = self._keys.holder(digest, self._sent)
+            holder = self._records[digest]
             if holder is not None:
                 found[holder.id] = policy
                 self._found[holder.id] = digest, shown
@@ -66,8 +73,11 @@ class Holders:
             FlowError: It keeps no result.
             Unsupported: The broker cannot say whether it is stored, and its key says nothing of that.
         """
+        if parent in self._sent:
+            self._check(self._sent[parent])
+            return True
         node = self._flows.node(parent)
-        if parent in self._own or (node is not None and node.state in ("joining", "waiting")):
+        if node is not None and node.state in ("joining", "waiting"):
             return True
         broker = self._broker
         if not isinstance(broker, Inspector) or not sees_all(broker):
@@ -83,11 +93,14 @@ class Holders:
         record = self._keys.holder(digest)
         if record is None or record.id != parent:
             return False
-        if not record.body or borne(record, digest).until == "time":
+        unsure = f"{name_of(self._broker)} cannot say whether job {parent} is stored, which holds the key {shown}"
+        if not record.body:
             raise Unsupported(
-                f"{name_of(self._broker)} cannot say whether job {parent} is stored, which holds the key "
-                f'{shown}: wait for keys that are held until "done" or "started", of jobs under 256 KiB'
+                f"{unsure}, and the job that holds it is not known by its body (it takes over 256 KiB, or "
+                "a later call was lost): enqueue it together with what depends on it"
             )
+        if holder_trait(record, digest).until == "time":
+            raise Unsupported(f'{unsure}: wait for keys that are held until "done" or "started"')
         self._check(record.job())
         return True
 

@@ -17,10 +17,11 @@ from goose.brokers import sees_all
 from goose.brokers.base import Broker, Inspector, State
 from goose.features.uniques.records import (
     CLAIM,
+    NAME,
     Record,
     Trait,
-    borne,
     dump,
+    holder_trait,
     parse,
     record_of,
     trait_of,
@@ -63,6 +64,8 @@ class Claim:
         answers: dict[str, Job[Any]] = {}
         here: dict[str, Job[Any]] = {}
         for job, envelope in sealed:
+            if NAME not in job.traits:
+                continue
             trait = trait_of(job)
             # Of two in one call the first is the holder, or the last where that wins: nobody waits
             # for what this very call is going to send.
@@ -116,7 +119,9 @@ class Claim:
             if record is None or not record.id:
                 return None
             verdict = (
-                "held" if record.id in own else self._verdict(record, borne(record, digest), now)
+                "held"
+                if record.id in own
+                else self._verdict(record, holder_trait(record, digest), now)
             )
             if verdict == "held":
                 return record

@@ -1,4 +1,4 @@
-"""From the option ``unique`` to the trait a job bears, and to whom others may wait for."""
+"""From the option ``unique`` to the trait a job bears; from a key that others name to its digest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from goose.errors import CallError
 from goose.features.asking import Prepare, told
 from goose.features.uniques.records import NAME, Trait
 from goose.jobs import Job
-from goose.options import Options
+from goose.options import Options, options_of
 
 SHOWN = 100
 """Characters of a key that are kept for people."""
@@ -38,18 +38,26 @@ def prepare(chosen: Options) -> Prepare | None:
     return bear
 
 
-def named(key: Key) -> tuple[str, str]:
+def identify(key: Key) -> tuple[str, str]:
     """Return the digest of *key*, which its record bears, and the key as people read it.
 
     Raises:
-        CallError: The function or an argument cannot be stored, so no job can hold that key.
+        CallError: The function or an argument cannot be stored, or the function's own ``unique`` has
+            no key for the call, so no job can hold that key.
     """
     call = key.call
     fn = name_of(call.fn if isinstance(call, Call) else call)
-    text = key.unique if isinstance(key.unique, str) else ""
-    if isinstance(call, Call):
-        text = _all(call, *encode_arguments(call.fn, call.args, call.kwargs))
+    text = _of_call(call, fn) if isinstance(call, Call) else str(key.unique)
     return _digest(fn, text), f"{_shown(text)!r} of {fn}"
+
+
+def _of_call(call: Call[Any], fn: str) -> str:
+    """Return the key that jobs of *call* hold: by what is attached to its function, or all arguments."""
+    args, kwargs = encode_arguments(call.fn, call.args, call.kwargs)
+    found = _key(options_of(call.fn).unique or True, Job("", fn, args, kwargs), call)
+    if found is None:
+        raise CallError(f"nobody can wait for a call of {fn} that is not unique: its key is None")
+    return found
 
 
 def _digest(fn: str, key: str) -> str:

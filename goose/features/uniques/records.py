@@ -149,7 +149,7 @@ def record_of(job: Job[Any], trait: Trait, now: float) -> Record:
     return Record(job.id, now, fn=job.fn, shown=trait.shown, body=kept)
 
 
-def borne(record: Record, digest: str) -> Trait:
+def holder_trait(record: Record, digest: str) -> Trait:
     """Return the trait of the job that holds the key of that digest, as far as it is known."""
     job = record.job()
     return trait_of(job) if NAME in job.traits else Trait(digest, record.shown, "done")
