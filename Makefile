@@ -54,7 +54,7 @@ cluster: setup ## the conformance suite on a cluster of three RabbitMQ nodes
 .PHONY: features
 features: setup ## the tests of features on every broker with every store, crashing everywhere
 	PLACES=rabbitmq+sqlite,rabbitmq+redis,rabbitmq+postgres CRASHES=all RATE_SECONDS=60 \
-		$(BIN)/python -m pytest --timeout 600 tests/features $(ARGS)
+		$(BIN)/python -m pytest tests/features $(ARGS)
 
 .PHONY: simulate
 simulate: setup ## the engine under a virtual clock with faults (SEEDS=100000, ARGS="--features")

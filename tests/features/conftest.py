@@ -10,11 +10,20 @@ from typing import Any
 
 import pytest
 
-from tests.features.places import PLACES, Place
+from tests.features.places import ALL, PLACES, Place
 from tests.servers.postgres import QUICK as FAST
 from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import QUICK, RedisServer
+
+
+HOUR = 3600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give crashes everywhere their time: on some servers there are hundreds of them in one test."""
+    for item in items if ALL else ():
+        item.add_marker(pytest.mark.timeout(HOUR), append=False)
 
 
 @pytest.fixture(scope="session")
