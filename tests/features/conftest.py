@@ -16,7 +16,6 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import QUICK, RedisServer
 
-
 HOUR = 3600
 
 
