@@ -104,6 +104,7 @@ def check(
     retried: Iterable[str] = (),
     unsure: Mapping[str, int] | None = None,
     unwritten: float = 0.0,
+    copies: bool = False,
 ) -> Verdict:
     """Return what is wrong with a history.
 
@@ -117,6 +118,7 @@ def check(
             the id of a job that is done is stored again.
         unwritten: Seconds for which a server may keep an ack back that it has answered; it forgets
             it if the worker, or it itself, ends meanwhile.
+        copies: Whether a retry may be stored twice when a fault meets the run before it is settled.
     """
     expected, stored, twice = set(acknowledged), set(still_stored), set(retried)
     by_name: dict[str, list[Run]] = defaultdict(list)
@@ -141,19 +143,31 @@ def check(
         if not any(run.end is not None for run in found) and name not in stored:
             verdict.lost.append(name)
         repeats = (unsure or {}).get(name, 0)
-        verdict.bound += repeats
         by_design = int(name in twice)
+        if copies and by_design:
+            repeats += any(_met(run, at) for run in found for at in by_pid[run.pid] if run.settled)
+        verdict.bound += repeats
         verdict.duplicates += max(0, len(found) - 1 - by_design)
         # The last to start need not be the one that counts: one that was cut off and had the job in
         # its hands may start it when others have done it.
         strange = [
             run
-            for run in found
-            if not any(_explains(fault, run, unwritten) for fault in by_pid[run.pid])
+            for place, run in enumerate(found)
+            if not any(
+                _explains(fault, _overtaken(run, found[place + 1 :]), unwritten)
+                for fault in by_pid[run.pid]
+            )
         ]
         if len(strange) > 1 + repeats + by_design:
             verdict.unexplained.append(f"{name}: {found}")
     return verdict
+
+
+def _overtaken(run: Run, later: Iterable[Run]) -> Run:
+    """Return *run*, without its settling if the job was lent again before that."""
+    if run.settled is not None and any(other.start < run.settled for other in later):
+        return replace(run, settled=None)
+    return run
 
 
 def _explains(fault: Fault, run: Run, unwritten: float) -> bool:

@@ -1,8 +1,9 @@
 """The fault campaign on a real RabbitMQ node: Redis's campaign, with this server's faults.
 
-Two things are different. A node that loses a client lends its jobs again at once, while they
+Three things are different. A node that loses a client lends its jobs again at once, while they
 still run: so a fault of the broker explains a second run of what was under way, and so does a
-client that could not send heartbeats. And what is scheduled or running cannot be counted, so that
+client that could not send heartbeats. A job's next state is stored before the job leaves its queue,
+so a fault in between leaves two. And what is scheduled or running cannot be counted, so that
 all has drained is seen by what was done.
 """
 
@@ -87,7 +88,7 @@ class _Campaign(redis_campaign.Campaign):
     network_faults = NETWORK
     # A job pushed to a client that is dead without a word comes back after two heartbeats.
     resume = 9.0
-    unwritten = UNWRITTEN
+    unwritten, copies = UNWRITTEN, True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

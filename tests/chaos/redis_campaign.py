@@ -152,7 +152,7 @@ class Campaign:
     server_faults: Mapping[str, Callable[[Any], None]] = SERVER
     network_faults: Mapping[str, Callable[[Any], None]] = NETWORK
     resume = RESUME
-    unwritten = 0.0
+    unwritten, copies = 0.0, False
     """As for `check`."""
 
     def __init__(
@@ -352,6 +352,7 @@ class Campaign:
             retried=[*producers.failing, *crew.twice],
             unsure=Counter(producers.unsure) + Counter(self.repeated()),
             unwritten=self.unwritten,
+            copies=self.copies,
         )
         overlaps = self._overlaps(runs)
         result = Result(

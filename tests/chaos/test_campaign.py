@@ -75,6 +75,28 @@ def test_the_checker_knows_what_a_server_may_forget() -> None:
     assert check(["a"], runs, [Fault("kill", 1, 1.8)], unwritten=0.5).unexplained
 
 
+def test_the_checker_knows_what_was_lent_before_it_was_settled() -> None:
+    """A job lent again under a run that then settled all the same is explained by a fault of that run."""
+    runs = [Run("a", 1, 0.0, 1.0, 1.2), Run("a", 2, 1.1, 2.0, 2.2)]
+
+    assert check(["a"], runs, [Fault("cut", 1, 0.5)]).ok
+    assert not check(["a"], runs, []).ok
+    assert not check(["a"], runs, [Fault("cut", 2, 0.5)]).ok
+
+
+def test_the_checker_knows_retries_that_are_stored_twice() -> None:
+    """Where a retry may be stored twice, a fault before its settling explains one run more."""
+    runs = [Run("a", 1, 0.0, 1.0, 3.0), *(Run("a", 1, at, at, at + 0.1) for at in (4.0, 5.0))]
+
+    def unexplained(fault: float, *, copies: bool) -> bool:
+        verdict = check(["a"], runs, [Fault("cut", 1, fault)], retried=["a"], copies=copies)
+        return bool(verdict.unexplained)
+
+    assert not unexplained(2.0, copies=True)
+    assert unexplained(2.0, copies=False)
+    assert unexplained(9.0, copies=True)
+
+
 def test_marks_become_runs(tmp_path: Path) -> None:
     """Marks say of each run when it began, ended and was settled, as far as it came."""
     marks = [
