@@ -209,7 +209,7 @@ class Access:
         from goose.stores.base import Get
 
         [body] = self.store.apply([Get(key_of(job_id))])
-        return body is not None and read(body).state in ("joining", "waiting")
+        return body is not None and read(body).state in ("joining", "waiting", "stopped")
 
     def is_gone(self, job_id: str) -> bool:
         """Say whether that job is certainly neither stored nor on record."""

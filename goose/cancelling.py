@@ -4,11 +4,24 @@ A job may move while it is looked for, so it goes in this order::
 
     scheduled or ready  →  deleted, by compare-and-set on its state
     running             →  marked, for the worker that has it (`goose.features.controls.orders`)
+    waiting for others  →  marked, then stopped in the store (`goose.features.flows.book`)
     marked              →  looked for once more: what has left its worker meanwhile is deleted
 
 Whoever takes a marked job later ends it instead of running it, so there is no moment at which a
 job slips through. What cannot be seen on a broker is marked as well: should a worker have it, or
 get it, it ends there.
+
+A job that waits is sent by the end of its last parent, which writes the last edge, sends the job, and
+marks its node as sent. A cancel may come between any two of these:
+
+* Before the edge: the node is stopped by compare-and-set, and no end of a parent sends it any more.
+* After the edge: it is free, and this side sends it as well. The second look finds it on the broker.
+  A copy that the parent's end sends after that is skipped (`goose.features.once`).
+* After all of it: the first look may have come too early, the second does not.
+* Either side dies: a parent's end is told again. The mark of a cancel stays, and workers finish what
+  is marked (`goose.features.flows.stops`), as another cancel does.
+* Two cancels at once: both tell the same traits the same, and both say ``removed``.
+* Its client is still enqueueing it: it is ``not_found``, as before the enqueue.
 """
 
 from __future__ import annotations
@@ -18,13 +31,14 @@ from typing import Literal, TypeAlias
 
 from goose.brokers.base import State
 from goose.features.controls import Controls
+from goose.features.flows.book import Flows
 from goose.inspecting import PAGE, Inspection, StoredJob
 
 Cancelled: TypeAlias = Literal["removed", "stopping", "asked", "dead", "not_found"]
 """What became of a job that was to be cancelled.
 
 ========== ==================================================================================
-removed    it was queued, and is gone
+removed    it was queued, or waited for other jobs, and is gone
 stopping   it runs: ``should_stop`` is true there within a second, an async function is cancelled
 asked      the broker does not show where it is; the worker that has it or gets it ends it
 dead       it was dead already, and stays among the dead jobs
@@ -32,6 +46,7 @@ not_found  it is not stored: done, or never there
 ========== ==================================================================================
 """
 
+_UNSEEN = ("not_found", "asked")
 LOOKS = 5
 """Times a job is looked for that moves from one state to another meanwhile."""
 
@@ -42,11 +57,13 @@ class Canceller:
     Args:
         inspection: The stored jobs; None if the broker does not show them.
         controls: The orders of its workers.
+        flows: The jobs that wait for others; it tells all traits of ends.
     """
 
-    def __init__(self, inspection: Inspection | None, controls: Controls) -> None:
+    def __init__(self, inspection: Inspection | None, controls: Controls, flows: Flows) -> None:
         self._inspection = inspection
         self._controls = controls
+        self._flows = flows
         self._sees_running: bool | None = None
 
     def cancel(self, ids: Iterable[str]) -> dict[str, Cancelled]:
@@ -65,11 +82,18 @@ class Canceller:
         results: dict[str, Cancelled] = {}
         marks: dict[str, float | None] = {}
         self._look(ids, results, marks)
+        unseen = [id_ for id_ in ids if results[id_] in _UNSEEN and self._flows.knows(id_)]
+        marks.update(dict.fromkeys(unseen))
         if marks:
             self._controls.mark(marks)
+            stopped = [id_ for id_ in unseen if self._flows.stop(id_)]
             again: dict[str, float | None] = {}
             moved: dict[str, Cancelled] = {}
             self._look(list(marks), moved, again)
+            for id_ in stopped:
+                if moved[id_] in _UNSEEN:  # then no copy of it is under way
+                    moved[id_] = "removed"
+                    again.pop(id_, None)
             results |= moved
             self._controls.unmark([id_ for id_ in marks if id_ not in again])
         return results

@@ -73,7 +73,8 @@ class Controlling(ABC):
     def cancel(self, *jobs: Job[Any] | StoredJob | str) -> dict[str, Cancelled]:
         """End jobs (or ids) wherever they are; return what became of each, by id.
 
-        A queued one is removed. One that runs sees ``should_stop`` within a second, and is
+        A queued one is removed, and so is one that waits for others, which is final: it does not wait
+        again when one of those is replayed. One that runs sees ``should_stop`` within a second, and is
         cancelled at its next ``await`` if its function is async; however it ends then, it is
         not tried again. See `goose.cancelling.Cancelled` for the words of the answer.
 
@@ -94,7 +95,8 @@ class Controlling(ABC):
     ) -> dict[str, Cancelled]:
         """End every scheduled, ready or running job that fits all that is given, as `cancel`.
 
-        Jobs that are enqueued while it works may be left out.
+        Jobs that are enqueued while it works may be left out. So are those that wait for others
+        (``depends_on``), which are not on the broker: name them to `cancel`.
 
         Args:
             queue: Only this one; None is all.
@@ -147,6 +149,10 @@ class Controlling(ABC):
 
     def _canceller(self) -> Canceller:
         from goose.cancelling import Canceller
+        from goose.features.flows.book import Flows
+        from goose.features.traits import Traits
 
-        shown = self.inspector if isinstance(self.broker, Inspector) else None
-        return Canceller(shown, self.controls)
+        broker, store = self.broker, self.store
+        shown = self.inspector if isinstance(broker, Inspector) else None
+        traits = Traits(broker, lambda: store)
+        return Canceller(shown, self.controls, Flows(store, broker, traits.tools.ended))

@@ -68,13 +68,16 @@ def show(*, job_id: str, target: Path | None, broker: str | None, as_json: bool)
 def cancel(*, job_id: str, yes: bool, broker: str | None, as_json: bool) -> None:
     """End every job of the flow that the job of this id is in, as `goose jobs cancel`.
 
-    Those that wait for one that is cancelled end with it, unless they are to run anyway.
+    Those that wait end first, so that no other's end sets them free.
     """
     confirm(f"Cancel the flow of {printable(job_id)}?", yes=yes)
     with opened(broker) as client:
         jobs = _gathered(client, job_id)
+        # Last ones first: of those that are to run anyway none is set free.
+        waiting = [job.id for job in reversed(jobs) if job.status == "waiting"]
         under_way = [job.id for job in jobs if job.status in ("scheduled", "ready", "running")]
-        results: Outcomes = dict(client.cancel(*under_way))
+        found = {**client.cancel(*waiting), **client.cancel(*under_way)}
+        results: Outcomes = {job.id: found[job.id] for job in jobs if job.id in found}
     end(results, {"removed", "stopping", "asked"}, as_json=as_json)
 
 

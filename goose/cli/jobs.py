@@ -187,6 +187,8 @@ def cancel(
 ) -> None:
     """End jobs wherever they are: queued ones are removed, running ones are asked to stop.
 
+    Jobs that wait for others are removed as well if they are named by id; the options do not find them.
+
     The answer for each: removed; stopping (it runs, and sees should_stop within a second); asked
     (the broker does not show where it is); dead; not_found.
     """

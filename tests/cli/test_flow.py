@@ -107,16 +107,41 @@ def test_a_flow_is_drawn(flow: Any, run: Any, own_folder: Path) -> None:
 
 
 def test_a_flow_is_cancelled(client: Any, app: Any, run: Any) -> None:
-    """What is queued is removed, and what waits for it ends with it."""
+    """What is queued or waits is removed, also what was to run in any case; nothing is set free."""
     with client.flow() as flow:
         one, other = flow.add(app.one, "a"), flow.add(app.one, "b")
         whole = flow.add(app.join, [one.output, other.output])
+        flow.using(depends_on=goose.after(whole, on_failure="run")).add(app.one, "c")
+        flow.using(depends_on=goose.after(one, on_failure="run")).add(app.one, "d")
     code, out, _ = run("flow", "cancel", whole.id, "--yes", "--json")
 
-    assert (0, {one.id: "removed", other.id: "removed"}) == (
+    assert (0, dict.fromkeys([job.id for job in flow.jobs], "removed")) == (
         code,
         {each["id"]: each["result"] for each in json.loads(out)},
     )
+    assert {"cancelled"} == {client.status(job.id) for job in flow.jobs}
+
+
+def test_a_job_that_waits_is_cancelled_alone(client: Any, app: Any, run: Any) -> None:
+    """`goose jobs cancel` removes it by its id, and `goose flow cancel` one that waits for a dead job."""
+    with client.using(retry=goose.Retry(max_retries=0)).flow() as flow:
+        one, dead = flow.add(app.one, "a"), flow.add(app.broken)
+        after = flow.using(depends_on=one).add(app.one, "b")
+        patient = flow.using(depends_on=goose.after(dead, on_failure="wait")).add(app.one, "c")
+    assert (0, f"{after.id}  removed\n") == run("jobs", "cancel", after.id, "--yes")[:2]
+    goose.testing.drain(client, allow=["cli_flow_app"])
+    assert (0, f"{patient.id}  removed\n") == run("flow", "cancel", dead.id, "--yes")[:2]
+
+    statuses = [client.status(job.id) for job in flow.jobs]
+    assert ["done", "dead", "cancelled", "cancelled"] == statuses
+
+
+def test_a_flow_that_is_cancelled_has_ended(client: Any, app: Any, run: Any) -> None:
+    """Also for whoever asks afterwards; a flow that nobody knows is not cancelled."""
+    with client.flow() as flow:
+        one = flow.add(app.one, "a")
+        flow.add(app.join, [one.output])
+    assert 0 == run("flow", "cancel", one.id, "--yes")[0]
     assert {"cancelled"} == {client.status(job.id) for job in flow.jobs}
     assert 1 == run("flow", "cancel", "0190", "--yes")[0]
 

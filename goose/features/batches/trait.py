@@ -16,6 +16,7 @@ from goose.features import removals
 from goose.features.batches import members
 from goose.features.batches.book import SWEEP_SECONDS, Batches
 from goose.features.batches.records import NAME, Progress, Record
+from goose.features.flows import stops
 from goose.features.traits import Admission, Ended, Finish, Tools
 from goose.jobs import Job, seal
 from goose.metrics.base import BATCH_COMPLETION_TIME, BATCH_MEMBERS, BATCH_STATUS
@@ -139,7 +140,8 @@ class Sweeper:
         self._batches = batches_with(tools)
 
     def step(self, _now: float) -> float:
-        """See `removals.finish` and `Batches.sweep`; return the seconds until the next time."""
+        """See `removals`, `stops` and `Batches.sweep`; return the seconds until the next time."""
         removals.finish(self._tools)
+        stops.finish(self._tools)
         self._batches.sweep()
         return SWEEP_SECONDS

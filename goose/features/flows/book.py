@@ -14,9 +14,14 @@ steps makes up for that:
   and runs once (see `goose.features.once`).
 * *Cancelling*: the traits of the dependent are told first, then its node is marked. Its own
   dependents follow in the same way, from a list and not by recursion: flows may be long.
+* *Stopping* (somebody's order, see `goose.cancelling`): the node is swapped to ``stopped``, from where no
+  end of a parent moves it, then its traits are told, then it has ended and its body goes. If all
+  its parents have ended well, one of them may be sending it: then it is sent by this side, too, and is
+  for the broker to find. Whoever dies in between leaves the order's mark, by which workers
+  finish it (see `stops`).
 
 A node that was cancelled because a parent died keeps its body and stays known to that parent. If the
-parent is replayed, it waits again.
+parent is replayed, it waits again. One that was stopped does not.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ from goose.features.flows.records import JOINING, Edge, Node, body_key, key_of, 
 from goose.features.results.records import KEPT
 from goose.features.results.records import key_of as result_key
 from goose.features.results.records import read as read_result
+from goose.features.results.trait import ttl_of
 from goose.features.traits import Ended, Ending
 from goose.jobs import Envelope, Job, decode, seal
 from goose.metrics import base as names
@@ -41,6 +47,8 @@ from goose.stores.base import Delete, Get, Operation, Put, Store, Swap, part
 
 PAGE = 100
 UNBOUNDED = 1 << 62
+STOPPED = "it was cancelled while it waited"
+"""Why a job has ended that was stopped."""
 
 _EDGES: dict[Ending, Edge] = {
     "done": "ok",
@@ -230,7 +238,7 @@ class Flows:
             if value is None or node is None or parent not in node.parents or node.state == "ended":
                 self._one(Delete(child_key(parent, child)))
                 return
-            if node.state == "sent":
+            if node.state in ("sent", "stopped"):
                 return
             changed = node.told(parent, edge)
             if node.state == "cancelled" and changed.verdict != "cancel":
@@ -276,8 +284,13 @@ class Flows:
 
     def _revive(self, child: str) -> None:
         job = self._job(child)
-        if job is not None:
-            self._ended([Ended(job, "renewed")])
+        if job is None:
+            return
+        self._ended([Ended(job, "renewed")])
+        node = self.node(child)
+        if node is None or node.state in ("stopped", "ended"):
+            # It was stopped meanwhile, and its traits may have been told of that first.
+            self._ended([Ended(job, "cancelled", reason=STOPPED)])
 
     def _job(self, child: str) -> Job[Any] | None:
         body = self._one(Get(body_key(child)))
@@ -288,10 +301,57 @@ class Flows:
     def _mark(self, child: str, state: Any) -> bool:
         while True:
             value = self._one(Get(key_of(child)))
-            if value is None or read(value).state in (state, "ended"):
+            if value is None or read(value).state in (state, "stopped", "ended"):
                 return False
             if self._swap(child, value, replace(read(value), state=state)):
                 return True
+
+    # --- stopping: for whoever gives the order ----------------------------------------------
+
+    def knows(self, job_id: str) -> bool:
+        """Say whether that job waits, or did and has not ended since."""
+        node = self.node(job_id)
+        return node is not None and node.state not in ("joining", "ended")
+
+    def stop(self, job_id: str) -> bool:
+        """End a job that waits, for good; say whether it did, else look for it on the broker.
+
+        Raises:
+            BrokerError: Not everybody was told; call it again.
+        """
+        while True:
+            value: bytes | None = self._one(Get(key_of(job_id)))
+            node = None if value is None else read(value)
+            if value is None or node is None or node.state in ("joining", "sent", "ended"):
+                return False
+            if node.state == "waiting" and node.verdict == "run":
+                # Whoever wrote the last edge may have its body in hand, or have died.
+                self._send(job_id, node)
+                return False
+            stopped = replace(node, state="stopped")
+            if node == stopped or self._swap(job_id, value, stopped):
+                break
+        job = self._job(job_id)
+        if job is not None:  # else somebody else has stopped it, too, and was faster
+            self._ended([Ended(job, "cancelled", reason=STOPPED)])
+            self._leave(job, stopped)
+        return True
+
+    def _leave(self, job: Job[Any], node: Node) -> None:
+        """Let go of the parents of a job that was stopped, some of which have not ended."""
+        ttl = ttl_of(job)
+        for parent in node.parents:
+            past = past_prefix(parent) + part(job.id)
+            self._store.apply(
+                [Delete(child_key(parent, job.id)), Put(past, job.id.encode(), ttl=ttl)]
+            )
+            self._unmark(parent)
+            if self._one(Get(result_key(parent))) is not None:
+                self._let_go(parent, ttl)
+        ended = write(replace(node, state="ended"))
+        self._store.apply(
+            [Swap(key_of(job.id), write(node), ended, ttl=ttl), Delete(body_key(job.id))]
+        )
 
     # --- the end of a dependent ------------------------------------------------------------
 
@@ -301,6 +361,10 @@ class Flows:
         if value is None:
             return
         node = read(value)
+        if ending == "cancelled" and node.state in ("stopped", "ended"):
+            for parent in node.parents:  # for good; whoever stopped it does the rest
+                self._one(Delete(child_key(parent, job.id)))
+            return
         again = ending in ("dead", "cancelled")
         for parent in node.parents:
             key, name = child_key(parent, job.id), job.id.encode()
@@ -311,7 +375,9 @@ class Flows:
             self._store.apply([Delete(key), Put(past, name, ttl=ttl)])
             self._let_go(parent, ttl)
         ended = node if again else replace(node, state="ended")
-        self._one(Swap(key_of(job.id), value, write(ended), ttl=KEPT if again else ttl))
+        swap = Swap(key_of(job.id), value, write(ended), ttl=KEPT if again else ttl)
+        if not self._one(swap):  # it was stopped meanwhile, or told of another parent
+            self.child_ended(job, ending, ttl)
 
     def _let_go(self, parent: str, ttl: float) -> None:
         """Have the result of *parent* go after a while, if nobody depends on it any more."""

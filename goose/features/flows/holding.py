@@ -77,7 +77,7 @@ class Holders:
             self._check(self._sent[parent])
             return True
         node = self._flows.node(parent)
-        if node is not None and node.state in ("joining", "waiting"):
+        if node is not None and node.state in ("joining", "waiting", "stopped"):
             return True
         broker = self._broker
         if not isinstance(broker, Inspector) or not sees_all(broker):

@@ -15,8 +15,9 @@ from goose._json import dump, parse
 from goose.errors import StoreError, Undecodable
 from goose.stores.base import MAX_VALUE, part
 
-State = Literal["joining", "waiting", "sent", "cancelled", "ended"]
-"""``joining``: its client is still telling its parents of it. ``sent``: to the broker."""
+State = Literal["joining", "waiting", "sent", "cancelled", "stopped", "ended"]
+"""``joining``: its client is still telling its parents of it. ``sent``: to the broker.
+``cancelled``: with a parent, and waits again with it. ``stopped``: on an order, which is final."""
 Edge = Literal["pending", "ok", "failed", "gone"]
 """How a parent is: ``failed``: dead, and may be replayed; ``gone``: cancelled or deleted."""
 
