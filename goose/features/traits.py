@@ -46,6 +46,9 @@ from goose.stores.base import Store
 
 logger = logging.getLogger("goose.features")
 
+TTL = 30.0
+"""Seconds for which a silent process keeps what it holds, at least: as long as its session by default."""
+
 Ending = Literal["done", "skipped", "dead", "cancelled", "deleted", "renewed"]
 """How a job ended for good; ``renewed``: a dead one starts again."""
 
@@ -108,6 +111,8 @@ class Tools:
     """Counts, never raises, and may be called from any thread."""
     mono: Callable[[], float] = time.monotonic
     """Monotonic seconds."""
+    ttl: float = TTL
+    """Seconds for which what this process holds is kept for it, though nobody hears from it."""
 
 
 class Trait(Protocol):
@@ -193,6 +198,7 @@ class Traits:
         resolve: See `Tools`; needed where jobs run.
         metrics: See `Tools`; nothing is counted without.
         mono: See `Tools`.
+        ttl: See `Tools`.
     """
 
     def __init__(
@@ -203,6 +209,7 @@ class Traits:
         resolve: Callable[[str], Callable[..., Any]] | None = None,
         metrics: Metrics | None = None,
         mono: Callable[[], float] = time.monotonic,
+        ttl: float = TTL,
     ) -> None:
         self.tools = Tools(
             broker,
@@ -211,6 +218,7 @@ class Traits:
             resolve or _nowhere,
             metrics or Fanout(),
             mono,
+            ttl,
         )
         self._made: dict[str, Trait] = {}
         self.holds = False
