@@ -465,6 +465,27 @@ def test_a_lease_outlives_an_outage_in_which_an_admission_hangs(
         assert ["b"] == list(other.admit([second]))
 
 
+def test_a_place_that_cannot_be_kept_costs_no_other(
+    limited: Limited, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases of healthy places are kept alive while the key of one place is out of reach; that is told."""
+    store, process, (first, second) = limited
+    fields = [{"name": "away", "concurrency": 1}]
+    lost: Job[Any] = Job("x", "m:f", traits={"limit": fields})  # type: ignore[dict-item]
+    mine, other = process(), process()
+    mine.admit([lost])
+    mine.admit([first])
+    place = bounds_of(lost, {})[0].place
+    fails = lambda operation: operation.key.startswith(place)  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "apply", without(store, fails))
+        for _ in range(20):
+            clock[0] += 5
+            with pytest.raises(BrokerUnavailable):
+                mine.tick()
+            assert ["b"] == list(other.admit([second]))
+
+
 def test_a_job_that_still_runs_here_waits(limited: Limited) -> None:
     """A job lent again to a process that runs it under a lost loan keeps its place for the new run."""
     _, process, (first, second) = limited

@@ -152,12 +152,18 @@ class Limits:
         with self._lock:
             held = {place: list(ids) for place, ids in self._held.items() if ids}
             self._held = {place: set(ids) for place, ids in held.items()}
+        failed: BrokerError | None = None
         for place, ids in held.items():
 
             def change(leases: Leases, now: float, ids: Sequence[str] = ids) -> tuple[Leases, None]:
                 return leases.keep(ids, self._owner, now, self._tools.ttl), None
 
-            changed(self._tools.store(), place, change)
+            try:
+                changed(self._tools.store(), place, change)
+            except BrokerError as error:  # another place may be on a shard that is well
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _orders(self, store: Store) -> Mapping[str, Mapping[str, Any]]:
         now = self._tools.mono()
