@@ -263,6 +263,20 @@ def test_a_worker_keeps_its_leases_alive(place: Place, app: Any, wait_until: Wai
     thread.join(20)
 
 
+@pytest.mark.parametrize(("ttl", "held"), [(5.0, TTL), (90.0, 90.0)])
+def test_a_lease_holds_for_as_long_as_a_session(app: Any, ttl: float, held: float) -> None:
+    """A worker whose session outlives a long stop keeps its places over it, too; none has less than 30 s."""
+    with contextlib.closing(Place("memory", f"memory://ttl-{ttl}")) as place:
+        job = place.client.using(limit=goose.Limit(concurrency=1)).enqueue(app.note, "a")
+        process = place.process(ttl=ttl)
+        began = place.store.now()
+        process.engine.fetcher.step(process.clock.mono())
+        [(_, value)] = place.store.scan("limit:")
+        until = leases.parse(value).held[job.id].until
+
+        assert began + held <= until <= place.store.now() + held
+
+
 # --- the value ---------------------------------------------------------------------------
 
 
