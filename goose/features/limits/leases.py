@@ -101,7 +101,7 @@ class Leases:
             place = self.waiting.index(id_) if id_ in self.waiting else LINE
             # Somewhat later than expected: most are called, and a look in vain costs a round trip.
             wait = min(max(1.5 * self.mean * (place + 1) / most, SHORTEST), LONGEST)
-            soon = free_at[place] - now + SHORTEST if place < len(free_at) else wait
+            soon = max(free_at[place] - now, 0.0) + SHORTEST if place < len(free_at) else wait
             waits[id_] = min(wait, soon)
         return waits
 
