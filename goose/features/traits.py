@@ -176,7 +176,7 @@ KNOWN: dict[str, str] = {
 """Each trait's key and what makes it, given `Tools`; in the order in which they are asked."""
 
 AGAIN = 1.0
-"""Seconds that a job waits whose trait could not be asked."""
+"""Seconds that a job waits whose trait cannot say yet whether it may start."""
 
 
 def _nowhere(name: str) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from goose.features.controls.orders import parse
 from goose.features.limits.leases import Leases, changed
 from goose.features.limits.pacing import paced
 from goose.features.limits.values import Bounds, bounds_of
-from goose.features.traits import Admission, Defer, Ended, Tools
+from goose.features.traits import AGAIN, Admission, Defer, Ended, Tools
 from goose.jobs import Job
 from goose.stores.base import Store
 
@@ -25,8 +25,6 @@ LOOK = 0.5
 """Seconds between two looks at the orders, while there are limited jobs."""
 KEEP = 10.0
 """Seconds between two times that leases are kept alive, at most."""
-AGAIN = 1.0
-"""Seconds that a job waits which still runs here under a loan that was given up."""
 
 
 class Limits:
