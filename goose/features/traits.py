@@ -31,7 +31,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from random import Random
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from goose._words import several
@@ -113,6 +114,8 @@ class Tools:
     """Monotonic seconds."""
     ttl: float = TTL
     """Seconds for which what this process holds is kept for it, though nobody hears from it."""
+    random: Random = field(default_factory=Random)
+    """Draws what is left to chance."""
 
 
 class Trait(Protocol):
@@ -199,6 +202,7 @@ class Traits:
         metrics: See `Tools`; nothing is counted without.
         mono: See `Tools`.
         ttl: See `Tools`.
+        random: See `Tools`; one of its own if left out.
     """
 
     def __init__(
@@ -210,6 +214,7 @@ class Traits:
         metrics: Metrics | None = None,
         mono: Callable[[], float] = time.monotonic,
         ttl: float = TTL,
+        random: Random | None = None,
     ) -> None:
         self.tools = Tools(
             broker,
@@ -219,6 +224,7 @@ class Traits:
             metrics or Fanout(),
             mono,
             ttl,
+            random or Random(),
         )
         self._made: dict[str, Trait] = {}
         self.holds = False

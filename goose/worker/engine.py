@@ -148,6 +148,7 @@ class Engine:
             mono=clock.mono,
             # A stop that its session outlives costs a job nothing that it holds either.
             ttl=max(TTL, config.ttl),
+            random=random,
         )
         self.gate = gate = Gate(self.traits, preparer)
         self.settler = Settler(broker, self._on_settled, gate.ended, gate.retried)

@@ -69,7 +69,8 @@ class Limits:
         for bounds, ids in by_bounds.items():
             asking = [id_ for id_ in ids if id_ not in answers]
             if bounds.rate is not None and asking:
-                for id_, wait in paced(store, bounds.place, bounds.rate, asking).items():
+                draws = self._tools.random
+                for id_, wait in paced(store, bounds.place, bounds.rate, asking, draws).items():
                     answers[id_] = Defer(wait, f"limit {bounds.name}: its rate")
         for bounds, ids in by_bounds.items():
             with self._lock:
