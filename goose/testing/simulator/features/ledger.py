@@ -86,7 +86,10 @@ class FeatureLedger(Ledger):
 
     def away(self, until: float) -> None:
         """Note that nobody can reach the store from now on until then."""
-        since = max(self.now(), self._outages[-1][1] if self._outages else 0.0)
+        since = self.now()
+        if self._outages and self._outages[-1][1] >= since:  # it goes on
+            since, before = self._outages.pop()
+            until = max(until, before)
         if until > since:
             self._outages.append((since, until))
             self.disturbed_until = max(self.disturbed_until, until)
@@ -224,19 +227,22 @@ class FeatureLedger(Ledger):
         return [loan for loan in entry.loans if loan.receipt in self._strays]
 
     def was_unheard(self, loan: Loan, seconds: float) -> bool:
-        """Say whether the store has not heard its process for so long meanwhile, and others it could."""
-        place = loan.place
-        last = (self._heard.get(place, 0.0), self.now())
-        return any(
-            after - before >= seconds and after - before - self._away_in(before, after) >= SILENCE
-            for before, after in [*self._silences.get(place, ()), last]
-            if after > loan.lent_at
-        )
+        """Say whether the store has not heard its process for so long meanwhile, and others it could.
 
-    def _away_in(self, before: float, after: float) -> float:
-        """Return for how many of these seconds nobody could reach the store."""
-        overlaps = (min(after, until) - max(before, since) for since, until in self._outages)
-        return sum(seconds for seconds in overlaps if seconds > 0)
+        That may have been for a moment only, if it was between two outages.
+        """
+        last = (self._heard.get(loan.place, 0.0), self.now())
+        for before, after in [*self._silences.get(loan.place, ()), last]:
+            away = self._away_in(before, after)
+            up = after - before - sum(away)
+            if after > max(loan.lent_at, before + seconds) and (up >= SILENCE or len(away) > 1):
+                return True
+        return False
+
+    def _away_in(self, before: float, after: float) -> list[float]:
+        """Return the seconds of each outage, in this time, in which nobody could reach the store."""
+        overlaps = [min(after, until) - max(before, since) for since, until in self._outages]
+        return [seconds for seconds in overlaps if seconds > 0]
 
     @property
     def is_at_rest(self) -> bool:
