@@ -31,7 +31,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from random import Random
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from goose._words import several
@@ -45,6 +46,9 @@ from goose.stores import OnDemand
 from goose.stores.base import Store
 
 logger = logging.getLogger("goose.features")
+
+TTL = 30.0
+"""Seconds for which a silent process keeps what it holds, at least: as long as its session by default."""
 
 Ending = Literal["done", "skipped", "dead", "cancelled", "deleted", "renewed"]
 """How a job ended for good; ``renewed``: a dead one starts again."""
@@ -108,6 +112,10 @@ class Tools:
     """Counts, never raises, and may be called from any thread."""
     mono: Callable[[], float] = time.monotonic
     """Monotonic seconds."""
+    ttl: float = TTL
+    """Seconds for which what this process holds is kept for it, though nobody hears from it."""
+    random: Random = field(default_factory=Random)
+    """Draws what is left to chance."""
 
 
 class Trait(Protocol):
@@ -171,7 +179,7 @@ KNOWN: dict[str, str] = {
 """Each trait's key and what makes it, given `Tools`; in the order in which they are asked."""
 
 AGAIN = 1.0
-"""Seconds that a job waits whose trait could not be asked."""
+"""Seconds that a job waits whose trait cannot say yet whether it may start."""
 
 
 def _nowhere(name: str) -> Callable[..., Any]:
@@ -193,6 +201,8 @@ class Traits:
         resolve: See `Tools`; needed where jobs run.
         metrics: See `Tools`; nothing is counted without.
         mono: See `Tools`.
+        ttl: See `Tools`.
+        random: See `Tools`; one of its own if left out.
     """
 
     def __init__(
@@ -203,6 +213,8 @@ class Traits:
         resolve: Callable[[str], Callable[..., Any]] | None = None,
         metrics: Metrics | None = None,
         mono: Callable[[], float] = time.monotonic,
+        ttl: float = TTL,
+        random: Random | None = None,
     ) -> None:
         self.tools = Tools(
             broker,
@@ -211,6 +223,8 @@ class Traits:
             resolve or _nowhere,
             metrics or Fanout(),
             mono,
+            ttl,
+            random or Random(),
         )
         self._made: dict[str, Trait] = {}
         self.holds = False

@@ -23,7 +23,7 @@ from goose.brokers.base import Broker, Delivery, Session, Sessions
 from goose.calls import Offer
 from goose.features.checkpoints import Checkpoints
 from goose.features.results.progress import ProgressLog
-from goose.features.traits import Traits
+from goose.features.traits import TTL, Traits
 from goose.metrics.base import Metrics
 from goose.middleware.base import Execution, Middleware
 from goose.stores import OnDemand
@@ -146,6 +146,9 @@ class Engine:
             resolve=lambda name: offer.resolve(name).fn,
             metrics=self.report.metrics,
             mono=clock.mono,
+            # A stop that its session outlives costs a job nothing that it holds either.
+            ttl=max(TTL, config.ttl),
+            random=random,
         )
         self.gate = gate = Gate(self.traits, preparer)
         self.settler = Settler(broker, self._on_settled, gate.ended, gate.retried)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -15,13 +17,10 @@ import goose
 from goose.brokers.base import State
 from goose.brokers.memory import MemoryBroker
 from goose.clients import Client
-from goose.errors import BrokerUnavailable, CallError, ConfigError
+from goose.errors import CallError, ConfigError
 from goose.features.limits import leases, pacing
-from goose.features.limits.leases import TTL, Leases
-from goose.features.limits.trait import Limits
 from goose.features.limits.values import bounds_of
-from goose.features.traits import Traits
-from goose.jobs import Job
+from goose.features.traits import TTL
 from goose.settings import Settings
 from goose.stores.memory import MemoryStore
 from tests.features.places import Place, crash_points
@@ -99,7 +98,7 @@ def test_over_a_minute_the_rate_is_the_limit(rate: float) -> None:
         due = [id_ for id_, at in waiting.items() if at <= clock.now][:100]
         if due:
             asked += len(due)
-            waits = pacing.paced(store, "limit:{x}:", rate, due)
+            waits = pacing.paced(store, "limit:{x}:", rate, due, random.Random(7))
             for id_ in due:
                 if id_ in waits:
                     # A promotion is late by up to 50 ms.
@@ -212,32 +211,6 @@ def test_a_crash_anywhere_holds_up_nobody_for_good(
     assert points >= (8 if place.name == "memory" else 2)
 
 
-def test_a_lease_ends_with_its_process_and_not_before() -> None:
-    """A killed process's place is taken when its lease has run out, or at once by its own job."""
-    now = 100.0
-    held, waits = Leases().take(["a", "b"], "dead", 1, now)
-    assert ["b"] == list(waits)
-    assert ["b"] == list(held.living(now + TTL - 1).take(["b"], "other", 1, now + TTL - 1)[1])
-    assert {} == held.living(now + TTL).take(["b"], "other", 1, now + TTL)[1]
-    over, none = held.take(["a"], "other", 1, now + 1)
-    assert ({}, "other") == (none, over.held["a"][0])
-    # The one that was thought dead gives back, or keeps, nothing that is another's.
-    assert over.give_back(["a"], "dead", now + 2)[0].held == over.held
-    assert over.keep(["a"], "dead", now + 9).held == over.held
-    assert now + 9 + TTL == over.keep(["a"], "other", now + 9).held["a"][2]
-
-
-def test_who_waits_stands_in_a_line() -> None:
-    """Places go by the order of coming; a look in vain costs nobody his place."""
-    held, _ = Leases(mean=1.0).take(["a"], "me", 1, 0.0)
-    held, waits = held.take(["b", "c"], "me", 1, 0.0)
-    assert waits["b"] < waits["c"]
-    held, again = held.take(["b"], "me", 1, 0.5)
-    assert again["b"] == waits["b"]
-    held, following = held.give_back(["a"], "me", 1.0)
-    assert (("b",), ("c",)) == (following, held.waiting)
-
-
 def test_a_worker_keeps_its_leases_alive(place: Place, app: Any, wait_until: WaitUntil) -> None:
     """A job that runs longer than a lease holds keeps its place."""
     client = place.client.using(limit=goose.Limit(concurrency=1))
@@ -255,6 +228,20 @@ def test_a_worker_keeps_its_leases_alive(place: Place, app: Any, wait_until: Wai
     assert leases.parse(place.store.get(key)).held[job.id][2] > before
     app.release.set()
     thread.join(20)
+
+
+@pytest.mark.parametrize(("ttl", "held"), [(5.0, TTL), (90.0, 90.0)])
+def test_a_lease_holds_for_as_long_as_a_session(app: Any, ttl: float, held: float) -> None:
+    """A worker whose session outlives a long stop keeps its places over it, too; none has less than 30 s."""
+    with contextlib.closing(Place("memory", f"memory://ttl-{ttl}")) as place:
+        job = place.client.using(limit=goose.Limit(concurrency=1)).enqueue(app.note, "a")
+        process = place.process(ttl=ttl)
+        began = place.store.now()
+        process.engine.fetcher.step(process.clock.mono())
+        [(_, value)] = place.store.scan("limit:")
+        until = leases.parse(value).held[job.id].until
+
+        assert began + held <= until <= place.store.now() + held
 
 
 # --- the value ---------------------------------------------------------------------------
@@ -296,104 +283,3 @@ def test_several_limits_hold_together(app: Any) -> None:
         client.using(limit=5).enqueue(app.note, "a")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="makes no sense"):
         bounds_of(job.evolve(traits={"limit": [{"name": "x", "rate": "fast"}]}), {})
-
-
-# --- what happens while the store is away, or a job is lost ---------------------------------
-
-
-def limits_at(store: MemoryStore, mono: Callable[[], float]) -> Limits:
-    """Return the trait of one process."""
-    return cast("Limits", Traits(MemoryBroker(), lambda: store, mono=mono).of("limit"))
-
-
-@pytest.fixture
-def clock() -> list[float]:
-    """The time that everybody sees, to be changed."""
-    return [1000.0]
-
-
-@pytest.fixture
-def limited(clock: list[float]) -> tuple[MemoryStore, Callable[[], Limits], list[Job[Any]]]:
-    """A store, what makes a process's trait there, and two jobs of which one may run."""
-    store = MemoryStore(clock=lambda: clock[0])
-    fields = [{"name": "l", "concurrency": 1}]
-    jobs = [Job(name, "m:f", traits={"limit": fields}) for name in ("a", "b")]  # type: ignore[dict-item]
-    return store, lambda: limits_at(store, lambda: clock[0]), jobs
-
-
-Limited = tuple[MemoryStore, Callable[[], Limits], list[Job[Any]]]
-
-
-def test_a_lease_outlives_an_outage_of_the_store(limited: Limited, clock: list[float]) -> None:
-    """A lease that nobody could keep alive is nobody else's before its process had time to be heard."""
-    _, process, (first, second) = limited
-    mine, other = process(), process()
-    assert {} == mine.admit([first])
-    assert ["b"] == list(other.admit([second]))
-    clock[0] += TTL + 1  # nobody had an answer meanwhile
-    assert ["b"] == list(other.admit([second]))
-    mine.tick()
-    for _ in range(5):
-        clock[0] += 5
-        mine.tick()
-        other.tick()
-        assert ["b"] == list(other.admit([second]))
-
-
-def test_the_place_of_a_killed_process_is_taken(limited: Limited, clock: list[float]) -> None:
-    """Who was in touch all the time takes a place when its lease has run out."""
-    _, process, (first, second) = limited
-    killed, other = process(), process()
-    killed.admit([first])
-    other.admit([second])
-    waited = 0.0
-    while other.admit([second]):
-        clock[0] += 5
-        waited += 5
-        other.tick()
-        assert waited <= TTL + 5
-    assert waited >= TTL
-
-
-def test_a_job_that_still_runs_here_waits(limited: Limited) -> None:
-    """A job lent again to a process that runs it under a lost loan keeps its place for the new run."""
-    _, process, (first, second) = limited
-    mine, other = process(), process()
-    mine.admit([first])
-    assert ["a"] == list(mine.admit([first]))  # while the lost run goes on
-    mine.left([first])
-    assert {} == mine.admit([first])
-    assert ["b"] == list(other.admit([second]))
-
-
-def test_what_could_not_be_given_back_goes_by_itself(limited: Limited, clock: list[float]) -> None:
-    """A lease whose job has left is not kept alive, though the store failed when it was given back."""
-    store, process, (first, second) = limited
-    mine, other = process(), process()
-    mine.admit([first])
-    other.admit([second])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "apply", away)
-        with pytest.raises(BrokerUnavailable):
-            mine.left([first])
-    for _ in range(8):
-        clock[0] += 5
-        mine.tick()
-        other.tick()
-    assert {} == other.admit([second])
-
-
-def test_a_process_that_could_not_ask_holds_nothing(limited: Limited) -> None:
-    """A job whose admission failed half way is asked about again as if for the first time."""
-    store, process, (first, _) = limited
-    mine = process()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "apply", away)
-        with pytest.raises(BrokerUnavailable):
-            mine.admit([first])
-    assert {} == mine.admit([first])
-
-
-def away(_operations: object) -> None:
-    """Be out of reach."""
-    raise BrokerUnavailable("nobody answers")

@@ -7,7 +7,9 @@ from goose.features.batches import members
 from goose.features.batches.book import Batches
 from goose.features.batches.trait import BatchTrait
 from goose.features.crons.entries import Cron
+from goose.features.crons.firing import Firing
 from goose.features.flows.book import Flows
+from goose.features.limits.leases import Leases
 from goose.features.limits.trait import Limits
 from goose.features.once import Once
 from goose.features.uniques import claims
@@ -64,6 +66,34 @@ class NothingKept(Limits):
 
     def tick(self):
         pass
+
+
+class NothingGivenBack(Limits):
+    """The place of a job that has ended is not given back, and kept alive for good."""
+
+    def ended(self, endings):
+        pass
+
+
+class LapseOnly(Limits):
+    """The place of a job that has ended is free only when its lease was doubted for long."""
+
+    def ended(self, endings):
+        self._forget([end.job.id for end in endings])
+
+
+def passes_over_at_once(monkeypatch):
+    """That a lease has lapsed is enough to have its place."""
+
+    def living(leases, now, ttl):
+        return {id_: lease for id_, lease in leases.held.items() if lease.until > now}
+
+    monkeypatch.setattr(Leases, "doubted", living)
+
+
+def never_passes_over(monkeypatch):
+    """The place of a dead process is taken for good."""
+    monkeypatch.setattr(Leases, "doubted", lambda leases, now, ttl: dict(leases.held))
 
 
 class TellsAfterwards(Settler):
@@ -131,8 +161,18 @@ def names_a_fire_by_chance(monkeypatch):
     monkeypatch.setattr(Cron, "fire", unnamed)
 
 
+def fires_nothing(monkeypatch):
+    """An instant is noted as fired, and its job is never stored."""
+    monkeypatch.setattr(Firing, "_enqueue", lambda *args: None)
+
+
 def forgets_debts(monkeypatch):
-    """A claim of an instant is not stored with it, so whoever dies over it leaves it undone."""
+    """A claim of an instant is not stored with it, so whoever dies over it leaves it undone.
+
+    The entries are such that are fired often, and want all of their instants.
+    """
+    monkeypatch.setattr("goose.testing.simulator.features.crons.EVERY", (5,))
+    monkeypatch.setattr("goose.testing.simulator.features.crons.POLICIES", ("all",))
     claim = Cron.claim
 
     def careless(cron, now, by):

@@ -2,13 +2,16 @@
 
 A job that starts has a lease, under its id and in the name of the process that runs it. It ends
 when the job leaves that process, however it does, and the process keeps it alive meanwhile. A
-process that is killed keeps nothing alive, so its leases end `TTL` seconds later, or before, when
-its job is lent to another, which takes the lease over: the place was never free in between. So
-at no moment more run than may, unless a process lives on that has lost its session.
+process that is killed keeps nothing alive, so its leases lapse, unless its job is lent to another
+before, which takes the lease over: the place was never free in between.
 
-While the store is away nobody can keep anything alive. So whoever has not been in touch with it for
-long enough to have let everybody be heard takes no place of a lease that has run out, and whoever
-finds his own there keeps it.
+That a lease has lapsed does not say that its process is dead. Perhaps the store was away, and
+nobody could keep anything alive, or this one key was. So a lapsed lease is not passed over but
+*doubted*, in the value itself, which is to say that it could be written. Whoever finds his own
+doubted keeps it, and the doubt is gone. One that has been doubted for half a time to live, in
+which its process could have tried several times, is anybody's. So at no moment more run than may,
+unless a process lives on that could not be heard for all that time. Since the doubt is in the
+value, it does not matter how long those live who doubt.
 
 Those that find no place stand in a line, in the same value, and are sent away for as long as it
 takes, by how long a job has held its lease lately. Whoever gives a place back takes the next out of
@@ -21,14 +24,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from goose.features.traits import TTL
 from goose.stores.base import Get, Store, Swap
 
 T = TypeVar("T")
 
-TTL = 30.0
-"""Seconds by the store's clock for which a lease holds that nobody keeps alive."""
 SHORTEST, LONGEST = 0.1, 15.0
 """Seconds for which a job without a place is sent away."""
 LINE = 100
@@ -37,49 +39,78 @@ FORGOTTEN = 600.0
 """Seconds after which a limit that nobody uses is forgotten."""
 
 
+class Lease(NamedTuple):
+    """One job's place. Instants are epoch seconds by the store's clock."""
+
+    owner: str
+    since: float
+    until: float
+    doubted_at: float | None = None
+    """When somebody first found that it had lapsed, since it was last kept."""
+
+    def free_at(self, ttl: float) -> float:
+        """Return when it is to be looked at again, should nobody keep it."""
+        return self.until if self.doubted_at is None else self.doubted_at + ttl / 2
+
+
 @dataclass(frozen=True, slots=True)
 class Leases:
-    """Who runs under one limit. Instants are epoch seconds by the store's clock."""
+    """Who runs under one limit."""
 
-    held: Mapping[str, tuple[str, float, float]] = field(default_factory=dict)
-    """By job id: whose it is, since when, and until when."""
+    held: Mapping[str, Lease] = field(default_factory=dict)
+    """By job id."""
     mean: float = 0.5
     """Seconds for which a lease is held, lately."""
     waiting: tuple[str, ...] = ()
     """Jobs that found no place, in the order in which they came."""
 
-    def living(self, now: float) -> Leases:
-        """Return them without those that have run out."""
-        held = {id_: lease for id_, lease in self.held.items() if lease[2] > now}
-        return replace(self, held=held)
+    def doubted(self, now: float, ttl: float) -> dict[str, Lease]:
+        """Return those held, each that has lapsed with a doubt, without those doubted for long."""
+        held: dict[str, Lease] = {}
+        for id_, known in self.held.items():
+            lapses = known.doubted_at is None and known.until <= now
+            lease = known._replace(doubted_at=now) if lapses else known
+            if lease.doubted_at is None or now < lease.free_at(ttl):
+                held[id_] = lease
+        return held
 
     def take(
-        self, ids: Sequence[str], owner: str, most: int, now: float, *, patient: bool = True
+        self, ids: Sequence[str], owner: str, most: int, now: float, ttl: float = TTL
     ) -> tuple[Leases, dict[str, float]]:
-        """Return them with a lease for each of *ids* for which there is a place, and the waits of the others.
-
-        Only who is *patient*, having given all others time to be heard, passes over what has run out.
-        """
-        held = dict((self.living(now) if patient else self).held)
-        waiting, waits = list(self.waiting), dict[str, float]()
+        """Return them with a lease for each of *ids* for which there is a place, and the waits of the others."""
+        held = self.doubted(now, ttl)
+        waiting, late = list(self.waiting), list[str]()
         for id_ in ids:
             if id_ in held or len(held) < most:
-                since = held[id_][1] if id_ in held else now
-                held[id_] = (owner, since, now + TTL)
+                held[id_] = Lease(owner, held[id_].since if id_ in held else now, now + ttl)
                 if id_ in waiting:
                     waiting.remove(id_)
                 continue
+            late.append(id_)
             if id_ not in waiting and len(waiting) < LINE:
                 waiting.append(id_)
-            place = waiting.index(id_) + 1 if id_ in waiting else LINE
-            # Somewhat later than expected: most are called, and a look in vain costs a round trip.
-            waits[id_] = min(max(1.5 * self.mean * place / most, SHORTEST), LONGEST)
-        return replace(self, held=held, waiting=tuple(waiting)), waits
+        left = replace(self, held=held, waiting=tuple(waiting))
+        return left, left.waits(late, most, now, ttl) if late else {}
 
-    def keep(self, ids: Sequence[str], owner: str, now: float) -> Leases:
-        """Return them with those of *owner* alive for longer, also if they had run out."""
+    def waits(self, ids: Sequence[str], most: int, now: float, ttl: float) -> dict[str, float]:
+        """Return for how long each of *ids*, which have no place, is sent away."""
+        # Nobody is called to a place of a dead process: the first in line look as leases end.
+        free_at = sorted(lease.free_at(ttl) for lease in self.held.values())
+        waits: dict[str, float] = {}
+        for id_ in ids:
+            place = self.waiting.index(id_) if id_ in self.waiting else LINE
+            # Somewhat later than expected: most are called, and a look in vain costs a round trip.
+            wait = min(max(1.5 * self.mean * (place + 1) / most, SHORTEST), LONGEST)
+            soon = max(free_at[place] - now, 0.0) + SHORTEST if place < len(free_at) else wait
+            waits[id_] = min(wait, soon)
+        return waits
+
+    def keep(self, ids: Sequence[str], owner: str, now: float, ttl: float = TTL) -> Leases:
+        """Return them with those of *owner* alive for longer and not doubted, also if they had lapsed."""
         held = {
-            id_: (lease[0], lease[1], now + TTL) if id_ in ids and lease[0] == owner else lease
+            id_: Lease(owner, lease.since, now + ttl)
+            if id_ in ids and lease.owner == owner
+            else lease
             for id_, lease in self.held.items()
         }
         return replace(self, held=held)
@@ -91,8 +122,8 @@ class Leases:
         held, mean = dict(self.held), self.mean
         for id_ in ids:
             lease = held.get(id_)
-            if lease is not None and lease[0] == owner:
-                mean = 0.8 * mean + 0.2 * min(now - lease[1], 3600.0)
+            if lease is not None and lease.owner == owner:
+                mean = 0.8 * mean + 0.2 * min(now - lease.since, 3600.0)
                 del held[id_]
         freed = len(self.held) - len(held)
         left = replace(self, held=held, mean=mean, waiting=self.waiting[freed:])
@@ -102,10 +133,16 @@ class Leases:
 def dump(leases: Leases) -> bytes:
     """Return them as the store keeps them."""
     fields: dict[str, Any] = {
-        "held": {id_: list(lease) for id_, lease in leases.held.items()},
+        "held": {id_: list(lease[:3]) for id_, lease in leases.held.items()},
         "mean": round(leases.mean, 4),
         "waiting": list(leases.waiting),
     }
+    # Beside the leases, whose three fields are all that older versions can read.
+    doubted = {
+        id_: at for id_, lease in leases.held.items() if (at := lease.doubted_at) is not None
+    }
+    if doubted:
+        fields["doubted"] = doubted
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
@@ -115,8 +152,9 @@ def parse(value: bytes | None) -> Leases:
         return Leases()
     try:
         fields = json.loads(value)
+        doubted = {id_: float(at) for id_, at in fields.get("doubted", {}).items()}
         held = {
-            str(id_): (str(owner), float(since), float(until))
+            str(id_): Lease(str(owner), float(since), float(until), doubted.get(id_))
             for id_, (owner, since, until) in fields["held"].items()
         }
         return Leases(held, float(fields["mean"]), tuple(map(str, fields["waiting"])))

@@ -14,8 +14,8 @@ its worker is found again by the job's id.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping, Sequence
+from random import Random
 
 from goose.stores.base import Delete, Get, Put, Store, Swap
 
@@ -27,7 +27,9 @@ KEPT = 60.0
 """Seconds for which a reservation outlives its instant: its job may be late."""
 
 
-def paced(store: Store, place: str, rate: float, ids: Sequence[str]) -> Mapping[str, float]:
+def paced(
+    store: Store, place: str, rate: float, ids: Sequence[str], random: Random
+) -> Mapping[str, float]:
     """Return the seconds for which each of these jobs has to wait; those that may start are left out.
 
     Args:
@@ -35,6 +37,7 @@ def paced(store: Store, place: str, rate: float, ids: Sequence[str]) -> Mapping[
         place: What its keys begin with.
         rate: Instants a second.
         ids: The jobs, in their order.
+        random: Draws when those beyond the horizon ask again.
 
     Raises:
         BrokerError: The store failed; some may have a reservation, which they will find again.
@@ -51,11 +54,13 @@ def paced(store: Store, place: str, rate: float, ids: Sequence[str]) -> Mapping[
         else:
             waits[id_] = float(found) - now
     if new:
-        waits.update(_placed(store, place, rate, new))
+        waits.update(_placed(store, place, rate, new, random))
     return waits
 
 
-def _placed(store: Store, place: str, rate: float, ids: Sequence[str]) -> Mapping[str, float]:
+def _placed(
+    store: Store, place: str, rate: float, ids: Sequence[str], random: Random
+) -> Mapping[str, float]:
     """Give each of *ids* an instant; return the seconds until those that are not now."""
     key, apart = f"{place}line", 1.0 / rate
     while True:

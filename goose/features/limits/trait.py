@@ -12,10 +12,10 @@ from goose.brokers.base import Inspector
 from goose.errors import BrokerError, Unsupported
 from goose.features.controls.book import read
 from goose.features.controls.orders import parse
-from goose.features.limits.leases import TTL, Leases, changed
+from goose.features.limits.leases import Leases, changed
 from goose.features.limits.pacing import paced
 from goose.features.limits.values import Bounds, bounds_of
-from goose.features.traits import Admission, Defer, Ended, Tools
+from goose.features.traits import AGAIN, Admission, Defer, Ended, Tools
 from goose.jobs import Job
 from goose.stores.base import Store
 
@@ -24,12 +24,7 @@ logger = logging.getLogger("goose.features")
 LOOK = 0.5
 """Seconds between two looks at the orders, while there are limited jobs."""
 KEEP = 10.0
-"""Seconds between two times that leases are kept alive; without an answer for longer, a process is
-out of touch with the store."""
-PATIENCE = TTL / 2
-"""Seconds of touch until others had the time to keep theirs alive."""
-AGAIN = 1.0
-"""Seconds that a job waits which still runs here under a loan that was given up."""
+"""Seconds between two times that leases are kept alive, at most."""
 
 
 class Limits:
@@ -44,8 +39,6 @@ class Limits:
         self._ordered: Mapping[str, Mapping[str, Any]] = {}
         self._look_at = 0.0
         self._keep_at = 0.0
-        self._in_touch_since: float | None = None
-        self._last_touch = 0.0
 
     def admit(self, jobs: Sequence[Job[Any]]) -> Mapping[str, Admission]:
         """Let those start whose turn it is."""
@@ -76,7 +69,8 @@ class Limits:
         for bounds, ids in by_bounds.items():
             asking = [id_ for id_ in ids if id_ not in answers]
             if bounds.rate is not None and asking:
-                for id_, wait in paced(store, bounds.place, bounds.rate, asking).items():
+                draws = self._tools.random
+                for id_, wait in paced(store, bounds.place, bounds.rate, asking, draws).items():
                     answers[id_] = Defer(wait, f"limit {bounds.name}: its rate")
         for bounds, ids in by_bounds.items():
             with self._lock:
@@ -95,13 +89,11 @@ class Limits:
             return
         with self._lock:
             self._held.setdefault(bounds.place, set()).update(ids)
-        began, patient = self._tools.mono(), self._is_patient()
         waits = changed(
             store,
             bounds.place,
-            lambda leases, now: leases.take(ids, self._owner, most, now, patient=patient),
+            lambda leases, now: leases.take(ids, self._owner, most, now, self._tools.ttl),
         )
-        self._touch(began)
         with self._lock:
             self._held.get(bounds.place, set()).difference_update(waits)
         for id_, wait in waits.items():
@@ -149,36 +141,28 @@ class Limits:
                 logger.debug("%d jobs in line come by their time: %s", len(ids), error)
 
     def tick(self) -> None:
-        """Keep the leases of this process alive, now and then, and see whether the store answers."""
+        """Keep the leases of this process alive, now and then."""
         now = self._tools.mono()
         if now >= self._keep_at:
             self._keep()
-            self._keep_at = now + KEEP
-        if self._in_touch_since is not None:
-            self._look_at = 0.0
-            self._orders(self._tools.store())
-            self._touch(now)
+            self._keep_at = now + min(KEEP, self._tools.ttl / 3)
 
     def _keep(self) -> None:
         with self._lock:
             held = {place: list(ids) for place, ids in self._held.items() if ids}
             self._held = {place: set(ids) for place, ids in held.items()}
+        failed: BrokerError | None = None
         for place, ids in held.items():
 
             def change(leases: Leases, now: float, ids: Sequence[str] = ids) -> tuple[Leases, None]:
-                return leases.keep(ids, self._owner, now), None
+                return leases.keep(ids, self._owner, now, self._tools.ttl), None
 
-            changed(self._tools.store(), place, change)
-
-    def _is_patient(self) -> bool:
-        now, since = self._tools.mono(), self._in_touch_since
-        return since is not None and now - since >= PATIENCE and now - self._last_touch < KEEP
-
-    def _touch(self, now: float) -> None:
-        """Note that the store has answered what it was asked at *now*."""
-        if self._in_touch_since is None or now - self._last_touch >= KEEP:
-            self._in_touch_since = now
-        self._last_touch = now
+            try:
+                changed(self._tools.store(), place, change)
+            except BrokerError as error:  # another place may be on a shard that is well
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _orders(self, store: Store) -> Mapping[str, Mapping[str, Any]]:
         now = self._tools.mono()

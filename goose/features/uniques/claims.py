@@ -45,16 +45,10 @@ Sealed = tuple[Job[Any], Envelope]
 class Claim:
     """See `goose.features.asking.Claim`."""
 
-    def __init__(
-        self,
-        broker: Broker,
-        store: Store,
-        *,
-        sleep: Callable[[float], object] | None = None,
-    ) -> None:
+    def __init__(self, broker: Broker, store: Store) -> None:
         self._broker = broker
         self._store = store
-        self._sleep = sleep or sleeping.get()
+        self._sleep = sleeping.get()
         self._claimed: dict[str, tuple[Job[Any], Trait, bytes, float]] = {}
         """By id: the jobs whose key is claimed here, with the record and its time to live."""
         self._shows: bool | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from goose.testing.simulator.features.acts import Act
 
 ENDED = ("done", "dead")
+SILENCE = 5.0
+"""Seconds without an answer of the store that are remembered."""
 
 
 class FeatureLedger(Ledger):
@@ -55,6 +58,14 @@ class FeatureLedger(Ledger):
         """By receipt: how many attempts and crashes the job had behind it."""
         self._strays: set[object] = set()
         """Receipts that are void, of loans whose process lives and may still do something by them."""
+        self._heard: dict[Place, float] = {}
+        """When the store has last done what a process asked."""
+        self._silences: dict[Place, list[tuple[float, float]]] = {}
+        self._outages: list[tuple[float, float]] = []
+        self._beside: Counter[Entry] = Counter()
+        """By job: how often another one ended the process that held it."""
+        self.disturbed_until = 0.0
+        """When the last disturbance ends, of those that have begun."""
 
     def now(self) -> float:
         """Return the virtual time."""
@@ -65,6 +76,40 @@ class FeatureLedger(Ledger):
     def doubt(self, job_ids: Iterable[str]) -> None:
         """Note that a client does not know whether these are stored, and will ask again."""
         self._doubtful.update(job_ids)
+
+    def heard(self, place: Place) -> None:
+        """Note that the store has done what a process of that place asked of it."""
+        before, now = self._heard.get(place, 0.0), self.now()
+        if now - before >= SILENCE:
+            self._silences.setdefault(place, []).append((before, now))
+        self._heard[place] = now
+
+    def away(self, until: float) -> None:
+        """Note that nobody can reach the store from now on until then."""
+        since = self.now()
+        if self._outages and self._outages[-1][1] >= since:  # it goes on
+            since, before = self._outages.pop()
+            until = max(until, before)
+        if until > since:
+            self._outages.append((since, until))
+            self.disturbed_until = max(self.disturbed_until, until)
+
+    def poisoned(self, place: Place) -> None:
+        """Note that a job ends its process: what else that holds may be taken for the culprit."""
+        for entry in self._held.get(place, {}).values():
+            self._beside[entry] += entry.part.kind is not Kind.POISON
+
+    def _judge(self, entry: Entry, body: dict[str, Any]) -> None:
+        # Two faults may have met it before, which is as many as are allowed to.
+        unlucky = 0 < self._beside[entry] and entry.hits + self._beside[entry] >= MAX_CRASHES
+        if body["failure"]["reason"] != "crashed" or not unlucky:
+            super()._judge(entry, body)
+
+    def disturbed(self, place: Place, *, until: float) -> None:
+        """Note that a process is out of touch until then; what dies disturbs others no longer."""
+        super().disturbed(place, until=until)
+        known = self.now() if until == math.inf else until
+        self.disturbed_until = max(self.disturbed_until, known)
 
     def entry(self, envelope: Envelope) -> Entry:
         """Return the entry of that job."""
@@ -181,9 +226,23 @@ class FeatureLedger(Ledger):
         """Return the loans of that job which were lost by a process that lived on."""
         return [loan for loan in entry.loans if loan.receipt in self._strays]
 
-    def was_disturbed(self, loan: Loan) -> bool:
-        """Say whether a fault has kept the process of that loan from what it should do meanwhile."""
-        return self._excused(loan.place) or self._disturbed.get(loan.place, -1.0) >= loan.lent_at
+    def was_unheard(self, loan: Loan, seconds: float) -> bool:
+        """Say whether the store has not heard its process for so long meanwhile, and others it could.
+
+        That may have been for a moment only, if it was between two outages.
+        """
+        last = (self._heard.get(loan.place, 0.0), self.now())
+        for before, after in [*self._silences.get(loan.place, ()), last]:
+            away = self._away_in(before, after)
+            up = after - before - sum(away)
+            if after > max(loan.lent_at, before + seconds) and (up >= SILENCE or len(away) > 1):
+                return True
+        return False
+
+    def _away_in(self, before: float, after: float) -> list[float]:
+        """Return the seconds of each outage, in this time, in which nobody could reach the store."""
+        overlaps = [min(after, until) - max(before, since) for since, until in self._outages]
+        return [seconds for seconds in overlaps if seconds > 0]
 
     @property
     def is_at_rest(self) -> bool:

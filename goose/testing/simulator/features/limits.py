@@ -1,4 +1,7 @@
-"""Limits: never more jobs of one key run at once than may."""
+"""Limits: never more jobs of one key run at once than may, and no place of the key is lost.
+
+Leases are shorter here than anywhere else, so that outages and pauses are longer than they hold.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,17 @@ from goose.errors import EnqueueError
 from goose.features.limits.values import Limit
 from goose.testing.simulator.features.acts import Act, Cast, Task
 from goose.testing.simulator.features.callers import Caller
+from goose.testing.simulator.features.worker import LEASE
 from goose.testing.simulator.ledger import Entry
+from goose.testing.simulator.script import Kind
+
+DOUBT = LEASE / 2
+"""Seconds for which a lapsed lease is doubted."""
+UNHEARD = LEASE + DOUBT - 10.0
+"""Seconds without a word to the store that may cost a process its leases: of the time to live it may
+have used as much as there is between two times that it keeps them, and some seconds for slow calls."""
+SLOW = 10.0
+"""Seconds that jobs may take in which nothing goes wrong."""
 
 
 class Limited(Task):
@@ -25,6 +38,7 @@ class Limited(Task):
         act, number = self._act, self._number
         part, fn = act.parts[number], act.fn(number)
         client = caller.client.using(limit=act.limit)
+        act.asked(number)
         try:
             if self._failed is not None:
                 client.submit(self._failed.jobs)
@@ -43,38 +57,63 @@ class Limited(Task):
 
 
 class Limits(Act):
-    """Jobs of one key, of which one or two may run at once."""
+    """Jobs of one key, of which one or two may run at once; in the end as many as show all places free."""
 
     def __init__(self, cast: Cast) -> None:
         super().__init__(cast)
-        self._numbers = cast.take(cast.random.randint(4, 8))
+        # Some run for longer than outages last, so that leases lapse under them.
+        long = cast.take(2, seconds=cast.random.uniform(10.0, 50.0))
+        self._numbers = [*long, *cast.take(cast.random.randint(2, 6))]
         self._most = cast.random.randint(1, 2)
+        # Twice as many as there are places, so that each has to be given back.
+        probes = cast.take(2 * self._most, kind=Kind.FINE, seconds=0.5, delay=None)
+        self._probes: dict[int, float | None] = dict.fromkeys(probes)
+        """When they were asked for."""
         self.limit = Limit(concurrency=self._most, by=lambda number: "key", name="limit")
 
     @property
     def numbers(self) -> Sequence[int]:
         """See `Act.numbers`."""
-        return self._numbers
+        return [*self._numbers, *self._probes]
 
     def tasks(self) -> list[Task]:
         """See `Act.tasks`."""
         return [Limited(self, number) for number in self._numbers]
 
+    def probes(self) -> list[Task]:
+        """See `Act.probes`."""
+        return [Limited(self, number) for number in self._probes]
+
+    def asked(self, number: int) -> None:
+        """Note that a client is about to enqueue that part."""
+        if number in self._probes:
+            self._probes[number] = self.ledger.now()
+
     def starts(self, job_id: str, entry: Entry) -> None:
-        """Check that there is a place for it."""
-        playing = [each for number in self._numbers for each in self.ledger.playing(number)]
+        """Check that there is a place for it, and not for long after there should have been one."""
+        number, ledger = entry.part.number, self.ledger
+        playing = [each for other in self.numbers for each in ledger.playing(other)]
         running = sum(self._counts(its) for other, its in playing if other != job_id)
-        self.ledger.seen[f"a limited job starts beside {running}"] += 1
+        ledger.seen[f"a limited job starts beside {running}"] += 1
         if running >= self._most:
-            self.ledger.wrong(f"job {entry.part.number} starts beside {running}: {self._most} may")
+            ledger.wrong(f"job {number} starts beside {running}: {self._most} may")
+        asked_at = self._probes.get(number)
+        if asked_at is not None and ledger.now() - asked_at > LEASE + DOUBT + SLOW:
+            ledger.wrong(f"job {number} starts {ledger.now() - asked_at:.1f} s after the calm")
 
     def _counts(self, entry: Entry) -> bool:
         """Say whether that job runs, and has a lease for certain.
 
-        A process that was out of touch for long may have lost its leases; one that has lost a job to
+        A process that was not heard for long may have lost its leases; one that has lost a job to
         another, and lives on, may give the other's lease back.
         """
         loan = self.ledger.running(entry)
-        if loan is None or self.ledger.was_disturbed(loan):
+        if loan is None or self.ledger.was_unheard(loan, UNHEARD):
             return False
         return all(lost.place is loan.place for lost in self.ledger.strays(entry))
+
+    def close(self) -> None:
+        """Check that the last jobs, which had all the time, have run."""
+        for number in self._probes:
+            if not any(entry.state == "done" for _, entry in self.ledger.playing(number)):
+                self.ledger.wrong(f"a place is stuck: job {number} never ran")

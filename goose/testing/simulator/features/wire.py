@@ -9,6 +9,7 @@ from goose.brokers.base import Page, QueueStats, Session, State, Stored
 from goose.jobs import Envelope
 from goose.stores.base import Operation, Store, Verbs
 from goose.stores.memory import MemoryStore
+from goose.testing.simulator.features.ledger import FeatureLedger
 from goose.testing.simulator.timeline import Died
 from goose.testing.simulator.wire import Wire
 
@@ -68,7 +69,12 @@ class KeeperWire(Wire):
 
     def open_store(self) -> Store:
         """See `Keeper.open_store`."""
-        return SimulatedStore(MemoryStore(self._broker), self._call)
+        return SimulatedStore(MemoryStore(self._broker), self._ask)
+
+    def _ask(self, verb: str, effect: Callable[[], Any]) -> Any:
+        ledger = self._ledger
+        assert isinstance(ledger, FeatureLedger)
+        return self._call(verb, effect, lambda _: ledger.heard(self._place))
 
 
 class ShowingWire(KeeperWire):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from goose.calls import Offer
 from goose.features.batches.trait import Sweeper
 from goose.features.crons.firing import Firing
 from goose.testing.simulator.faults import Chance
@@ -9,7 +12,11 @@ from goose.testing.simulator.features.ledger import FeatureLedger
 from goose.testing.simulator.features.wire import KeeperWire, ShowingWire
 from goose.testing.simulator.process import Worker
 from goose.testing.simulator.wire import Wire
+from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine
+
+LEASE = 15.0
+"""Seconds for which places are kept for a process that is not heard: outages last up to 25."""
 
 
 class FeatureWorker(Worker):
@@ -19,6 +26,17 @@ class FeatureWorker(Worker):
         assert isinstance(self._ledger, FeatureLedger)
         kind = ShowingWire if self._ledger.shows else KeeperWire
         return kind(self._network, self, chance, self._crash)
+
+    def poison(self) -> None:
+        """Let it die by one of its jobs."""
+        assert isinstance(self._ledger, FeatureLedger)
+        self._ledger.poisoned(self)
+        super().poison()
+
+    def _engine(self, offer: Offer, config: WorkerConfig) -> Engine:
+        engine = super()._engine(offer, config)
+        engine.traits.tools = replace(engine.traits.tools, ttl=LEASE)
+        return engine
 
     def _make_loops(self, engine: Engine) -> None:
         super()._make_loops(engine)

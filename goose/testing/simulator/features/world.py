@@ -117,6 +117,10 @@ class FeatureWorld(World):
             self._chance, random.Random(self.random.random()), self._gone,
         )  # fmt: skip
 
+    def _event(self) -> None:
+        super()._event()
+        self._checker.away(self.network.down_until)
+
     # --- the end --------------------------------------------------------------------------
 
     def _drained(self) -> bool:
