@@ -290,9 +290,8 @@ class Batch(Client):
     def cancel(self, *jobs: Any) -> dict[str, Any]:
         """Have members end as cancelled instead of starting, from a second from now on.
 
-        Those that wait are removed, and those that run cancelled as by `goose.Client.cancel`, where the
-        broker can list them; that reads all its queues. Members that wait for other jobs end once those
-        have ended. With *jobs* that is done for these only, and those that wait end at once.
+        Queued ones are removed, running ones cancelled as by `goose.Client.cancel`, if the broker can list
+        them (all queues are read); those that wait for others end after them. With *jobs* only these, at once.
 
         Returns:
             What became of *jobs*, or of the members that ran, by id.

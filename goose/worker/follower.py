@@ -6,11 +6,12 @@ more over what is here each time, so that what came in between two looks is not 
 and then it writes a record of this process, which is what ``goose workers list`` shows.
 
 Under a supervisor it also tells that one what it read of the number of processes and the log
-level: a supervisor never reads itself, for nothing may hold up its heartbeats. It says so at once
-when that is news to itself, and again every few seconds. For what it reads may be no news to itself
-and yet to the supervisor, which heard something else in between from a process that read sooner
-and is gone by now. Not at every look: each word wakes the supervisor, which then looks after all
-its processes, so that its work would grow with the square of their number.
+level: a supervisor never reads itself, for nothing may hold up its heartbeats. It says so when that
+is news to itself, at every look for some seconds, and now and then after that. For what it reads
+may be no news to itself and yet to the supervisor, which heard something else in between from a
+process that read sooner and is gone by now. Not at every look for ever: each word wakes the
+supervisor, which then looks after all its processes, so that its work would grow with the square
+of their number.
 
 A store that fails costs nothing but news: the orders that were read last go on to hold. Nothing
 is told to the supervisor before it was read, so who cannot read takes nothing back.
@@ -48,6 +49,9 @@ EVERY = 0.5
 """Seconds between two looks at the orders: half of what an operator may wait."""
 REPEAT = 3.0
 """Seconds until the supervisor is told the same again while something is set; else `roll.EVERY`."""
+NEWS = 10.0
+"""Seconds after something new in which it is told at every look: if somebody changes his mind at once,
+another process may hear of that, tell it, and be gone, all between two looks of this one."""
 
 
 class Followed(Protocol):
@@ -121,6 +125,7 @@ class Follower:
         self._record_due = 0.0
         self._told: Ordered | None = None
         self._tell_due = 0.0
+        self._news_until = 0.0
         self._followed: Followed | None = None
 
     def follow(self, followed: Followed) -> None:
@@ -197,12 +202,15 @@ class Follower:
         self._orders = orders
 
     def _tell_supervisor(self, now: float) -> None:
-        """Tell it what was read just now, if that is news or was not said for a while."""
+        """Tell it what was read just now, if something is new or it was not told for a while."""
         read = Ordered(processes_in(self._settings), level_in(self._settings))
-        if read != self._told or now >= self._tell_due:
-            self._tell(read)
-            self._told = read
-            self._tell_due = now + (roll.EVERY if read == Ordered(None, None) else REPEAT)
+        if read != self._told:
+            self._news_until = now if self._told is None else now + NEWS
+        elif self._news_until <= now < self._tell_due:
+            return
+        self._tell(read)
+        self._told = read
+        self._tell_due = now + (roll.EVERY if read == Ordered(None, None) else REPEAT)
 
     def _record(self, followed: Followed) -> WorkerRecord:
         config, own = followed.config, self._own_processes

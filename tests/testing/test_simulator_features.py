@@ -123,7 +123,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], Any]] = {
         broken_features.trait("batch", broken_features.FailureIsTheEnd),
     ),
     "a copy that runs": (
-        ("batch", "flow"),
+        ("batch",),
         broken_features.trait("once", broken_features.DoneAgain),
     ),
     "traits told too late": (("batch", "flow"), broken_features.tells_afterwards),

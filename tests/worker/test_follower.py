@@ -16,7 +16,7 @@ from goose.stores.base import Put
 from goose.stores.memory import MemoryStore
 from goose.worker.config import WorkerConfig
 from goose.worker.control import Ordered
-from goose.worker.follower import EVERY, REPEAT, Follower
+from goose.worker.follower import EVERY, NEWS, REPEAT, Follower
 from goose.worker.stops import Stops
 
 OWN = 2
@@ -121,6 +121,17 @@ def test_the_supervisor_is_told_at_once_what_is_set() -> None:
     assert ["error"] == world.levels
 
 
+def test_what_is_new_is_said_at_every_look_for_a_while() -> None:
+    """Another process may have said otherwise in between, and be gone; later that costs too much."""
+    world = World()
+    world.looks()
+    world.controls.set("*", processes=3)
+    news = int(NEWS / EVERY)
+
+    assert [Ordered(3, None)] * news == world.looks(news)
+    assert [] == world.looks()
+
+
 def test_what_is_set_is_said_again_every_three_seconds() -> None:
     """The supervisor may have heard what others read; to hear all twice a second costs it too much."""
     world = World()
@@ -159,7 +170,8 @@ def test_where_nothing_is_set_little_is_said() -> None:
     world.controls.set("*", processes=3)
     world.looks(5)
     world.controls.reset()
-    assert [NOTHING] == world.looks(5)
+    assert {NOTHING} == set(world.looks(int(NEWS / EVERY)))
+    assert [] == world.looks(int(roll.EVERY / EVERY) - 1)
 
     assert [NOTHING] == world.looks(int(roll.EVERY / EVERY))
 

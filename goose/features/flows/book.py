@@ -34,7 +34,19 @@ from typing import Any
 
 from goose.brokers.base import Broker
 from goose.errors import StoreError
-from goose.features.flows.records import JOINING, Edge, Node, body_key, key_of, read, write
+from goose.features.flows.records import (
+    JOINING,
+    Edge,
+    Node,
+    body_key,
+    child_key,
+    child_prefix,
+    key_of,
+    marker_key,
+    past_prefix,
+    read,
+    write,
+)
 from goose.features.results.records import KEPT
 from goose.features.results.records import key_of as result_key
 from goose.features.results.records import read as read_result
@@ -58,26 +70,6 @@ _EDGES: dict[Ending, Edge] = {
     "deleted": "gone",
     "renewed": "pending",
 }
-
-
-def marker_key(job_id: str) -> str:
-    """Return the key that is there if anybody depends on that job."""
-    return f"{result_key(job_id)}:depended"
-
-
-def child_prefix(job_id: str) -> str:
-    """Return what the keys of its dependents begin with."""
-    return f"{result_key(job_id)}:child:"
-
-
-def past_prefix(job_id: str) -> str:
-    """Return what the keys of its dependents that have ended begin with, for those who look."""
-    return f"{result_key(job_id)}:past:"
-
-
-def child_key(parent: str, child: str) -> str:
-    """Return the key that says that *child* depends on *parent*."""
-    return child_prefix(parent) + part(child)
 
 
 class Flows:

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from goose._edges import OnFailure
 from goose._json import dump, parse
 from goose.errors import StoreError, Undecodable
+from goose.features.results.records import key_of as result_key
 from goose.stores.base import MAX_VALUE, part
 
 State = Literal["joining", "waiting", "sent", "cancelled", "stopped", "ended"]
@@ -76,6 +77,26 @@ def key_of(job_id: str) -> str:
 def body_key(job_id: str) -> str:
     """Return where its body waits."""
     return f"{key_of(job_id)}:body"
+
+
+def marker_key(job_id: str) -> str:
+    """Return the key that is there if anybody depends on that job."""
+    return f"{result_key(job_id)}:depended"
+
+
+def child_prefix(job_id: str) -> str:
+    """Return what the keys of its dependents begin with."""
+    return f"{result_key(job_id)}:child:"
+
+
+def past_prefix(job_id: str) -> str:
+    """Return what the keys of its dependents that have ended begin with, for those who look."""
+    return f"{result_key(job_id)}:past:"
+
+
+def child_key(parent: str, child: str) -> str:
+    """Return the key that says that *child* depends on *parent*."""
+    return child_prefix(parent) + part(child)
 
 
 def write(node: Node) -> bytes:
