@@ -8,6 +8,7 @@ gone, the memory of that is dropped, and the next use declares it anew.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from pika.exceptions import ChannelClosedByBroker
@@ -15,13 +16,15 @@ from pika.exceptions import ChannelClosedByBroker
 from goose.brokers.rabbitmq import ladder
 from goose.brokers.rabbitmq.confirms import Parcel
 from goose.brokers.rabbitmq.desk import Desk
-from goose.brokers.rabbitmq.faults import translated
+from goose.brokers.rabbitmq.faults import Refused, translated
 from goose.brokers.rabbitmq.ladder import Climb
 from goose.brokers.rabbitmq.names import Names
 from goose.brokers.rabbitmq.options import Options
 from goose.brokers.rabbitmq.publishing import Publisher
 
 _GONE = 404
+_AGAIN = 0.02
+"""Seconds before a queue is asked again whether it takes its first message."""
 
 
 class Topology:
@@ -119,7 +122,16 @@ class Topology:
     def _register(self, queue: str) -> None:
         """Leave the queue's name where `Inspector.queues` finds it, before the queue exists."""
         self._kept(self._names.names)
-        self._publisher.send([Parcel("", self._names.names, queue, b"")])
+        deadline = time.monotonic() + self._options.timeout
+        while True:
+            try:
+                self._publisher.send([Parcel("", self._names.names, queue, b"")])
+            except Refused:  # a quorum queue that was made just now may have no leader yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_AGAIN)
+            else:
+                return
 
     def _exists(self, name: str) -> bool:
         try:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +16,8 @@ import pytest
 import goose
 from goose.brokers.base import Delivery, Session, Share, State
 from goose.brokers.rabbitmq import RabbitMQBroker, parts
+from goose.brokers.rabbitmq.confirms import Parcel
+from goose.brokers.rabbitmq.faults import Refused
 from goose.errors import BrokerError, BrokerUnavailable
 from goose.jobs import Envelope
 from goose.settings import Settings
@@ -318,6 +320,26 @@ def test_a_full_queue_refuses(rabbit: RabbitServer, connect: Connect) -> None:
         rabbit.control("clear_policy", "full")
     client.enqueue([Envelope("elsewhere", "other", b"{}")])
     assert ["elsewhere"] == ids(list(client.dequeue(SESSION, [Share("other")], limit=1, wait=5)))
+
+
+def test_a_queue_without_a_leader_yet_is_asked_again(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes first, and finds that the queue of names takes nothing yet, does not see that."""
+    client = connect()
+    publisher = client._parts.publisher
+    send, refusals = publisher.send, [Refused("it has no leader")] * 2
+
+    def refuse(parcels: Sequence[Parcel], deadline: float | None = None) -> None:
+        if refusals:
+            raise refusals.pop()
+        send(parcels, deadline)
+
+    monkeypatch.setattr(publisher, "send", refuse)
+    client.enqueue(envelopes("one"))
+
+    assert [] == refusals
+    assert ["one"] == ids(take(client))
 
 
 def test_other_properties_are_a_clear_error(connect: Connect) -> None:
