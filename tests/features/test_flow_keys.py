@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -570,45 +571,38 @@ def test_a_key_is_asked_for_once(place: Place, app: Any, monkeypatch: pytest.Mon
     assert ["report", *["after"] * 5] == app.runs
 
 
-def test_a_refused_holder_takes_those_with_it_that_name_its_key(
-    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Jobs of one flow that the broker refuses are forgotten together, and can be sent again."""
-    client = place.client
-    line = client._root.link(client._to.broker).ready
-    send = line._send
+@contextmanager
+def failing(place: Place, error: BrokerError) -> Iterator[pytest.ExceptionInfo[EnqueueError]]:
+    """Have every sending of ready jobs raise *error*, and see that what is within fails of it."""
+    line = place.client._root.link(place.client._to.broker).ready
 
     def fail(_envelopes: Any) -> None:
-        raise BrokerError("full")
+        raise error
 
-    monkeypatch.setattr(line, "_send", fail)
-    with pytest.raises(EnqueueError) as caught, client.flow() as flow:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(EnqueueError) as caught:
+        patch.setattr(line, "_send", fail)
+        yield caught
+
+
+def test_a_refused_holder_takes_those_with_it_that_name_its_key(place: Place, app: Any) -> None:
+    """Jobs of one flow that the broker refuses are forgotten together, and can be sent again."""
+    client = place.client
+    with failing(place, BrokerError("full")) as caught, client.flow() as flow:
         flow.using(unique="k").add(app.report)
         flow.using(depends_on=goose.after(app.report, unique="k")).add(app.after)
     assert dict.fromkeys(flow.jobs, "not_stored") == caught.value.jobs
     assert [] == [*place.store.scan("flow:"), *place.store.scan(records.PREFIX)]
-    monkeypatch.setattr(line, "_send", send)
     client.submit(caught.value.jobs)
     place.process().run()
 
     assert ["report", "after"] == app.runs
 
 
-def test_a_holder_that_is_sent_again_is_waited_for(
-    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_holder_that_is_sent_again_is_waited_for(place: Place, app: Any) -> None:
     """Nobody knows whether it is stored, but it is about to be: who is sent with it runs after it."""
     client = place.client
-    line = client._root.link(client._to.broker).ready
-    send = line._send
-
-    def fail(_envelopes: Any) -> None:
-        raise BrokerUnavailable("gone")
-
-    monkeypatch.setattr(line, "_send", fail)
-    with pytest.raises(EnqueueError) as caught, client.flow() as flow:
+    with failing(place, BrokerUnavailable("gone")) as caught, client.flow() as flow:
         flow.using(unique="k").add(app.report)
-    monkeypatch.setattr(line, "_send", send)
     late = client.using(depends_on=goose.after(app.report, unique="k")).flow().add(app.after)
     client.submit([*caught.value.jobs, late])
     assert "waiting" == late.status()
@@ -617,15 +611,9 @@ def test_a_holder_that_is_sent_again_is_waited_for(
     assert ["report", "after"] == app.runs
 
 
-def unsent(place: Place, monkeypatch: pytest.MonkeyPatch, client: goose.Client, fn: Any) -> Any:
+def unsent(place: Place, client: goose.Client, fn: Any) -> Any:
     """Return a job of which nobody knows whether it is stored."""
-    line = place.client._root.link(place.client._to.broker).ready
-
-    def fail(_envelopes: Any) -> None:
-        raise BrokerUnavailable("gone")
-
-    with monkeypatch.context() as patch, pytest.raises(EnqueueError) as caught:
-        patch.setattr(line, "_send", fail)
+    with failing(place, BrokerUnavailable("gone")) as caught:
         client.enqueue(fn)
     [job] = caught.value.jobs
     return job
@@ -636,7 +624,7 @@ def test_a_holder_need_not_be_part_of_a_flow_to_be_sent_along(
 ) -> None:
     """A unique job like any other is waited for, at once, by a job of the same enqueue."""
     monkeypatch.setattr(claims, "CLAIM", 0.3)
-    holder = unsent(place, monkeypatch, held(place), app.report)
+    holder = unsent(place, held(place), app.report)
     late = waiter(place, app.report).flow().add(app.after)
     waits: list[float] = []
     token = claims.sleeping.set(waits.append)
@@ -656,14 +644,9 @@ def test_a_refused_holder_of_no_flow_takes_those_with_it_that_name_its_key(
     """What waited for a unique job that the broker refuses is not left waiting for ever."""
     monkeypatch.setattr(claims, "CLAIM", 0.3)
     client = place.client
-    holder = unsent(place, monkeypatch, held(place), app.report)
+    holder = unsent(place, held(place), app.report)
     late = waiter(place, app.report).flow().add(app.after)
-
-    def fail(_envelopes: Any) -> None:
-        raise BrokerError("full")
-
-    with monkeypatch.context() as patch, pytest.raises(EnqueueError) as caught:
-        patch.setattr(client._root.link(client._to.broker).ready, "_send", fail)
+    with failing(place, BrokerError("full")) as caught:
         client.submit([holder, late])
     assert dict.fromkeys([holder, late], "not_stored") == caught.value.jobs
     kinds = ("flow:", "result:", records.PREFIX)
@@ -679,7 +662,7 @@ def test_a_holder_that_is_sent_along_has_to_keep_its_result(
 ) -> None:
     """Like any other holder; and nothing is left of either job."""
     monkeypatch.setattr(claims, "CLAIM", 0.3)
-    holder = unsent(place, monkeypatch, place.client.using(unique="k"), app.report)
+    holder = unsent(place, place.client.using(unique="k"), app.report)
     late = waiter(place, app.report).flow().add(app.after)
     with pytest.raises(FlowError, match="the key 'k' of feature_app:report and keeps no result"):
         place.client.submit([holder, late])
