@@ -32,8 +32,9 @@ ASK_AGAIN = 0.25
 """Seconds until a full buffer is asked again, should nobody have said that it has room."""
 
 
-COMPARE_AGAIN = 60.0
-"""Seconds until loans are compared once more: a call that got no answer may arrive late."""
+COMPARE_AGAIN = (3.0, 60.0)
+"""Seconds until loans are compared once more, and the last time: a call that got no answer may
+arrive late, most likely when the network has just come back."""
 
 
 class Fetcher:
@@ -197,7 +198,7 @@ class Fetcher:
     def doubt(self) -> None:
         """Note that the broker may have lent something to this process that it never saw."""
         self._compare_at = 0.0
-        self._doubts = 2
+        self._doubts = 1 + len(COMPARE_AGAIN)
 
     def _compare(self, now: float) -> None:
         """Give back what the broker has lent to this session and the process never saw."""
@@ -210,4 +211,4 @@ class Fetcher:
                 self._broker.release(unseen)
                 logger.warning("gave back %s whose loan was never heard of", several(len(unseen)))
         self._doubts -= 1
-        self._compare_at = now + COMPARE_AGAIN
+        self._compare_at = now + (COMPARE_AGAIN[-self._doubts] if self._doubts else 0.0)
