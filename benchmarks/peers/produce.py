@@ -72,8 +72,16 @@ def _blocking(how: str, kind: str, count: int, send: Send, bulk: Bulk | None) ->
         for part in _batches(count, BATCH):
             bulk(kind, part)
     elif how == "together":
+        places = iter(range(1, count))
+
+        def caller() -> None:
+            for place in places:
+                send(kind, place)
+
+        # The same loop as that of tasks, below: a future for each call would cost as much as the call.
         with ThreadPoolExecutor(CALLERS) as callers:
-            list(callers.map(lambda place: send(kind, place), range(1, count)))
+            for done in [callers.submit(caller) for _ in range(CALLERS)]:
+                done.result()
     else:
         for place in range(1, count):
             if how == "pace":

@@ -9,6 +9,7 @@ for. A message that no queue took comes back before it is confirmed; then its ba
 
 from __future__ import annotations
 
+import itertools
 import logging
 import struct
 from collections.abc import Callable
@@ -98,12 +99,13 @@ class Outlet:
     def _opened(self, channel: Any) -> None:
         channel.add_on_close_callback(self._closed)
         channel.add_on_return_callback(self._was_returned)
-        channel.confirm_delivery(self._confirmed, callback=lambda _: self._begin(channel))
+        channel.confirm_delivery(self._answered, callback=lambda _: self._begin(channel))
 
     def _begin(self, channel: Any) -> None:
         self._opening = False
         self._channel = channel
         self._number = 0
+        channel.connection.await_confirms(channel.channel_number, self._stored)
         self._on_ready()
 
     def _closed(self, _channel: Any, error: BaseException) -> None:
@@ -137,22 +139,23 @@ class Outlet:
         """How many parcels are under way."""
         return len(self._unconfirmed)
 
-    def _confirmed(self, frame: Any) -> None:
-        method = frame.method
-        tag = method.delivery_tag
+    def _answered(self, frame: Any) -> None:
+        # Confirms are read by the connection; what comes this way is a refusal, or a rarity.
         error = None
-        if isinstance(method, spec.Basic.Nack):
+        if isinstance(frame.method, spec.Basic.Nack):
             error = Refused(
                 f"RabbitMQ at {self._where} did not take the job: its queue is full, or has no leader"
             )
-        if method.multiple:
-            numbers = []
-            for number in self._unconfirmed:  # in their order
-                if number > tag:
-                    break
-                numbers.append(number)
-        else:
-            numbers = [tag]
+        self._settle(frame.method.delivery_tag, frame.method.multiple, error)
+
+    def _stored(self, tag: int, multiple: bool) -> None:
+        self._settle(tag, multiple, None)
+
+    def _settle(self, tag: int, multiple: bool, error: BrokerError | None) -> None:
+        numbers = [tag]
+        if multiple:
+            # In their order.
+            numbers = list(itertools.takewhile(lambda number: number <= tag, self._unconfirmed))
         for number in numbers:
             item = self._unconfirmed.pop(number, None)
             if item is not None:

@@ -3,8 +3,8 @@
 **Reading.** The driver turns each job that is pushed into three frames, looked up, assembled and handed on
 one by one, and for each of them copies all that is behind it in the buffer. So jobs on channels
 where somebody `expect`s them are read straight from the bytes, and those that came in one piece
-are handed over at once. All else is the driver's as ever, in the order of its arrival; so is a
-job in several frames, which is a long one.
+are handed over at once. Confirms are read the same way, for those who `await_confirms`. All else is the
+driver's as ever, in the order of its arrival; so is a job in several frames, which is a long one.
 
 **Writing.** The driver keeps what it is given until the loop has told it that the socket takes
 more, and then sends it piece by piece. Here the socket is asked at once, and the driver gets
@@ -26,12 +26,13 @@ from pika.spec import BasicProperties
 
 _FRAME = struct.Struct(">BHI")  # type, channel, size of the payload
 _HEAD = _FRAME.size
-_DELIVERY = struct.Struct(">QB")  # tag, and whether it is a repeated one
+_DELIVERY = struct.Struct(">QB")  # tag, and whether it is a repeated one, or means all before it
 _CONTENT = struct.Struct(">HHQH")  # class, weight, body size, flags
 _METHOD = 1
 _MARK = 0xCE
 """The last byte of a frame."""
 _DELIVER = b"\x00\x3c\x00\x3c"
+_ACK = b"\x00\x3c\x00\x50"
 _PROTOCOL = b"AMQP"
 _PLAIN = BasicProperties.FLAG_DELIVERY_MODE | BasicProperties.FLAG_MESSAGE_ID
 
@@ -51,6 +52,8 @@ class _Incomplete(Exception):
 
 
 Take = Callable[[list[Pushed]], None]
+Confirm = Callable[[int, bool], None]
+"""Told the number of a message that is stored, and whether all before it are, too."""
 
 
 class Connection(SelectConnection):  # type: ignore[misc]  # to mypy the driver has no types
@@ -62,15 +65,21 @@ class Connection(SelectConnection):  # type: ignore[misc]  # to mypy the driver 
 
     def __init__(self, *args: Any, **more: Any) -> None:
         self._takers: dict[int, Take] = {}
+        self._confirms: dict[int, Confirm] = {}
         super().__init__(*args, **more)
 
     def expect(self, channel: int, take: Take) -> None:
         """Have *take* called with what is pushed on that channel from now on."""
         self._takers[channel] = take
 
+    def await_confirms(self, channel: int, confirm: Confirm) -> None:
+        """Have *confirm* told what the server has stored of what is published on that channel from now on."""
+        self._confirms[channel] = confirm
+
     def leave(self, channel: int) -> None:
-        """Leave what is pushed on that channel to the driver again."""
+        """Leave what comes on that channel to the driver again."""
         self._takers.pop(channel, None)
+        self._confirms.pop(channel, None)
 
     def _adapter_emit_data(self, data: bytes) -> None:
         transport = self._transport
@@ -104,12 +113,25 @@ class Connection(SelectConnection):  # type: ignore[misc]  # to mypy the driver 
                         continue
             self._hand_over(channel, row)
             row = []
+            if data.startswith(_ACK, at + _HEAD) and self._confirmed(data, at, stop):
+                at = stop
+                continue
             frame = decode_frame(data[at:stop])[1]
             at = stop
             if frame is not None:
                 self._process_frame(frame)  # pyright: ignore[reportAttributeAccessIssue]
         self._hand_over(channel, row)
         self._frame_buffer = data[at:]
+
+    def _confirmed(self, data: bytes, at: int, stop: int) -> bool:
+        """Pass a confirm on; return False if it is the driver's to read."""
+        kind, channel, _ = _FRAME.unpack_from(data, at)
+        confirm = self._confirms.get(channel)
+        if confirm is None or kind != _METHOD or data[stop - 1] != _MARK:
+            return False
+        tag, flags = _DELIVERY.unpack_from(data, at + _HEAD + len(_ACK))
+        confirm(tag, bool(flags & 1))
+        return True
 
     def _hand_over(self, channel: int, row: list[Pushed]) -> None:
         if row:

@@ -1,9 +1,10 @@
 """Puts messages on the server and waits until they are stored there.
 
-Callers of any thread hand over batches of parcels; the wire's thread writes them to its outlets
-in the order they came, at most a window of them unconfirmed at once, and the server's confirms
-come back many at a time: so concurrent callers share them, and a lone one waits for nobody.
-A caller waits for its own batch, never beyond its deadline, whatever the server does.
+Callers of any thread hand over batches of parcels; the wire's thread, or the caller while that
+has nothing to do, writes them to its outlets in the order they came, at most a window of them
+unconfirmed at once, and the server's confirms come back many at a time: so concurrent callers
+share them, and a lone one waits for nobody. A caller waits for its own batch, never beyond its
+deadline, whatever the server does.
 
 Every message is *mandatory*: one that no queue took is returned before it is confirmed, and its
 batch fails. When the connection is lost, what was not confirmed is published again under the
@@ -152,7 +153,7 @@ class Publisher:
             return
         deadline = deadline or time.monotonic() + self._options.timeout
         batch = Batch(parcels, deadline)
-        self.wire.call(lambda: self._accept(batch))
+        self.wire.do(lambda: self._accept(batch))
         if not batch.gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
             batch.deadline = 0.0  # nobody waits any more
             raise BrokerUnavailable(

@@ -5,8 +5,12 @@ wants something from the server hands it over with `Wire.call`. A connection tha
 made again, on the next of the hosts, after a growing, jittered pause; one that is silent though
 it was asked something is given up, long before heartbeats would notice.
 
+While that thread has nothing to do, a caller may write on its own, with `Wire.do`, which saves one
+of the two changes of threads that an enqueue costs. A lock keeps the two apart: the wire's thread
+holds it while it deals with anything, and lets it go while it waits for something to happen.
+
 What the connection carries is not decided here: its `Freight` sets up channels when it is up
-and picks up the pieces when it is down. All its methods are called on the wire's thread.
+and picks up the pieces when it is down. All its methods are called under that lock.
 """
 
 from __future__ import annotations
@@ -60,8 +64,27 @@ class Freight(Protocol):
         ...
 
 
+def _loop_under(lock: threading.Lock) -> IOLoop:
+    """Return a loop that holds *lock* while it deals with anything, and not while it waits."""
+    loop = IOLoop()
+    # The driver has no public way in between; these two are all that it does with what happened.
+    poller: Any = loop._poller  # noqa: SLF001
+    dispatch, process = poller._dispatch_fd_events, poller._process_timeouts  # noqa: SLF001
+
+    def dispatch_alone(events: dict[int, int]) -> None:
+        with lock:
+            dispatch(events)
+
+    def process_alone() -> None:
+        with lock:
+            process()
+
+    poller._dispatch_fd_events, poller._process_timeouts = dispatch_alone, process_alone  # noqa: SLF001
+    return loop
+
+
 class Wire:
-    """A connection that comes back. `call` and `close` may be called from any thread.
+    """A connection that comes back. `call`, `do` and `close` may be called from any thread.
 
     Args:
         options: Where to connect, and how.
@@ -93,6 +116,8 @@ class Wire:
         self._hosts.rotate(random.randrange(len(options.hosts)))
         self._calls: deque[Callable[[], Any]] = deque()
         self._lock = threading.Lock()
+        self._driving = threading.Lock()
+        """Held by who deals with the connection and what it carries."""
         self._called = False
         self._loop: IOLoop | None = None
         self._thread: threading.Thread | None = None
@@ -116,7 +141,7 @@ class Wire:
                 return
             self._called = True
             if self._loop is None:
-                self._loop = IOLoop()
+                self._loop = _loop_under(self._driving)
                 self._thread = threading.Thread(
                     target=self._run, name=f"goose-rabbitmq-{self._role}", daemon=True
                 )
@@ -124,6 +149,28 @@ class Wire:
                 self._thread.start()
                 return
         self._loop.add_callback_threadsafe(self._obey)
+
+    def do(self, do: Callable[[], Any]) -> None:
+        """Do at once what `call` would have done soon, if nobody is at it and the connection is open."""
+        if not self._can_do() or self._driving.locked():
+            self.call(do)
+            return
+        # By a block, which an interrupt cannot leave locked; it is free, or will be in a moment.
+        with self._driving:
+            if not self._can_do():
+                self.call(do)
+                return
+            try:
+                do()
+            except BaseException as error:
+                # Stopped halfway, what is written and what is counted may not be the same.
+                reason = ConnectionAbortedError(f"a thread was interrupted as it wrote: {error!r}")
+                self.call(lambda: self.abandon(reason))
+                raise
+
+    def _can_do(self) -> bool:
+        # Who was called first comes first.
+        return self.connection is not None and not self._called and not self._calls
 
     def later(self, seconds: float, do: Callable[[], Any]) -> None:
         """Have *do* called after *seconds*; on the wire's thread only."""
@@ -157,7 +204,8 @@ class Wire:
                 else:
                     logger.exception("a defect on the %s connection; it is replaced", self._role)
                 # A thread that ended would leave everybody waiting: another connection is better.
-                self.abandon(error)
+                with self._driving:
+                    self.abandon(error)
         self._loop.close()
 
     def _obey(self) -> None:

@@ -22,9 +22,10 @@ class Reader(Connection):
     """A connection without a server: notes what it hands on, and what is left to the driver."""
 
     def __init__(self) -> None:
-        self._takers, self._frame_buffer, self.bytes_received = {}, b"", 0
+        self._takers, self._confirms, self._frame_buffer, self.bytes_received = {}, {}, b"", 0
         self.seen: list[Any] = []
         self.expect(CHANNEL, self.seen.extend)
+        self.await_confirms(CHANNEL, lambda *confirm: self.seen.append(confirm))
 
     def _process_frame(self, frame_value: Any) -> None:
         self.seen.append(type(frame_value))
@@ -54,13 +55,22 @@ def written(job: Pushed, channel: int) -> list[bytes]:
     return [frame.marshal() for frame in frames]
 
 
-@given(st.lists(st.tuples(jobs, st.booleans()), max_size=8), st.integers(1, 300))
-def test_jobs_are_read_in_any_pieces(mixed: list[tuple[Pushed, bool]], size: int) -> None:
-    """Jobs of one frame are handed on as they are, all else is the driver's, all in its order."""
+confirms = st.tuples(st.integers(0, 2**64 - 1), st.booleans())
+
+
+@given(st.lists(st.tuples(jobs | confirms, st.booleans()), max_size=8), st.integers(1, 300))
+def test_jobs_and_confirms_are_read_in_any_pieces(
+    mixed: list[tuple[Pushed | tuple[int, bool], bool]], size: int
+) -> None:
+    """Jobs of one frame, and confirms, are handed on as they are, all else is the driver's, in its order."""
     reader = Reader()
     expected: list[Any] = []
     data = b""
     for job, foreign in mixed:
+        if not isinstance(job, Pushed):
+            data += Method(FOREIGN if foreign else CHANNEL, spec.Basic.Ack(*job)).marshal()
+            expected += [Method] if foreign else [job]
+            continue
         frames = written(job, FOREIGN if foreign else CHANNEL)
         data += b"".join(frames)
         quick = not foreign and len(job.body) <= LIMIT
@@ -72,11 +82,26 @@ def test_jobs_are_read_in_any_pieces(mixed: list[tuple[Pushed, bool]], size: int
     assert len(data) == reader.bytes_received
 
 
-def test_a_frame_without_its_mark_is_the_drivers_to_judge() -> None:
-    """Bytes that went wrong on their way end the connection as ever; no job is made of them."""
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"".join(written(Pushed(1, False, "job", None, b"{}"), CHANNEL)),
+        Method(CHANNEL, spec.Basic.Ack(1, True)).marshal(),
+    ],
+    ids=["a job", "a confirm"],
+)
+def test_a_frame_without_its_mark_is_the_drivers_to_judge(data: bytes) -> None:
+    """Bytes that went wrong on their way end the connection as ever; nothing is made of them."""
     reader = Reader()
-    data = b"".join(written(Pushed(1, False, "job", None, b"{}"), CHANNEL))
     with pytest.raises(InvalidFrameError):
         reader.read(data[:-1] + b"\x00")
 
-    assert Pushed not in [type(seen) for seen in reader.seen]
+    assert {Method, Header} >= {*reader.seen}
+
+
+def test_a_refusal_is_the_drivers() -> None:
+    """Only confirms are read on the short way; who is refused hears it as from the driver."""
+    reader = Reader()
+    reader.read(Method(CHANNEL, spec.Basic.Nack(1, False)).marshal())
+
+    assert [Method] == reader.seen

@@ -467,6 +467,61 @@ def test_what_fails_on_the_wire_costs_its_connection_only(
     assert traced == sum(record.exc_info is not None for record in caplog.records)
 
 
+def test_a_caller_writes_by_itself_while_the_wire_rests(connect: Connect) -> None:
+    """What has to be done is done by the caller's thread, unless the wire's is at something."""
+    broker = connect()
+    broker.enqueue(envelopes("first"))
+    wire = broker._parts.publisher.wire
+    ran: list[int] = []
+
+    def when(count: int) -> int:
+        deadline = time.monotonic() + 20
+        while len(ran) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        return ran[-1]
+
+    deadline = time.monotonic() + 20
+    while threading.get_ident() not in ran:
+        assert time.monotonic() < deadline  # the wire may still have been at the confirm
+        wire.do(lambda: ran.append(threading.get_ident()))
+        when(1)
+    tried, busy = len(ran), threading.Event()
+    wire.call(lambda: busy.wait(20))
+    wire.do(lambda: ran.append(threading.get_ident()))
+    assert tried == len(ran)
+    busy.set()
+
+    assert threading.get_ident() != when(tried + 1)
+
+
+def test_a_caller_interrupted_as_it_writes_costs_the_connection(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told of a confirm that is another job's, because a message was counted and not sent."""
+    lost: list[BaseException] = []
+    broker = connect(on_lost=lost.append)
+    broker.enqueue(envelopes("first"))
+    publisher = broker._parts.publisher
+    write = publisher._write
+
+    def interrupt(_: list[bytes]) -> None:
+        monkeypatch.setattr(publisher, "_write", write)
+        raise KeyboardInterrupt
+
+    deadline = time.monotonic() + 20
+    while publisher.wire._driving.locked():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    monkeypatch.setattr(publisher, "_write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        broker.enqueue(envelopes("interrupted"))
+    broker.enqueue(envelopes("after"))
+
+    assert 1 == len(lost)
+    assert ["after", "first", "interrupted"] == ids(take(broker, 3))
+
+
 def test_a_lost_connection_is_told(proxy: Proxy, connect: Connect) -> None:
     """Whoever asked to be told of lost connections is, with the error."""
     lost: list[BaseException] = []
