@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import time
+from collections.abc import Iterator
 
 _id_lock = threading.Lock()
 _id_last = 0
@@ -18,12 +20,33 @@ def new_id() -> str:
 
     Source: RFC 9562, section 5.7, method 3 (sub-millisecond fraction in ``rand_a``).
     """
+    return _id(int.from_bytes(os.urandom(8), "big"))
+
+
+def new_ids() -> Iterator[str]:
+    """Yield ids as `new_id` makes them, for the many jobs of one call.
+
+    The system is asked for chance once for hundreds of them. What is left of it must not be kept
+    for a later call: a copy of this process (by a fork, or of the whole machine) would have it, too.
+    """
+    while True:
+        for (chance,) in struct.iter_unpack("Q", os.urandom(_AT_ONCE * 8)):
+            yield _id(chance)
+
+
+_AT_ONCE = 250
+_VERSION = 7 << 76
+_VARIANT = 2 << 62
+_CHANCE = (1 << 62) - 1
+
+
+def _id(chance: int) -> str:
     global _id_last
     with _id_lock:
         stamp = (time.time_ns() << 12) // 1_000_000
         _id_last = stamp = stamp if stamp > _id_last else _id_last + 1
-    tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
-    text = f"{(stamp >> 12) & 0xFFFF_FFFF_FFFF:012x}7{stamp & 0xFFF:03x}{tail:016x}"
+    number = stamp >> 12 << 80 | _VERSION | (stamp & 0xFFF) << 64 | _VARIANT | chance & _CHANCE
+    text = number.to_bytes(16, "big").hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

@@ -71,6 +71,24 @@ class Home(Protocol):
         ...
 
 
+class _Nothing(dict[str, Any]):
+    """A mapping that is empty and stays so; what a job has none of, all jobs share."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def _refuse(self, *_: object, **__: object) -> Any:
+        raise TypeError("a job is not changed: job.evolve(meta={**job.meta, …}) returns another")
+
+    __setitem__ = update = setdefault = __ior__ = _refuse
+
+    def __reduce__(self) -> str:
+        return "NOTHING"  # by its name, so that there is never a second one
+
+
+NOTHING: Mapping[str, Any] = _Nothing()
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What is remembered of a job's errors; travels with the job.
@@ -103,7 +121,7 @@ class Job(Generic[R_co]):
     """The function as ``module:name``."""
     args: tuple[JSON, ...] = ()
     """Positional arguments as JSON values."""
-    kwargs: Mapping[str, JSON] = field(default_factory=dict)
+    kwargs: Mapping[str, JSON] = NOTHING
     queue: str = "default"
     group: str | None = None
     enqueued_at: float = 0.0
@@ -119,15 +137,15 @@ class Job(Generic[R_co]):
     timeout: float | None = None
     """Seconds a single run may take, or None."""
     failure: Failure | None = None
-    meta: Mapping[str, JSON] = field(default_factory=dict)
+    meta: Mapping[str, JSON] = NOTHING
     """Free for middleware and integrations: trace context, tenant, …"""
     deferred_since: float | None = None
     """Epoch seconds since when it waits for a worker that knows its function, or that is empty."""
     origin: str = ""
     """Why it had to wait before it was due: ``scheduled`` or ``cron``; empty if it had not."""
-    traits: Mapping[str, JSON] = field(default_factory=dict)
+    traits: Mapping[str, JSON] = NOTHING
     """What Goose's own features keep about it, by the feature: ``result``, ``flow``, …"""
-    extra: Mapping[str, JSON] = field(default_factory=dict)
+    extra: Mapping[str, JSON] = NOTHING
     """Keys of the body this version does not know, kept as they came."""
 
     def __hash__(self) -> int:
@@ -219,12 +237,12 @@ class Envelope(NamedTuple):
         return self._replace(**changes)
 
 
-def job_of(fields: Mapping[str, Any]) -> Job[Any]:
-    """Return the job of these fields, which must be right and have ``meta``, ``traits`` and ``extra``.
+def job_of(fields: dict[str, Any]) -> Job[Any]:
+    """Return the job of these fields, which must be right; the dictionary becomes the job's own.
 
     The generated ``__init__`` of a frozen class would cost as much as all the rest of a job.
     """
     # What is not in *fields* is read from the class, where a dataclass keeps its defaults.
     job: Job[Any] = object.__new__(Job)
-    job.__dict__.update(fields)
+    object.__setattr__(job, "__dict__", fields)
     return job

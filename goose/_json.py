@@ -27,7 +27,7 @@ _encoder = json.JSONEncoder(
 )
 _in_c: Any = getattr(json.encoder, "c_make_encoder", None)  # CPython has one
 if _in_c is None:
-    _write = _encoder.encode
+    write = _encoder.encode
 else:
     # `JSONEncoder.encode` would make this anew for every job, at half the cost of the job's JSON.
     _chunks = _in_c(
@@ -36,7 +36,7 @@ else:
         *(_encoder.sort_keys, _encoder.skipkeys, _encoder.allow_nan),
     )
 
-    def _write(o: Any) -> str:
+    def write(o: Any) -> str:
         return "".join(_chunks(o, 0))
 
 
@@ -48,7 +48,7 @@ def dump(fields: Mapping[str, Any]) -> bytes:
         TypeError: A value is of no JSON type.
         RecursionError: It is nested too deep by far, or contains itself.
     """
-    return _write(fields).encode()
+    return write(fields).encode()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def parse(body: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
             raise ValueError(f"something follows the object, at character {end}")
         # Only an escape can make half of a surrogate pair; UTF-8 cannot carry one.
         if b"\\u" in body:
-            _write(fields).encode()
+            write(fields).encode()
     except StopIteration:
         raise Undecodable("not strict JSON: it ends too early") from None
     except (ValueError, RecursionError) as error:

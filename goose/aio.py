@@ -29,7 +29,7 @@ from goose.flowing import A, AsyncFlow, B, C, Link, Step, linked
 from goose.jobs import Envelope, Job, Status
 from goose.metrics.base import Metrics
 from goose.options import Bound, Plan, Using
-from goose.sealing import BeforeEnqueue, Sealed, delay_of, instant_of, item_arguments
+from goose.sealing import BeforeEnqueue, Sealed, delay_of, instant_of
 from goose.sending import Door, Within, storing
 from goose.settings import Settings
 
@@ -154,8 +154,8 @@ class Client(AsyncControlling):
     ) -> list[Job[Any]]:
         """Store one call of *fn* for each item, as `goose.Client.enqueue_many`."""
         sealed: list[Sealed] = []
-        for item in items:
-            sealed.append(self._sealer.seal(fn, *item_arguments(fn, item)))
+        for each in self._sealer.seal_many(fn, items):
+            sealed.append(each)
             if len(sealed) % BATCH == 0:
                 await asyncio.sleep(0)  # other tasks run between chunks of encoding
         return await self._store(sealed)

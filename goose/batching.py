@@ -34,7 +34,7 @@ from goose.features.batches.waiting import waits
 from goose.features.once import once
 from goose.jobs import Job, new_id
 from goose.options import Callback, Plan, Using
-from goose.sealing import Sealed, item_arguments
+from goose.sealing import Sealed
 from goose.sending import instead
 from goose.stores.base import Store
 from goose.values import seconds
@@ -185,10 +185,8 @@ class Batch(Client):
 
     def _sealed(self, fn: Callable[..., Any], items: Iterable[Any]) -> Iterator[Sealed]:
         membership = self._joined()
-        for item in items:
-            if membership.passed_over():
-                continue
-            yield self.sealer.seal(fn, *item_arguments(fn, item))
+        fresh = (item for item in items if not membership.passed_over())
+        return self.sealer.seal_many(fn, fresh)
 
     def _store_one(self, sealed: Sealed, *, later: bool) -> Job[Any]:
         return self.send([sealed])[0]

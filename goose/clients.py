@@ -37,7 +37,7 @@ from goose.errors import Stored as Known
 from goose.flowing import Flowing
 from goose.jobs import Job
 from goose.options import Bound, Options, Plan, Using, options
-from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of, item_arguments
+from goose.sealing import BeforeEnqueue, Sealed, Sealer, delay_of, instant_of
 from goose.sending import Destination, Root, store_one, storing
 from goose.settings import Settings
 
@@ -219,7 +219,7 @@ class Client(Access, Flowing, Controlling):
         Returns:
             The jobs, in the order of the items.
         """
-        return self.send([self.sealer.seal(fn, *item_arguments(fn, item)) for item in items])
+        return self.send(list(self.sealer.seal_many(fn, items)))
 
     def submit(self, jobs: Mapping[Job[Any], Known] | Iterable[Job[Any]], /) -> list[Job[Any]]:
         """Store jobs that exist already, under their own ids and with the options they have.
@@ -348,7 +348,7 @@ class Client(Access, Flowing, Controlling):
         """
         from goose.features.crons import Crons  # not every program's
 
-        return Crons(self.store, lambda job: self.submit([job]))
+        return Crons(self.store, lambda job: self.submit([job])[0])
 
     @property
     def aio(self) -> AsyncClient:

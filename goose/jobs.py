@@ -19,9 +19,9 @@ from collections.abc import Callable
 from typing import Any
 
 from goose import _fields
-from goose._ids import new_id
-from goose._job import Envelope, Failure, Home, Job, R_co, Status, job_of
-from goose._json import JSON, MAX_BYTES, MAX_DEPTH, dump, is_too_deep, parse
+from goose._ids import new_id, new_ids
+from goose._job import NOTHING, Envelope, Failure, Home, Job, R_co, Status, job_of
+from goose._json import JSON, MAX_BYTES, MAX_DEPTH, dump, is_too_deep, parse, write
 from goose.errors import ConfigError, NewerVersion, PayloadTooLarge, Undecodable
 
 VERSION = 1
@@ -146,6 +146,52 @@ def seal(
     return Envelope(job.id, job.queue, body, delay, due_at, job.group)
 
 
+class Frame:
+    """The bodies of jobs that differ in id, arguments and time alone, with gaps for those.
+
+    Made of what `encode` writes, and so the same to the byte; but what such jobs share is written
+    as JSON once, not for each, which saves half of the writing. Thread-safe.
+
+    Args:
+        like: One of the jobs, without ``extra``; their ids are those of `new_id`.
+    """
+
+    __slots__ = ("_after_args", "_after_id", "_after_kwargs", "_before_id", "_end", "_time")
+
+    def __init__(self, like: Job[Any]) -> None:
+        text = encode(like.evolve(id="", args=(), kwargs={}, enqueued_at=0.0)).decode()
+        # No other field before these can hold a quote: they follow a version, a function, a queue.
+        self._before_id, text = text.split('""', 1)
+        self._after_id, text = text.split("[]", 1)
+        self._after_args, text = text.split("{}", 1)
+        self._after_kwargs, self._end = text.split('_at":0.0', 1)
+        self._after_kwargs += '_at":'
+        self._time = 0.0, "0.0"
+
+    def seal(self, job: Job[Any], max_bytes: int) -> Envelope:
+        """Return what ``seal(job, max_bytes=max_bytes)`` would.
+
+        Raises:
+            PayloadTooLarge: As `encode`.
+        """
+        time, written = self._time
+        if job.enqueued_at != time:
+            time, written = self._time = job.enqueued_at, repr(job.enqueued_at)
+        try:
+            args = write(job.args) if job.args else "[]"
+            kwargs = write(job.kwargs) if job.kwargs else "{}"
+            body = (
+                f'{self._before_id}"{job.id}"{self._after_id}{args}{self._after_args}{kwargs}'
+                f"{self._after_kwargs}{written}{self._end}"
+            ).encode()
+        except (TypeError, ValueError, RecursionError):
+            return seal(job, max_bytes=max_bytes)  # which tells what is wrong
+        if len(body) > max_bytes or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+            return seal(job, max_bytes=max_bytes)
+        # What the generated `__new__` does, in half the time.
+        return tuple.__new__(Envelope, (job.id, job.queue, body, None, None, job.group))
+
+
 # --- in ----------------------------------------------------------------------------------
 
 
@@ -190,9 +236,6 @@ def decode(envelope: Envelope, *, max_bytes: int = MAX_BYTES) -> Job[Any]:
         "kwargs": kwargs,
         "queue": queue,
         "enqueued_at": _fields.instant("enqueued_at", enqueued_at),
-        "meta": {},
-        "traits": {},
-        "extra": {},
     }
     if len(fields) > len(_REQUIRED):
         found.update(_optional(fields))
@@ -261,9 +304,11 @@ __all__ = [
     "JSON",
     "MAX_BYTES",
     "MAX_DEPTH",
+    "NOTHING",
     "VERSION",
     "Envelope",
     "Failure",
+    "Frame",
     "Home",
     "Job",
     "R_co",
@@ -274,6 +319,7 @@ __all__ = [
     "encode",
     "job_of",
     "new_id",
+    "new_ids",
     "parse",
     "seal",
 ]

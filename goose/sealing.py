@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeAlias
@@ -19,7 +19,19 @@ from goose._holes import Hole, encode_with_holes
 from goose.calls import Call, encode_arguments, name_of
 from goose.errors import ArgumentError, CallError, ConfigError, Stored
 from goose.features.asking import Prepare, asked, depending
-from goose.jobs import JSON, Envelope, Home, Job, R_co, check_queue, job_of, new_id, seal
+from goose.jobs import (
+    NOTHING,
+    Envelope,
+    Frame,
+    Home,
+    Job,
+    R_co,
+    check_queue,
+    job_of,
+    new_id,
+    new_ids,
+    seal,
+)
 from goose.options import Options, options_of
 from goose.plugins import load
 from goose.settings import Settings
@@ -28,7 +40,8 @@ from goose.values import MAX_SECONDS, seconds
 BeforeEnqueue: TypeAlias = Callable[[Job[Any]], Job[Any]]
 """Returns the job as it is to be stored; raises to refuse it."""
 Sealed: TypeAlias = tuple[Job[Any], Envelope]
-_LATER: Mapping[str, Any] = {"origin": "scheduled"}
+_INSTANT = 0.001
+"""Seconds within which jobs of one call bear the same time: writing a new one takes half a microsecond."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,14 +74,15 @@ class Source(Protocol):
 class _Plan:
     """What all jobs of one function made by one client have in common."""
 
-    name: str
-    queue: str
-    group: str | None
-    retry: Mapping[str, JSON] | None
-    timeout: float | None
+    common: dict[str, Any]
+    """Fields of each job."""
     max_bytes: int
     features: tuple[Prepare, ...]
     """What changes each new job on behalf of a feature that was asked for."""
+    chain: tuple[BeforeEnqueue, ...]
+    """What changes it after that."""
+    frame: Frame | None
+    """Of their bodies, if nothing changes them after they were made."""
 
 
 class Sealer:
@@ -92,9 +106,8 @@ class Sealer:
         self._source = source
         self._bound = bound
         self._joining = joining
-        self._plans: dict[Callable[..., Any], _Plan] = {}
-        self._planned_for: Settings | None = None
-        self._chain: tuple[BeforeEnqueue, ...] = ()
+        self._plans: tuple[Settings | None, dict[Callable[..., Any], _Plan]] = (None, {})
+        """The settings they were made by, and the plans."""
 
     @property
     def group(self) -> str | None:
@@ -130,7 +143,35 @@ class Sealer:
         Raises:
             CallError: The function or an argument cannot be stored.
         """
-        plan = self._plan(fn)
+        return self._seal(self._plan(fn), new_id(), time.time(), fn, args, kwargs, delay, due_at)
+
+    def seal_many(
+        self, fn: Callable[..., Any], items: Iterable[tuple[Any, ...] | Call[Any]]
+    ) -> Iterator[Sealed]:
+        """Yield for each item of `Client.enqueue_many` what `seal` returns.
+
+        Raises:
+            CallError: The function or an argument cannot be stored, or an item is none.
+        """
+        plan, at = self._plan(fn), 0.0
+        for item, id_ in zip(items, new_ids(), strict=False):
+            now = time.time()
+            if not 0.0 <= now - at < _INSTANT:
+                at = now
+            args, kwargs = (item, NOTHING) if type(item) is tuple else _item_arguments(fn, item)
+            yield self._seal(plan, id_, at, fn, args, kwargs)
+
+    def _seal(
+        self,
+        plan: _Plan,
+        id_: str,
+        at: float,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        delay: float | None = None,
+        due_at: float | None = None,
+    ) -> Sealed:
         holes: tuple[Hole, ...] = ()
         try:
             values, named = encode_arguments(fn, args, kwargs)
@@ -138,49 +179,26 @@ class Sealer:
             values, named, holes = encode_with_holes(fn, args, kwargs)
             if not holes:
                 raise
-        job = job_of(
-            {
-                "id": new_id(),
-                "fn": plan.name,
-                "args": values,
-                "kwargs": named,
-                "queue": plan.queue,
-                "group": plan.group,
-                "enqueued_at": time.time(),
-                "retry": plan.retry,
-                "timeout": plan.timeout,
-                "meta": {},
-                "traits": {},
-                "extra": {},
-                **(_LATER if delay or due_at else {}),
-            }
-        )
+        fields = plan.common.copy()
+        fields["id"] = id_
+        fields["args"] = values
+        if named:
+            fields["kwargs"] = named
+        fields["enqueued_at"] = at
+        if delay or due_at:
+            fields["origin"] = "scheduled"
         if self._home is not None:
-            job.__dict__["_home"] = self._home
+            fields["_home"] = self._home
+        job = job_of(fields)
+        if plan.frame is not None and delay is None and due_at is None and not holes:
+            return job, plan.frame.seal(job, plan.max_bytes)
         if holes:
             job = depending(job, (), holes)
         for feature in plan.features:
             job = feature(job, Call(fn, args, kwargs))
-        if self._chain:
-            return self._changed(job, plan.max_bytes, delay, due_at)
+        if plan.chain:
+            return _changed(job, plan, delay, due_at)
         return job, seal(job, delay=delay, due_at=due_at, max_bytes=plan.max_bytes)
-
-    def _changed(
-        self, job: Job[Any], max_bytes: int, delay: float | None, due_at: float | None
-    ) -> Sealed:
-        for change in self._chain:
-            changed = change(job)
-            if not isinstance(changed, Job):
-                raise ConfigError(
-                    f"before_enqueue {change!r} returned {changed!r:.80}, not a job: return the one it "
-                    "was given, or job.evolve(…); raise to refuse it"
-                )
-            job = changed
-        check_queue(job.queue)
-        try:
-            return job, seal(job, delay=delay, due_at=due_at, max_bytes=max_bytes)
-        except ValueError as error:
-            raise CallError(f"{error}; before_enqueue made it so") from None
 
     def _hooks(self, settings: Settings) -> tuple[BeforeEnqueue, ...]:
         own = self._source.before_enqueue
@@ -212,30 +230,49 @@ class Sealer:
 
     def _plan(self, fn: Callable[..., Any]) -> _Plan:
         settings = self._source.settings()
-        if settings is not self._planned_for:
-            self._chain = self._hooks(settings)
-            self._plans, self._planned_for = {}, settings
+        planned_for, plans = self._plans
+        if settings is not planned_for:
+            # Both at once, so that no plan is ever kept for other settings than it was made by.
+            plans = {}
+            self._plans = settings, plans
         try:
-            return self._plans[fn]
+            return plans[fn]
         except (KeyError, TypeError):  # TypeError: not hashable, so no function either
             pass
         name = name_of(fn)  # out here, as its error has nothing to do with a KeyError
         chosen = self._bound.over(options_of(fn)).over(self._source.own)
         retry = settings.retry if chosen.retry is None else chosen.retry
         timeout = settings.timeout if chosen.timeout is None else chosen.timeout
-        plan = self._plans[fn] = _Plan(
-            name=name,
-            queue=chosen.queue or settings.queue,
-            group=chosen.group,
-            retry=None if retry is None else retry.to_wire(),
-            timeout=None if timeout == math.inf else timeout,
-            max_bytes=settings.max_bytes,
-            features=(*asked(chosen), *self._joining),
-        )
+        given = {
+            "group": chosen.group,
+            "retry": None if retry is None else retry.to_wire(),
+            "timeout": None if timeout == math.inf else timeout,
+        }
+        common: dict[str, Any] = {"fn": name, "queue": chosen.queue or settings.queue}
+        common |= {field: value for field, value in given.items() if value is not None}
+        features, chain = (*asked(chosen), *self._joining), self._hooks(settings)
+        frame = None if features or chain else Frame(Job(id="", **common))
+        plan = plans[fn] = _Plan(common, settings.max_bytes, features, chain, frame)
         return plan
 
 
-def item_arguments(
+def _changed(job: Job[Any], plan: _Plan, delay: float | None, due_at: float | None) -> Sealed:
+    for change in plan.chain:
+        changed = change(job)
+        if not isinstance(changed, Job):
+            raise ConfigError(
+                f"before_enqueue {change!r} returned {changed!r:.80}, not a job: return the one it "
+                "was given, or job.evolve(…); raise to refuse it"
+            )
+        job = changed
+    check_queue(job.queue)
+    try:
+        return job, seal(job, delay=delay, due_at=due_at, max_bytes=plan.max_bytes)
+    except ValueError as error:
+        raise CallError(f"{error}; before_enqueue made it so") from None
+
+
+def _item_arguments(
     fn: Callable[..., Any], item: tuple[Any, ...] | Call[Any]
 ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     """Return the arguments in one item of `Client.enqueue_many`.

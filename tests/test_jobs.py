@@ -10,6 +10,7 @@ import math
 import os
 import pickle
 import random
+import re
 import signal
 import threading
 import time
@@ -31,18 +32,25 @@ from goose.jobs import (
     MAX_DEPTH,
     Envelope,
     Failure,
+    Frame,
     Job,
     check_queue,
     decode,
     dump,
     encode,
     new_id,
+    new_ids,
     parse,
     seal,
 )
 
 WIRE = Path(__file__).parent.parent / "docs" / "wire"
 SCHEMA = jsonschema.Draft202012Validator(json.loads((WIRE / "schema.json").read_text()))
+
+
+NESTED: Any = []
+for _ in range(MAX_DEPTH):
+    NESTED = [NESTED]
 
 
 def vectors(name: str) -> list[Any]:
@@ -182,6 +190,39 @@ def test_every_job_comes_back_to_the_letter(sent: Job[Any]) -> None:
     SCHEMA.validate(json.loads(envelope.body) | {"retry": {}})
 
 
+@given(jobs, st.lists(values, max_size=4).map(tuple), objects, st.floats(0, 253_402_300_799))
+def test_a_frame_seals_as_any_job_is_sealed(
+    like: Job[Any], args: tuple[Any, ...], kwargs: dict[str, Any], at: float
+) -> None:
+    """Whatever jobs of a frame share, and whatever not, their envelopes are those of `seal`."""
+    like = like.evolve(extra={})
+    sent = like.evolve(id=new_id(), args=args, kwargs=kwargs, enqueued_at=at)
+
+    assert seal(sent) == Frame(like).seal(sent, MAX_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("args", "max_bytes"),
+    [((math.nan,), MAX_BYTES), (("x" * 200,), 200), ((NESTED,), MAX_BYTES), (({1},), MAX_BYTES)],
+    ids=["nan", "too large", "too deep", "no JSON"],
+)
+def test_a_frame_refuses_what_seal_refuses(args: tuple[Any, ...], max_bytes: int) -> None:
+    """An argument that cannot be stored is told by the same error as for any other job."""
+    refused = job(args=args)
+
+    with pytest.raises((ValueError, PayloadTooLarge)) as expected:
+        seal(refused, max_bytes=max_bytes)
+    with pytest.raises(expected.type, match=re.escape(str(expected.value))):
+        Frame(job()).seal(refused, max_bytes)
+
+
+def test_a_frame_takes_many_brackets_for_what_they_are() -> None:
+    """As many brackets as levels are allowed, side by side, are stored."""
+    flat = job(args=([[]] * 2 * MAX_DEPTH,))
+
+    assert seal(flat) == Frame(job()).seal(flat, MAX_BYTES)
+
+
 def test_defaults_are_not_written() -> None:
     """The body of a plain job has the required keys and no more."""
     assert (
@@ -198,7 +239,7 @@ def test_unknown_keys_cannot_replace_known_ones() -> None:
 
 
 def test_a_decoded_job_is_like_any_other() -> None:
-    """It is frozen, can be evolved, copied and pickled, and shares nothing with other jobs."""
+    """It is frozen, can be evolved, copied and pickled, and shares with others only what stays empty."""
     one, other = decode(seal(job())), decode(seal(job()))
 
     assert job() == one
@@ -206,7 +247,17 @@ def test_a_decoded_job_is_like_any_other() -> None:
     assert one == pickle.loads(pickle.dumps(one)) == copy.deepcopy(one)
     assert 3 == one.evolve(attempt=3).attempt
     assert "j" == one.evolve(attempt=3).id
-    assert one.meta is not other.meta
+    for shared in (
+        one.meta,
+        other.extra,
+        pickle.loads(pickle.dumps(one)).traits,
+        copy.deepcopy(one).meta,
+    ):
+        assert {} == shared
+        for change in ("__setitem__", "update", "setdefault", "__ior__"):
+            with pytest.raises(TypeError, match=r"job\.evolve"):
+                getattr(shared, change)("a", 1)
+    assert {"a": 1} == {**one.meta, "a": 1} == one.meta | {"a": 1}
     with pytest.raises(FrozenInstanceError):
         one.attempt = 1  # type: ignore[misc]
     with pytest.raises(TypeError):
@@ -381,6 +432,29 @@ def test_ids_are_uuids_of_version_7_in_order() -> None:
     assert before <= uuid.UUID(ids[0]).int >> 80
     # The counter may run ahead of the clock by as much as it was asked faster than 4096 per ms.
     assert uuid.UUID(ids[-1]).int >> 80 <= after + 3
+
+
+def test_ids_made_by_the_hundred_are_like_others() -> None:
+    """Ids for the jobs of one call are in order among themselves and with those made one by one."""
+    many, other = new_ids(), new_ids()
+    ids = [
+        make() for _ in range(1_000) for make in (lambda: next(many), new_id, lambda: next(other))
+    ]
+
+    assert sorted(set(ids)) == ids
+    assert 3_000 == len({i[-16:] for i in ids})
+    assert {(7, uuid.RFC_4122)} == {(uuid.UUID(i).version, uuid.UUID(i).variant) for i in ids}
+
+
+def test_chance_is_not_kept_for_a_later_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call asks the system for its own, so a copy of the process shares none of it."""
+    asked: list[int] = []
+    real = os.urandom
+    monkeypatch.setattr(_ids.os, "urandom", lambda size: asked.append(size) or real(size))
+    next(new_ids())
+    next(new_ids())
+
+    assert 2 == len(asked)
 
 
 def test_ids_stay_in_order_when_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:

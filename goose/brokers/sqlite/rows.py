@@ -35,12 +35,13 @@ def store(
     line = Line(cursor, statements, now)
     values: list[Any] = []
     for envelope in envelopes:
-        at = due(envelope, now)
+        id_, queue, body, delay, due_at, group = envelope
+        at = now if delay is None and due_at is None else due(envelope, now)
         if at > now:
             state, rank = SCHEDULED, at
         else:
-            state, rank = READY, line.back(envelope.queue, envelope.group)
-        values += (envelope.id, envelope.queue, state, rank, now, envelope.group, envelope.body)
+            state, rank = READY, line.back(queue, group)
+        values += (id_, queue, state, rank, now, group, body)
     position, left = 0, len(envelopes)
     for size in _CHUNKS:
         if left < size:

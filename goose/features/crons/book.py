@@ -35,10 +35,10 @@ class Crons:
 
     Args:
         store: Where they are.
-        send: Enqueues a job.
+        send: Enqueues a job; returns it, or the one that has its key.
     """
 
-    def __init__(self, store: Store, send: Callable[[Job[Any]], object]) -> None:
+    def __init__(self, store: Store, send: Callable[[Job[Any]], Job[Any]]) -> None:
         self._store = store
         self._send = send
 
@@ -85,15 +85,13 @@ class Crons:
         return self._change(name, change)
 
     def run(self, name: str) -> Job[Any]:
-        """Enqueue its job now, besides those of its instants; return it.
+        """Enqueue its job now, besides those of its instants; return it, or the one that has its key.
 
         Raises:
             ConfigError: There is no such entry.
             EnqueueError: The broker did not confirm.
         """
-        job = self.found(name).extra_job(self._store.now())
-        self._send(job)
-        return job
+        return self._send(self.found(name).extra_job(self._store.now()))
 
     def delete(self, name: str) -> bool:
         """Forget the entry; say whether there was one. A fire that is under way may still come."""
