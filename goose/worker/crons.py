@@ -69,7 +69,7 @@ def firing(broker: Broker, offer: Offer, chosen: Settings, store: OnDemand) -> F
         return None
 
     def register(where: Store) -> None:
-        book = Crons(where, lambda _: None)
+        book = Crons(where, lambda job: job)
         for cron in entries:
             book.register(
                 cron.name,

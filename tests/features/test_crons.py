@@ -28,7 +28,8 @@ from goose.errors import (
 )
 from goose.features.crons import Cron
 from goose.features.crons.entries import BATCH, CLAIM, dump, parse
-from goose.features.crons.firing import IDLE, LOOK, Firing
+from goose.features.crons.firing import IDLE, LOOK, UNDECIDED, Firing
+from goose.features.uniques import claims, records
 from goose.jobs import decode
 from goose.metrics.fanout import Fanout
 from goose.settings import Settings
@@ -144,6 +145,7 @@ def test_a_new_expression_begins_anew(world: World) -> None:
         (lambda c: c.cron("c", "0 * * * *", report), ArgumentError),
         (lambda c: c.cron("c", "0 * * * *", report, object()), ArgumentError),
         (lambda c: c.cron("c", "0 * * * *", lambda: None), FunctionError),
+        (lambda c: c.using(depends_on="j1").cron("c", "0 * * * *", report, "x"), ConfigError),
         (lambda c: c.crons.pause("missing"), ConfigError),
         (lambda c: c.crons.run("missing"), ConfigError),
     ],
@@ -291,6 +293,127 @@ def test_a_clock_set_back_fires_nothing_again(world: World) -> None:
         world.work_off()
 
     assert 4 == len(world.done) == len(set(world.done))
+
+
+# --- unique entries --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(world: World) -> Client:
+    """A client whose jobs are unique, and an entry made with it."""
+    client = world.client.using(unique="k")
+    client.cron("c", "0 * * * *", report, "x")
+    return client
+
+
+def test_an_instant_whose_key_is_held_makes_no_job(world: World, alone: Client) -> None:
+    """While the last one's job, or any other with the key, is not done, instants make none."""
+    firing, counted = world.firing(), Counter[str]()
+
+    class Backend:
+        def increment(self, name: str, value: int, tags: Any) -> None:
+            counted[name, *sorted(tags)] += value
+
+        def timing(self, *_: Any) -> None: ...
+        def gauge(self, *_: Any) -> None: ...
+
+    firing.metrics = Fanout([Backend()])
+    world.time = NOON
+    firing.step(0)
+    world.time += HOUR
+    firing.step(0)
+    assert ["cron:c:2026-11-25T12:00:00Z"] == [job.id for job in world.jobs()]
+    assert () == world.client.crons.get("c").pending
+    assert {("cron.fired", "cron"): 1, ("jobs.existing", "function", "queue"): 1} == counted
+
+    world.work_off()
+    by_hand = alone.enqueue(report, "x")
+    world.time += HOUR
+    firing.step(0)
+    assert [by_hand.id] == world.work_off()
+    world.time += HOUR
+    firing.step(0)
+    assert ["cron:c:2026-11-25T15:00:00Z"] == world.work_off()
+
+
+def test_one_of_many_missed_instants_gets_the_key(world: World) -> None:
+    """Instants that are made up for together are one job, the oldest."""
+    world.client.using(unique="k", catch_up="all").cron("c", "0 * * * *", report, "x")
+    world.time = NOON + 3.5 * HOUR
+    world.firing().step(0)
+
+    assert ["cron:c:2026-11-25T12:00:00Z"] == world.work_off()
+
+
+def test_to_run_one_now_is_answered_by_the_holder(world: World, alone: Client) -> None:
+    """Run by hand while another has the key, an entry makes no job, and says who has it."""
+    holder = alone.enqueue(report, "y")
+
+    assert holder.id == world.client.crons.run("c").id
+    assert [holder.id] == world.work_off()
+
+
+def test_a_key_that_a_client_is_about_to_use_holds_nobody_up(world: World, alone: Client) -> None:
+    """While nobody can tell whether a client stores its job, the instant waits and others fire."""
+    world.client.cron("z", "0 * * * *", report, "z")
+    job, envelope = alone.sealer.seal(report, ("x",), {})
+    claims.Claim(world.broker, world.store).claim([(job, envelope)])  # and then the client dies
+    world.time = NOON
+    firing = world.firing()
+    assert UNDECIDED == firing.step(0)
+    assert ["cron:z:2026-11-25T12:00:00Z"] == world.work_off()
+
+    world.time += records.CLAIM
+    firing.step(0)
+    assert ["cron:c:2026-11-25T12:00:00Z"] == world.work_off()
+
+
+def test_its_jobs_have_what_was_bound(world: World) -> None:
+    """Result and limit go with every fire, as with a job that is enqueued."""
+    bound = world.client.using(result=60, limit=goose.Limit(concurrency=1))
+    bound.cron("c", "0 * * * *", report, "x")
+    world.time = NOON
+    world.firing().step(0)
+    bound.enqueue(report, "x")
+
+    fired, enqueued = world.jobs()
+    assert {"result", "limit"} == set(enqueued.traits)
+    assert enqueued.traits == fired.traits
+
+
+def test_other_options_are_another_definition(world: World, alone: Client) -> None:
+    """Registered again with another key, the entry's next jobs have that."""
+    world.client.using(unique="other").cron("c", "0 * * * *", report, "x")
+    alone.enqueue(report, "x")
+    world.time = NOON
+    world.firing().step(0)
+
+    assert 2 == len(world.work_off())
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("dies_at", [1, 2, 3, 4, 5])
+def test_no_crash_loses_the_fire_of_a_unique_entry(dies_at: int, after: bool) -> None:
+    """Wherever a worker dies, another makes the job, with its key, and the next instant makes none.
+
+    Changes are the claim (1), that of the key (2), the enqueue (3), and the notes of both (4, 5).
+    """
+    world = World()
+    world.client.using(unique="k").cron("c", "0 12,13 * * *", report, "x")
+    world.time = NOON
+    doomed = Doomed(world, dies_at, after)
+    with pytest.raises(Crash):
+        world.firing(doomed, doomed).step(0)  # type: ignore[arg-type]
+    survivor = world.firing()
+    for _ in range(15):
+        world.time += LOOK
+        survivor.step(0)
+    assert ["cron:c:2026-11-25T12:00:00Z"] == [job.id for job in world.jobs()]
+    world.time = NOON + HOUR
+    survivor.step(0)
+
+    assert ["cron:c:2026-11-25T12:00:00Z"] == world.work_off()
+    assert () == world.client.crons.get("c").pending
 
 
 def test_paused_it_waits_and_resumed_it_goes_on(world: World) -> None:

@@ -125,7 +125,7 @@ class Cron:
     def _definition(self) -> object:
         job = self.job
         call = (job.fn, job.args, job.kwargs, job.queue, job.group, job.retry, job.timeout)
-        return self.expression, self.timezone, self.catch_up, call
+        return self.expression, self.timezone, self.catch_up, call, job.traits
 
     def claim(self, now: float, by: str) -> tuple[Cron, list[float]] | None:
         """Return the entry as it is once *by* has claimed what is due, and what that is.
@@ -216,9 +216,14 @@ def define(
         now: Epoch seconds; its first instant is after that.
 
     Raises:
-        ConfigError: Any of it means nothing, or never comes true.
+        ConfigError: Any of it means nothing, never comes true, or is for single jobs only.
     """
     check_name(name)
+    if "flow" in job.traits:
+        raise ConfigError(
+            f"cron entry {name}: its jobs cannot wait for other jobs; leave out depends_on= and outputs "
+            "of jobs, or let its function enqueue what waits"
+        )
     if not isinstance(expression, str):
         raise ConfigError(f"cron expression {expression!r:.80} is not a text")
     schedule = Schedule(expression, timezone)
@@ -273,12 +278,16 @@ def dump(cron: Cron) -> bytes:
         "group": job.group,
         "retry": job.retry,
         "timeout": job.timeout,
+        "traits": job.traits,
         "next_at": cron.next_at,
         "paused": cron.paused,
         "pending": [[p.due_at, p.claimed_at, p.by] for p in cron.pending],
         "last_at": cron.last_at,
     }
     return json.dumps(fields, separators=(",", ":")).encode()
+
+
+_OF_JOB = ("kwargs", "queue", "group", "retry", "timeout", "traits")
 
 
 def parse(value: bytes) -> Cron:
@@ -295,7 +304,7 @@ def parse(value: bytes) -> Cron:
             id="",
             fn=fields.pop("fn"),
             args=tuple(fields.pop("args")),
-            **{name: fields.pop(name) for name in ("kwargs", "queue", "group", "retry", "timeout")},
+            **{name: fields.pop(name) for name in _OF_JOB},
         )
         pending = tuple(Pending(*parts) for parts in fields.pop("pending"))
         names = ("name", "expression", "timezone", "catch_up", "next_at", "paused", "last_at")

@@ -4,6 +4,9 @@ How several workers and crashes make one job of each instant is told in `entries
 store's clock, so workers whose clocks differ agree on what is due; their own only says when
 to look again. The job itself is scheduled for its instant, so that it is not lent before it
 by the broker's clock either.
+
+The job of an entry may be unique. Then an instant at which another has its key makes no job; if
+that is not known yet, the instant stays claimed and is looked at again a moment later.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from collections.abc import Callable, Sequence
 
 from goose.brokers.base import Broker
 from goose.errors import ConfigError
+from goose.features.asking import Claimed, claimed
 from goose.features.crons.book import stored
 from goose.features.crons.entries import CLAIM, LATE, Cron, dump, parse
+from goose.features.uniques.claims import sleeping
 from goose.jobs import MAX_BYTES, seal
-from goose.metrics.base import CRON_FIRED, CRON_LATENESS, CRON_MISSED
+from goose.metrics.base import CRON_FIRED, CRON_LATENESS, CRON_MISSED, EXISTING
 from goose.metrics.fanout import Fanout
 from goose.stores.base import Get, Store, Swap
 
@@ -29,6 +34,18 @@ LOOK = 2.0
 """Seconds between looks at the entries at most, while there are some."""
 IDLE = 10.0
 """Seconds between looks while there are none."""
+
+
+UNDECIDED = 1.0
+"""Seconds until the next look at a key that a client has claimed, and whose job is not stored yet."""
+
+
+class _Undecided(Exception):
+    """Whether another job has the key cannot be told now; waiting for it would hold up the worker."""
+
+
+def _refuse_to_wait(_seconds: float) -> None:
+    raise _Undecided
 
 
 class Firing:
@@ -99,29 +116,60 @@ class Firing:
         if self.metrics and (missed := cron.left_out(changed, instants)):
             self.metrics.increment(CRON_MISSED, missed, {"cron": cron.name})
         if instants:
+            try:
+                jobs = self._claimed(changed, instants, now)
+            except _Undecided:
+                return now + UNDECIDED
             if self._mono() - begun_mono > CLAIM / 2:
-                # The answer took so long that the claim may be somebody else's by now.
+                # The answers took so long that the claim may be somebody else's by now.
                 return now
-            self._enqueue(changed, instants, now)
+            self._enqueue(changed, instants, jobs, now)
             self._settle(key, changed, instants)
         return changed.settled(self._name, instants).wants(now)
 
-    def _enqueue(self, cron: Cron, instants: Sequence[float], now: float) -> None:
-        envelopes = [
-            seal(cron.fire(due_at, now), due_at=due_at, max_bytes=self._max_bytes)
-            for due_at in instants
-        ]
-        self._broker.schedule(envelopes)
-        late = now - instants[0]
+    def _claimed(self, cron: Cron, instants: Sequence[float], now: float) -> Claimed:
+        """Return the jobs of these instants, once those that are unique have their keys.
+
+        Raises:
+            _Undecided: A key may be another's.
+        """
+        jobs = [(at, cron.fire(at, now)) for at in instants]
+        sealed = [(job, seal(job, due_at=at, max_bytes=self._max_bytes)) for at, job in jobs]
+        if not cron.job.traits:
+            return Claimed(sealed)
+        token = sleeping.set(_refuse_to_wait)
+        try:
+            return claimed(sealed, self._broker, self._store)
+        finally:
+            sleeping.reset(token)
+
+    def _enqueue(self, cron: Cron, instants: Sequence[float], jobs: Claimed, now: float) -> None:
+        if jobs.sealed:
+            self._broker.schedule([envelope for _, envelope in jobs.sealed])
+            jobs.sent()
+        fired = [envelope.due_at or now for _, envelope in jobs.sealed]
+        for id_, holder in jobs.answers.items():
+            logger.info(
+                "cron %s: no job for an instant: %s has its key (%s)", cron.name, holder.id, id_
+            )
         if self.metrics:
-            tags = {"cron": cron.name}
-            self.metrics.increment(CRON_FIRED, len(instants), tags)
-            for due_at in instants:
-                self.metrics.timing(CRON_LATENESS, max(0.0, now - due_at), tags)
-        level = logging.INFO if late > LATE or len(instants) > 1 else logging.DEBUG
-        logger.log(
-            level, "cron %s: %d fired, the first %.1f s late", cron.name, len(instants), late
-        )
+            self._count(cron, fired, len(instants) - len(fired), now)
+        if fired:
+            late = now - fired[0]
+            level = logging.INFO if late > LATE or len(fired) > 1 else logging.DEBUG
+            logger.log(
+                level, "cron %s: %d fired, the first %.1f s late", cron.name, len(fired), late
+            )
+
+    def _count(self, cron: Cron, fired: Sequence[float], answered: int, now: float) -> None:
+        tags = {"cron": cron.name}
+        if fired:
+            self.metrics.increment(CRON_FIRED, len(fired), tags)
+        if answered:
+            of = {"queue": cron.job.queue, "function": cron.job.fn}
+            self.metrics.increment(EXISTING, answered, of)
+        for due_at in fired:
+            self.metrics.timing(CRON_LATENESS, max(0.0, now - due_at), tags)
 
     def _settle(self, key: str, cron: Cron, instants: Sequence[float]) -> None:
         """Note that the jobs are enqueued, whatever others made of the entry meanwhile."""

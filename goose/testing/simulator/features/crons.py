@@ -102,7 +102,7 @@ class Crons(Act):
         self.ledger.seen[f"cron has fired ({self.catch_up})"] += 1
 
     def _entry(self) -> Cron | None:
-        return Book(self.store, lambda _: None).get(self.name)
+        return Book(self.store, lambda job: job).get(self.name)
 
     @property
     def is_done(self) -> bool:
