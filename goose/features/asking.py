@@ -168,8 +168,23 @@ def claimed(sealed: Sequence[Sealed], broker: Broker, store: Store) -> Claimed:
             raise
         claims.append((name, claim))
         answers |= found
-        rest = [each for each in rest if each[0].id not in found]
+        rest = _without(rest, found)
     return Claimed(rest, answers, claims)
+
+
+def _without(sealed: Sequence[Sealed], found: Mapping[str, Job[Any]]) -> list[Sealed]:
+    """Return those that were not answered; what they named of the others is now the answer to that."""
+    rest = [each for each in sealed if each[0].id not in found]
+    answered = {
+        job.id: (job, found[job.id])
+        for job, _ in sealed
+        if job.id in found and found[job.id].id != job.id
+    }
+    if answered and any("flow" in job.traits for job, _ in rest):
+        from goose.features.flows.asking import relinked  # not every program's
+
+        rest = [relinked(each, answered) for each in rest]
+    return rest
 
 
 def told(fn: Callable[..., Any], what: str, job: Job[Any], call: Call[Any]) -> Any:

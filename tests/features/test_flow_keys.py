@@ -208,6 +208,35 @@ def test_jobs_of_one_flow_name_each_other_by_key(place: Place, app: Any) -> None
     assert ["report", "after"] == app.runs
 
 
+def test_a_member_that_is_there_already_stands_for_the_one_of_the_flow(
+    place: Place, app: Any
+) -> None:
+    """Of a flow that is enqueued twice the unique job runs once; both rests wait for it and take its result."""
+    rests = []
+    for word in ("a", "b"):
+        with place.client.using(queue="later").flow() as flow:
+            first = flow.using(unique="k").add(app.report, "once")
+            rests += [flow.add(app.after, first.output)]
+            rests += [flow.using(depends_on=[first]).add(app.after, word)]
+    assert ["waiting"] * 4 == [job.status() for job in rests]
+    place.process(queues=["later"]).run()
+
+    assert "once" == app.runs[0]
+    assert ["a", "b", "once", "once"] == sorted(app.runs[1:])
+    assert ["once", "a", "once", "b"] == [job.result(5) for job in rests]
+
+
+def test_a_member_that_is_there_already_has_to_keep_its_result(place: Place, app: Any) -> None:
+    """One that was enqueued for itself and keeps none is refused as what others of a flow wait for."""
+    place.client.using(unique="k").enqueue(app.report)
+    with pytest.raises(FlowError, match="keeps no result"), place.client.flow() as flow:
+        first = flow.using(unique="k").add(app.report)
+        flow.add(app.after, first.output)
+    place.process().run()
+
+    assert ["report"] == app.runs
+
+
 def test_a_chain_waits_for_a_key(place: Place, app: Any) -> None:
     """Bound to a chain it goes for its links, which still run one after the other."""
     held(place).enqueue(app.report)

@@ -9,17 +9,18 @@ holds a key is found when the job is enqueued (see `claim`) and kept beside the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from goose._edges import After, Key, OnFailure, edges_of
 from goose._holes import Hole
 from goose.calls import Call
 from goose.features.once import once
-from goose.jobs import JSON, Job
+from goose.jobs import JSON, Envelope, Job, seal
 from goose.options import RESULT_SECONDS, Options
 
 NAME = "flow"
 KEPT = {"ttl": RESULT_SECONDS}
+Sealed: TypeAlias = tuple[Job[Any], Envelope]
 
 
 def asked(chosen: Options) -> Callable[[Job[Any], Call[Any]], Job[Any]]:
@@ -63,6 +64,34 @@ def _keys(parents: tuple[After, ...]) -> dict[str, JSON]:
             digest, shown = identify(parent.job)
             found[digest] = [parent.on_failure, shown]
     return found
+
+
+def relinked(sealed: Sealed, answered: Mapping[str, tuple[Job[Any], Job[Any]]]) -> Sealed:
+    """Return a job that waits for whoever has the keys of unique jobs that it named and that are not stored.
+
+    Args:
+        sealed: The job and its envelope.
+        answered: By id, unique jobs that were enqueued with it, and those that were there already.
+    """
+    job, envelope = sealed
+    named = answered.keys() & parents_of(job).keys()
+    if not named:
+        return sealed
+    from goose.features.uniques.records import trait_of  # not every flow's
+
+    after: dict[str, JSON] = {**cast("Mapping[str, JSON]", parents_of(job))}
+    keys: dict[str, JSON] = {}
+    for id_ in named:
+        unique = trait_of(answered[id_][0])
+        keys[unique.digest] = [after.pop(id_), unique.shown]
+    keys |= cast("Mapping[str, JSON]", keys_of(job))
+    made = {**_trait(job), "after": after, "keys": keys}
+    if "fill" in made:
+        made["fill"] = [
+            [answered[id_][1].id if id_ in named else id_, path] for id_, path in made["fill"]
+        ]
+    job = job.evolve(traits={**job.traits, NAME: made})
+    return job, seal(job, delay=envelope.delay, due_at=envelope.due_at, max_bytes=1 << 62)
 
 
 def parents_of(job: Job[Any]) -> Mapping[str, OnFailure]:
