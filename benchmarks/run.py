@@ -191,7 +191,8 @@ def compare(samples: Samples, what: str) -> dict[str, float]:
 def run_enqueue(options: argparse.Namespace) -> list[Row]:
     """Enqueue: single and bulk."""
     singles = measure_singles(turns=8 * options.repeat)
-    bulk = take_turns(measure_bulk(options.jobs), options.repeat)
+    # A turn of these takes a quarter of a second, in which a machine may do anything else; so several.
+    bulk = take_turns(measure_bulk(options.jobs), 3 * options.repeat)
     return [
         Row("enqueue, one call each", "jobs/s", **compare(singles, "single"), at_least=1),
         Row("enqueue, many at once", "jobs/s", **compare(bulk, "bulk"), at_least=10),

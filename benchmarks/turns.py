@@ -48,8 +48,9 @@ AnySide = TypeVar("AnySide", bound=redis_sides.Side)
 def enqueue(side: Side, server: Any, folder: Path, jobs: int) -> Figures:
     """Single calls, those of 16 callers at once, and many at once: jobs per second."""
     figures: Figures = {}
-    for how, part in (("single", 0.1), ("together", 0.25), ("bulk", 2)):
-        count = max(int(jobs * part * side.share), 200)
+    for how, part, least in (("single", 0.1, 0.1), ("together", 0.25, 0.1), ("bulk", 2, 0.01)):
+        # Of slow ones, too, as many as take a second: less tells of the moment, not of the library.
+        count = max(int(jobs * part * side.share), int(jobs * least))
         with side.trial(server, folder, count) as trial:
             figures[how] = trial.produce(how, "noop", count)
     return figures
