@@ -24,6 +24,11 @@ _set = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
 _set.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
+exposed: set[int] = set()
+"""Threads in which something may be raised at any step: who runs there leaves nothing half done that
+others rely on."""
+
+
 class _Nothing(BaseException):
     """What is raised so that the flag goes down."""
 

@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from goose._interrupts import raise_in, take_back
+from goose._interrupts import exposed, raise_in, take_back
 from goose.middleware.base import Execution
 from goose.worker.work import Work
 
@@ -67,6 +67,7 @@ class Slot:
         self.thread = threading.Thread(target=self._run, name=f"goose-slot-{number}", daemon=True)
 
     def _run(self) -> None:
+        exposed.add(threading.get_ident())
         try:
             place = threading.Lock()
             while not self._parking.closed:
@@ -84,6 +85,8 @@ class Slot:
         except BaseException as error:
             self._on_death(error)
             raise
+        finally:
+            exposed.discard(threading.get_ident())
 
     def call(self, fn: Callable[[Execution], Any], execution: Execution) -> None:
         """Call *fn* with *execution*; only in here may `interrupt` raise."""

@@ -125,9 +125,10 @@ class Outlet:
 
     def carry(self, item: Item, body_limit: int) -> bytes:
         """Return the frames of a parcel that is to be confirmed."""
+        frames = marshal(self._channel.channel_number, item[1], body_limit, MANDATORY)
         self._number += 1
         self._unconfirmed[self._number] = item
-        return marshal(self._channel.channel_number, item[1], body_limit, MANDATORY)
+        return frames
 
     def whisper(self, parcel: Parcel, body_limit: int) -> bytes:
         """Return the frames of a parcel for which nobody waits."""

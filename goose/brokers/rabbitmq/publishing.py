@@ -138,6 +138,9 @@ class Publisher:
         ]
         self._turn = itertools.cycle(self._outlets)
         self._connection: Any = None
+        self._torn = False
+        """Whether somebody was stopped while he wrote: what is counted and what is sent may differ, and
+        then the server's confirms are not those of our numbers."""
         self._body_limit = 1 << 16
 
     # --- any thread ----------------------------------------------------------------------
@@ -153,9 +156,14 @@ class Publisher:
             return
         deadline = deadline or time.monotonic() + self._options.timeout
         batch = Batch(parcels, deadline)
-        self.wire.do(lambda: self._accept(batch))
-        if not batch.gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        try:
+            self.wire.do(lambda: self._accept(batch))
+            confirmed = batch.gate.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        except BaseException:
             batch.deadline = 0.0  # nobody waits any more
+            raise
+        if not confirmed:
+            batch.deadline = 0.0
             raise BrokerUnavailable(
                 f"RabbitMQ at {self._options.where} did not confirm {several(len(parcels))} within "
                 f"{self._options.timeout:g} s{self._reason()}"
@@ -208,6 +216,7 @@ class Publisher:
     def down(self, error: BaseException) -> None:
         """See `Freight.down`."""
         self._connection = None
+        self._torn = False
         for outlet in self._outlets:
             outlet.lose()
             self._take_back(outlet)
@@ -249,8 +258,16 @@ class Publisher:
         """Write what there is, as far as the window goes."""
         queue = self._queue
         # Nothing is written that the server would not read: so it can still be taken back.
-        if not queue or self._connection is None or self.wire.blocked:
+        if self._connection is None or self.wire.blocked:
             return
+        if self._torn:
+            self.wire.call(
+                lambda: self.wire.abandon(ConnectionAbortedError("a write was cut short"))
+            )
+            return
+        if not queue:
+            return
+        self._torn = True
         room = self._options.window - self._unconfirmed
         out: list[bytes] = []
         now = time.monotonic()
@@ -271,6 +288,7 @@ class Publisher:
             room -= 1
         if out:
             self._write(out)
+        self._torn = False
 
     def _next_outlet(self) -> Outlet | None:
         """Return the outlet whose turn it is; None if none can be used now."""

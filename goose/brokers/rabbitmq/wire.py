@@ -7,7 +7,8 @@ it was asked something is given up, long before heartbeats would notice.
 
 While that thread has nothing to do, a caller may write on its own, with `Wire.do`, which saves one
 of the two changes of threads that an enqueue costs. A lock keeps the two apart: the wire's thread
-holds it while it deals with anything, and lets it go while it waits for something to happen.
+holds it while it deals with anything, and lets it go while it waits for something to happen. Threads
+in which a timeout may be raised at any step hand over all the same.
 
 What the connection carries is not decided here: its `Freight` sets up channels when it is up
 and picks up the pieces when it is down. All its methods are called under that lock.
@@ -28,9 +29,11 @@ from typing import Any, Protocol
 import pika
 from pika.adapters.select_connection import IOLoop
 
+from goose._interrupts import exposed
 from goose.brokers.rabbitmq.connection import Connection
 from goose.brokers.rabbitmq.faults import Remedy, judge, said
 from goose.brokers.rabbitmq.options import Options
+from goose.errors import BrokerUnavailable
 
 logger = logging.getLogger("goose.brokers.rabbitmq")
 # The driver tells every failed attempt in a dozen lines; what matters is told here.
@@ -118,6 +121,8 @@ class Wire:
         self._lock = threading.Lock()
         self._driving = threading.Lock()
         """Held by who deals with the connection and what it carries."""
+        self._driver = 0
+        """The caller that does so now, by its thread."""
         self._called = False
         self._loop: IOLoop | None = None
         self._thread: threading.Thread | None = None
@@ -151,8 +156,20 @@ class Wire:
         self._loop.add_callback_threadsafe(self._obey)
 
     def do(self, do: Callable[[], Any]) -> None:
-        """Do at once what `call` would have done soon, if nobody is at it and the connection is open."""
-        if not self._can_do() or self._driving.locked():
+        """Do at once what `call` would have done soon, if nobody is at it and the connection is open.
+
+        Raises:
+            BrokerUnavailable: This very thread is at it: somebody was called in between.
+        """
+        own = threading.get_ident()
+        if self._driver == own:
+            error = BrokerUnavailable(
+                "a signal handler or a finalizer cannot enqueue while the thread that it came into is "
+                "writing to RabbitMQ: let it leave a note, and enqueue later"
+            )
+            error.unsent = True
+            raise error
+        if not self._can_do() or self._driving.locked() or own in exposed:
             self.call(do)
             return
         # By a block, which an interrupt cannot leave locked; it is free, or will be in a moment.
@@ -161,12 +178,13 @@ class Wire:
                 self.call(do)
                 return
             try:
+                self._driver = own
                 do()
-            except BaseException as error:
-                # Stopped halfway, what is written and what is counted may not be the same.
-                reason = ConnectionAbortedError(f"a thread was interrupted as it wrote: {error!r}")
-                self.call(lambda: self.abandon(reason))
+            except BaseException:
+                self.call(self._freight.unblocked)  # which finds out what is left of it
                 raise
+            finally:
+                self._driver = 0
 
     def _can_do(self) -> bool:
         # Who was called first comes first.
@@ -217,6 +235,7 @@ class Wire:
                 do()
             except Exception:
                 logger.exception("a defect on the %s connection", self._role)
+                self._calls.append(self._freight.unblocked)
         self.connect()
 
     def connect(self) -> None:
@@ -318,6 +337,8 @@ class Wire:
 
     def _look(self, due: float | None = None) -> None:
         """Ask for a sign of life where one is due, and give up a connection without one."""
+        if self._calls:  # of one that was interrupted before it could say so
+            self._obey()
         if self._closing:
             return
         now = time.monotonic()

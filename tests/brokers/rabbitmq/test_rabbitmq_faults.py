@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 import goose
+from goose._interrupts import exposed
 from goose.brokers.base import Delivery, Session, Share, State
+from goose.brokers.memory import MemoryBroker
 from goose.brokers.rabbitmq import RabbitMQBroker, parts
-from goose.brokers.rabbitmq.confirms import Parcel
+from goose.brokers.rabbitmq.confirms import Outlet, Parcel
 from goose.brokers.rabbitmq.faults import Refused
 from goose.errors import BrokerError, BrokerUnavailable
 from goose.jobs import Envelope
@@ -495,31 +497,142 @@ def test_a_caller_writes_by_itself_while_the_wire_rests(connect: Connect) -> Non
     assert threading.get_ident() != when(tried + 1)
 
 
+def rested(broker: RabbitMQBroker) -> Any:
+    """Return what publishes, once its thread has nothing to do."""
+    publisher = broker._parts.publisher
+    deadline = time.monotonic() + 20
+    while publisher.wire._driving.locked() or publisher.wire._called:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return publisher
+
+
 def test_a_caller_interrupted_as_it_writes_costs_the_connection(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is told of a confirm that is another job's, because a message was counted and not sent."""
+    """No confirm is taken for another job's, as a message was counted and not sent; that is given up."""
     lost: list[BaseException] = []
     broker = connect(on_lost=lost.append)
     broker.enqueue(envelopes("first"))
-    publisher = broker._parts.publisher
+    publisher = rested(broker)
     write = publisher._write
 
     def interrupt(_: list[bytes]) -> None:
         monkeypatch.setattr(publisher, "_write", write)
         raise KeyboardInterrupt
 
-    deadline = time.monotonic() + 20
-    while publisher.wire._driving.locked():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
     monkeypatch.setattr(publisher, "_write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         broker.enqueue(envelopes("interrupted"))
     broker.enqueue(envelopes("after"))
 
     assert 1 == len(lost)
+    assert ["after", "first"] == ids(take(broker, 2))
+    assert 0 == broker.count(State.READY, "mail")
+
+
+def test_a_caller_interrupted_while_it_waits_costs_nothing(connect: Connect) -> None:
+    """Whoever is stopped between its write and the confirm leaves the connection to the others."""
+    lost: list[BaseException] = []
+    broker = connect(on_lost=lost.append)
+    broker.enqueue(envelopes("first"))
+    publisher = rested(broker)
+    accept = publisher._accept
+
+    def interrupt(batch: Any) -> None:
+        publisher._accept = accept
+        accept(batch)
+        raise KeyboardInterrupt
+
+    publisher._accept = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        broker.enqueue(envelopes("interrupted"))
+    broker.enqueue(envelopes("after"))
+
+    assert [] == lost
     assert ["after", "first", "interrupted"] == ids(take(broker, 3))
+
+
+def test_threads_that_timeouts_are_raised_in_do_not_write_by_themselves(connect: Connect) -> None:
+    """A job that is stopped while it enqueues stops nobody else's write."""
+    broker = connect()
+    broker.enqueue(envelopes("first"))
+    ran: list[int] = []
+
+    def job() -> None:
+        publisher = rested(broker)
+        done = threading.Event()
+        publisher.wire.do(lambda: (ran.append(threading.get_ident()), done.set()))
+        assert done.wait(20)
+
+    worker = goose.Worker(MemoryBroker(), allow=["goose"])
+    with worker:
+        slot = next(t for t in threading.enumerate() if t.name.startswith("goose-slot"))
+        assert slot.ident in exposed
+    exposed.add(threading.get_ident())
+    try:
+        job()
+    finally:
+        exposed.discard(threading.get_ident())
+
+    assert ran
+    assert threading.get_ident() not in ran
+
+
+def test_who_is_called_amid_a_write_cannot_enqueue(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler that enqueues there is told at once that it cannot, and holds up nobody."""
+    broker = connect()
+    broker.enqueue(envelopes("first"))
+    publisher = rested(broker)
+    write = publisher._write
+    told: list[BrokerUnavailable] = []
+
+    def handle(frames: list[bytes]) -> None:
+        monkeypatch.setattr(publisher, "_write", write)
+        with pytest.raises(BrokerUnavailable, match="signal handler") as caught:
+            broker.enqueue(envelopes("from the handler"))
+        told.append(caught.value)
+        write(frames)
+
+    monkeypatch.setattr(publisher, "_write", handle)
+    broker.enqueue(envelopes("second"))
+
+    assert [True] == [error.unsent for error in told]
+    assert ["first", "second"] == ids(take(broker, 2))
+
+
+def test_a_call_that_nobody_was_told_of_is_made_all_the_same(connect: Connect) -> None:
+    """A thread that is stopped between its call and the word of it does not make the wire deaf."""
+    broker = connect(silence=1)
+    broker.enqueue(envelopes("first"))
+    wire = rested(broker).wire
+    wire._called = True  # and then it was stopped
+    broker.enqueue(envelopes("second"))
+
+    assert ["first", "second"] == ids(take(broker, 2))
+
+
+def test_the_lock_is_held_in_all_that_the_wires_thread_does(connect: Connect) -> None:
+    """Callers are kept out while it hears a confirm, and while it does what it was called for."""
+    broker = connect()
+    broker.enqueue(envelopes("first"))
+    publisher = rested(broker)
+    wire, held, settle = publisher.wire, [], Outlet._settle
+
+    def look(*arguments: Any) -> None:
+        held.append(wire._driving.locked())
+        settle(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Outlet, "_settle", look)
+        broker.enqueue(envelopes("second"))
+    done = threading.Event()
+    wire.call(lambda: (held.append(wire._driving.locked()), done.set()))
+    assert done.wait(20)
+
+    assert [True, True] == held
 
 
 def test_a_lost_connection_is_told(proxy: Proxy, connect: Connect) -> None:
