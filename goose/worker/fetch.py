@@ -210,5 +210,6 @@ class Fetcher:
                 # settle is refused, and the job runs again unblamed.
                 self._broker.release(unseen)
                 logger.warning("gave back %s whose loan was never heard of", several(len(unseen)))
-        self._doubts -= 1
-        self._compare_at = now + (COMPARE_AGAIN[-self._doubts] if self._doubts else 0.0)
+        left = self._doubts - 1  # somebody else may doubt at any moment
+        self._doubts = left
+        self._compare_at = now + (COMPARE_AGAIN[-left] if left else 0.0)

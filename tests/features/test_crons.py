@@ -456,6 +456,40 @@ def test_an_entry_of_a_later_version_is_left_alone(
     assert {"later": 1} == world.client.crons.get("c").extra
 
 
+def test_an_entry_without_options_of_its_own_can_be_read(world: World) -> None:
+    """One that was stored before entries kept more than the call fires as ever."""
+    cron = world.client.cron("c", "0 * * * *", report, "x")
+    fields = json.loads(dump(cron))
+    del fields["traits"]
+    world.store.apply([Put(cron.key, json.dumps(fields).encode())])
+    world.time = NOON
+    world.firing().step(0)
+
+    assert ["cron:c:2026-11-25T12:00:00Z"] == world.work_off()
+
+
+def test_an_entry_that_fails_holds_up_no_other(
+    world: World, alone: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is wrong with one, such as a record of its key that is none, is told once."""
+    world.client.cron("z", "0 * * * *", report, "z")
+    [job, _] = alone.sealer.seal(report, ("x",), {})
+    world.store.apply([Put(records.trait_of(job).key, b"nonsense")])
+    world.time = NOON
+    firing = world.firing()
+    for _ in range(3):
+        assert LOOK == firing.step(0)
+
+    assert ["cron:z:2026-11-25T12:00:00Z"] == world.work_off()
+    assert 1 == caplog.text.count("cannot fire")
+
+
+def test_a_batch_has_no_entries(world: World) -> None:
+    """The jobs of an entry would all be the same member of a batch, so that is refused."""
+    with world.client.batch() as batch, pytest.raises(ConfigError, match="members of a batch"):
+        batch.cron("c", "0 * * * *", report, "x")
+
+
 # --- crashes -------------------------------------------------------------------------------
 
 

@@ -237,6 +237,49 @@ def test_a_member_that_is_there_already_has_to_keep_its_result(place: Place, app
     assert ["report"] == app.runs
 
 
+def test_a_holder_that_dies_meanwhile_fails_the_flow_that_named_it(place: Place, app: Any) -> None:
+    """A flow is sent again after a refusal: who stood for its unique job is dead by now, and counts as that."""
+    held(place, queue="later", retry=0).enqueue(app.broken)
+    with failing(place, BrokerError("full")) as refused, place.client.flow() as flow:
+        first = flow.using(unique="k").add(app.broken)
+        other = flow.add(app.after, "refused at first")
+        last = flow.using(depends_on=[other]).add(app.after, first.output)
+    place.process(queues=["later"]).run()
+    place.client.submit(refused.value.jobs)
+    place.process().run()
+
+    assert "cancelled" == last.status()
+    assert ["refused at first"] == app.runs
+
+
+def test_who_stands_for_two_is_judged_by_the_stricter_policy(place: Place, app: Any) -> None:
+    """Two members with one key are one job; who names both with other policies is cancelled with it."""
+    held(place, queue="later", retry=0).enqueue(app.broken)
+    with place.client.using(unique="k").flow() as flow:
+        one, two = flow.add(app.broken), flow.add(app.broken)
+        edges = [
+            goose.after(one, on_failure="run"),
+            goose.after(two),
+            goose.after(one, on_failure="run"),
+        ]
+        last = flow.using(unique=False, depends_on=edges).add(app.after)
+    place.process(queues=["later", "default"]).run()
+
+    assert "cancelled" == last.status()
+
+
+def test_a_holder_that_has_ended_without_a_result_is_refused(place: Place, app: Any) -> None:
+    """A throttled key may be held by a job that is done; a flow that takes what it returned is told."""
+    place.client.using(unique="k", until=60).enqueue(app.report)
+    place.process().run()
+    with pytest.raises((FlowError, Unsupported)), place.client.flow() as flow:
+        first = flow.using(unique="k", until=60).add(app.report)
+        flow.add(app.after, first.output)
+    place.process().run()
+
+    assert ["report"] == app.runs
+
+
 def test_a_chain_waits_for_a_key(place: Place, app: Any) -> None:
     """Bound to a chain it goes for its links, which still run one after the other."""
     held(place).enqueue(app.report)

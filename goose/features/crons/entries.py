@@ -202,6 +202,10 @@ class Cron:
         return self.job.evolve(id=new_id(), enqueued_at=now, meta=meta)
 
 
+_SINGLE = {"flow", "batch", "once"}
+"""Traits that are about one job."""
+
+
 def define(
     name: str, expression: str, job: Job[Any], *, timezone: str, catch_up: str, now: float
 ) -> Cron:
@@ -219,10 +223,10 @@ def define(
         ConfigError: Any of it means nothing, never comes true, or is for single jobs only.
     """
     check_name(name)
-    if "flow" in job.traits:
+    if _SINGLE & job.traits.keys():
         raise ConfigError(
-            f"cron entry {name}: its jobs cannot wait for other jobs; leave out depends_on= and outputs "
-            "of jobs, or let its function enqueue what waits"
+            f"cron entry {name}: its jobs cannot wait for other jobs or be members of a batch; leave out "
+            "depends_on=, outputs of jobs and batches, or let its function enqueue what needs them"
         )
     if not isinstance(expression, str):
         raise ConfigError(f"cron expression {expression!r:.80} is not a text")
@@ -287,7 +291,7 @@ def dump(cron: Cron) -> bytes:
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
-_OF_JOB = ("kwargs", "queue", "group", "retry", "timeout", "traits")
+_OF_JOB = ("kwargs", "queue", "group", "retry", "timeout")
 
 
 def parse(value: bytes) -> Cron:
@@ -304,6 +308,7 @@ def parse(value: bytes) -> Cron:
             id="",
             fn=fields.pop("fn"),
             args=tuple(fields.pop("args")),
+            traits=fields.pop("traits", {}),
             **{name: fields.pop(name) for name in _OF_JOB},
         )
         pending = tuple(Pending(*parts) for parts in fields.pop("pending"))

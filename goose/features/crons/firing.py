@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from goose.brokers.base import Broker
-from goose.errors import ConfigError
+from goose.errors import BrokerUnavailable, ConfigError
 from goose.features.asking import Claimed, claimed
 from goose.features.crons.book import stored
 from goose.features.crons.entries import CLAIM, LATE, Cron, dump, parse
@@ -77,14 +77,15 @@ class Firing:
         self._mono = mono
         self._max_bytes = max_bytes
         self._name = uuid.uuid4().hex
-        self._told: set[bytes] = set()
-        """Values that could not be read, each of which is logged once."""
+        self._told: set[tuple[str, str]] = set()
+        """What was wrong with which entry, each of which is logged once."""
 
     def step(self, _now: float) -> float:
         """Fire what is due; return the seconds until the next look.
 
         Raises:
-            BrokerError: Store or broker failed; what was claimed stays pending, so nothing is lost.
+            BrokerUnavailable: Store or broker cannot be reached; what was claimed stays pending, so nothing
+                is lost.
         """
         if self._prepare is not None:
             self._prepare(self._store)
@@ -93,8 +94,20 @@ class Firing:
         if not entries:
             return IDLE
         now = self._store.now()
-        wanted = [self._look(key, value, now) for key, value in entries]
+        wanted = [now + LOOK]
+        for key, value in entries:
+            try:
+                wanted.append(self._look(key, value, now))
+            except BrokerUnavailable:
+                raise  # it is so for all
+            except Exception as error:  # noqa: BLE001 - one entry must not hold up the others
+                self._tell(key, "%s cannot fire: %s", error)
         return min(max(min(wanted) - now, 0.0), LOOK)
+
+    def _tell(self, key: str, message: str, error: Exception) -> None:
+        if (key, str(error)) not in self._told:
+            self._told.add((key, str(error)))
+            logger.error(message, key, error, exc_info=not isinstance(error, ConfigError))
 
     def _look(self, key: str, value: bytes, now: float) -> float:
         """Fire the entry in *value* if it is due; return when it wants to be looked at again."""
@@ -103,9 +116,7 @@ class Firing:
             claimed = cron.claim(now, self._name)
         except ConfigError as error:
             # Other workers may have the time zone, or the version, that is missing here.
-            if value not in self._told:
-                self._told.add(value)
-                logger.error("%s cannot fire here: %s", key, error)
+            self._tell(key, "%s cannot fire here: %s", error)
             return now + LOOK
         if claimed is None:
             return cron.wants(now)
@@ -147,11 +158,9 @@ class Firing:
         if jobs.sealed:
             self._broker.schedule([envelope for _, envelope in jobs.sealed])
             jobs.sent()
-        fired = [envelope.due_at or now for _, envelope in jobs.sealed]
+        fired = [envelope.due_at or now for job, envelope in jobs.sealed if jobs.answer(job) is job]
         for id_, holder in jobs.answers.items():
-            logger.info(
-                "cron %s: no job for an instant: %s has its key (%s)", cron.name, holder.id, id_
-            )
+            logger.info("%s is not made, or skipped: %s has its key", id_, holder.id)
         if self.metrics:
             self._count(cron, fired, len(instants) - len(fired), now)
         if fired:

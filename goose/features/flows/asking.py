@@ -4,6 +4,10 @@
 it depends on, where in its arguments what they return belongs, and whose holders it depends on, too.
 Until it runs there is null. A path begins with ``args`` or ``kwargs``, like ``["args", 0, 2]``. Who
 holds a key is found when the job is enqueued (see `claim`) and kept beside the job, not on it.
+
+A unique job of a flow may be answered with one that is there already. Whoever named it then waits for
+that one, by its id; ``"held": {ID: [DIGEST, SHOWN]}`` says which key shows that it is stored where the
+broker does not.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from goose.jobs import JSON, Envelope, Job, seal
 from goose.options import RESULT_SECONDS, Options
 
 NAME = "flow"
+_STRICT: tuple[OnFailure, ...] = ("cancel", "wait", "run")
 KEPT = {"ttl": RESULT_SECONDS}
 Sealed: TypeAlias = tuple[Job[Any], Envelope]
 
@@ -67,29 +72,30 @@ def _keys(parents: tuple[After, ...]) -> dict[str, JSON]:
 
 
 def relinked(sealed: Sealed, answered: Mapping[str, tuple[Job[Any], Job[Any]]]) -> Sealed:
-    """Return a job that waits for whoever has the keys of unique jobs that it named and that are not stored.
+    """Return a job that waits for those who have the keys of unique jobs that it named and that are not stored.
 
     Args:
         sealed: The job and its envelope.
         answered: By id, unique jobs that were enqueued with it, and those that were there already.
     """
     job, envelope = sealed
-    named = answered.keys() & parents_of(job).keys()
-    if not named:
+    if not answered.keys() & parents_of(job).keys():
         return sealed
     from goose.features.uniques.records import trait_of  # not every flow's
 
-    after: dict[str, JSON] = {**cast("Mapping[str, JSON]", parents_of(job))}
-    keys: dict[str, JSON] = {}
-    for id_ in named:
-        unique = trait_of(answered[id_][0])
-        keys[unique.digest] = [after.pop(id_), unique.shown]
-    keys |= cast("Mapping[str, JSON]", keys_of(job))
-    made = {**_trait(job), "after": after, "keys": keys}
-    if "fill" in made:
-        made["fill"] = [
-            [answered[id_][1].id if id_ in named else id_, path] for id_, path in made["fill"]
-        ]
+    made = {**_trait(job), "after": {}, "held": {**held_of(job)}}
+    for named, policy in parents_of(job).items():
+        id_ = named
+        if named in answered:
+            unique, holder = answered[named]
+            trait, id_ = trait_of(unique), holder.id
+            made["held"][id_] = [trait.digest, trait.shown]
+        # Two that it named may be one by now; then the stricter policy goes for it.
+        made["after"][id_] = min(made["after"].get(id_, policy), policy, key=_STRICT.index)
+    made["fill"] = [
+        [answered[id_][1].id if id_ in answered else id_, path]
+        for id_, path in made.get("fill", [])
+    ]
     job = job.evolve(traits={**job.traits, NAME: made})
     return job, seal(job, delay=envelope.delay, due_at=envelope.due_at, max_bytes=1 << 62)
 
@@ -102,6 +108,11 @@ def parents_of(job: Job[Any]) -> Mapping[str, OnFailure]:
 def keys_of(job: Job[Any]) -> Mapping[str, tuple[OnFailure, str]]:
     """Return, by digest, the keys whose holders *job* depends on, and how people read each."""
     return cast("Mapping[str, tuple[OnFailure, str]]", _trait(job).get("keys", {}))
+
+
+def held_of(job: Job[Any]) -> Mapping[str, tuple[str, str]]:
+    """Return, by id, those of its parents that had a key when it was enqueued: digest, and how people read it."""
+    return cast("Mapping[str, tuple[str, str]]", _trait(job).get("held", {}))
 
 
 def _trait(job: Job[Any]) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from goose.brokers import name_of, sees_all
 from goose.brokers.base import Broker, Inspector
 from goose.errors import FlowError, StoreError, Unsupported
 from goose.features.asking import Sealed
-from goose.features.flows.asking import NAME, keys_of, parents_of
+from goose.features.flows.asking import NAME, held_of, keys_of, parents_of
 from goose.features.flows.book import Flows
 from goose.features.flows.records import Node
 from goose.features.traits import Ended, Traits
@@ -84,15 +84,19 @@ class Claim:
             sent: By id, all jobs of this enqueue, which may hold the keys.
         """
         by_id = {job.id: parents_of(job) for job in jobs}
-        if any(keys_of(job) for job in jobs):
+        if any(keys_of(job) or held_of(job) for job in jobs):
             from goose.features.flows.holding import Holders  # not every flow's
 
-            self._holders = Holders(self._broker, self._store, self._flows, sent)
-            return {job.id: {**self._holders.parents(job), **by_id[job.id]} for job in jobs}
+            holders = self._holders = Holders(self._broker, self._store, self._flows, sent)
+            for job in jobs:
+                holders.vouch(held_of(job))
+            return {job.id: {**holders.parents(job), **by_id[job.id]} for job in jobs}
         return by_id
 
     def _join(self, job_id: str, parent: str) -> None:
-        holders = None if parent in parents_of(self._joined[job_id]) else self._holders
+        job = self._joined[job_id]
+        named = parent in parents_of(job)
+        holders = None if named and parent not in held_of(job) else self._holders
         exists = holders.will_be_heard_of if holders else self._exists
         for _ in range(2):
             edge = self._flows.join(job_id, parent)
@@ -102,7 +106,7 @@ class Claim:
             if exists(parent):
                 return
             # It may have ended between the two looks: then it has left its record by now.
-        if holders:
+        if not named:
             self._flows.mark(job_id, parent, "ok")  # by now its key is free
             return
         raise FlowError(
