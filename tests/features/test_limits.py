@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import os
 import random
 import threading
@@ -20,7 +21,7 @@ from goose.clients import Client
 from goose.errors import CallError, ConfigError
 from goose.features.limits import leases, pacing
 from goose.features.limits.values import bounds_of
-from goose.features.traits import TTL
+from goose.features.traits import TTL, Defer, Traits
 from goose.settings import Settings
 from goose.stores.memory import MemoryStore
 from tests.features.places import Place, crash_points
@@ -166,6 +167,47 @@ def test_an_order_changes_a_rate(place: Place, app: Any) -> None:
     client.enqueue_many(app.note, [("a",)] * 2)
     place.process().run()
     assert 20 < len(app.ran) + 1 <= 22
+
+
+@pytest.mark.parametrize("names", [(None, None), ("api", "api"), ("fast", "slow")])
+def test_several_rates_hold_together(app: Any, names: tuple[str | None, str | None]) -> None:
+    """10 a second and 100 a minute of one name are 100 a minute; with two names about that."""
+    clock = Hand()
+    client = Client(MemoryBroker(), settings=Settings())
+    fast, slow = goose.Limit(rate=10, name=names[0]), goose.Limit(rate=100, per=60, name=names[1])
+    jobs = client.using(limit=(fast, slow)).enqueue_many(app.note, [("a",)] * 200)
+    store = MemoryStore(clock=clock)
+    trait = Traits(client.broker, lambda: store, random=random.Random(7)).of("limit")
+    due, started = [(clock.now, job.id) for job in jobs], 0
+    by_id = {job.id: job for job in jobs}
+    heapq.heapify(due)
+    while due[0][0] < 1_000_060:
+        at, id_ = heapq.heappop(due)
+        clock.now = max(clock.now, at)
+        said = trait.admit([by_id[id_]]).get(id_)
+        if isinstance(said, Defer):
+            heapq.heappush(due, (clock.now + said.seconds, id_))
+        else:
+            started += 1
+
+    assert 100 * 0.94 <= started <= 100 * 1.06
+    if names[0] == names[1]:
+        assert abs(started - 100) <= 2
+
+
+def test_of_limits_with_one_name_the_strictest_holds(app: Any) -> None:
+    """In whatever order a job bears them; a rate and a concurrency join, another key is another limit."""
+    client = Client(MemoryBroker(), settings=Settings())
+    five, two = goose.Limit(concurrency=5), goose.Limit(concurrency=2)
+    paced = goose.Limit(rate=3)
+    for limits in ((five, two, paced), (paced, two, five)):
+        [bounds] = bounds_of(client.using(limit=limits).enqueue(app.note, "a"), {})
+        assert (2, 3.0) == (bounds.concurrency, bounds.rate)
+    apart = (goose.Limit(rate=1, by=lambda tenant: tenant), goose.Limit(rate=2))
+    assert 2 == len(bounds_of(client.using(limit=apart).enqueue(app.note, "a"), {}))
+    ordered = {"function:feature_app:note": {"concurrency": 9}}
+    [bounds] = bounds_of(client.using(limit=(five, two)).enqueue(app.note, "a"), ordered)
+    assert 9 == bounds.concurrency
 
 
 # --- concurrency -------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from goose._json import JSON
 from goose.calls import Call, shown
@@ -15,6 +15,8 @@ from goose.features.asking import Prepare, told
 from goose.jobs import Job
 from goose.options import Options
 from goose.values import seconds
+
+Number = TypeVar("Number", int, float)
 
 NAME = "limit"
 """The trait's key."""
@@ -40,8 +42,8 @@ class Limit:
     """What is counted together: the jobs of a ``function``, of a ``queue``, or those for which a
     function of their arguments returns the same text (None: not limited)."""
     name: str | None = None
-    """What orders call it; several functions that name one share it. ``function:…`` or ``queue:…``
-    with the name of that if left out."""
+    """What orders call it; several functions that name one share it, and of several that one job
+    has the strictest holds. ``function:…`` or ``queue:…`` with the name of that if left out."""
 
     def __post_init__(self) -> None:
         if self.rate is None and self.concurrency is None:
@@ -118,13 +120,16 @@ def prepare(chosen: Options) -> Prepare | None:
 
 
 def bounds_of(job: Job[Any], ordered: Mapping[str, Mapping[str, Any]]) -> Sequence[Bounds]:
-    """Return what limits *job*, orders over its own.
+    """Return what limits *job*, orders over its own; of several with one name and key the strictest.
+
+    They would have one line of instants and one value of leases. Since rates are evenly spread,
+    the slowest of several is all of them together.
 
     Raises:
         ValueError: Its trait makes no sense.
     """
     borne = job.traits[NAME]
-    found: list[Bounds] = []
+    found: dict[tuple[str, str | None], Bounds] = {}
     try:
         assert isinstance(borne, Sequence)
         for fields in borne:
@@ -140,10 +145,17 @@ def bounds_of(job: Job[Any], ordered: Mapping[str, Mapping[str, Any]]) -> Sequen
             pace = None if rate is None else float(rate) / float(values.get("per", 1.0))
             assert pace is None or pace > 0
             most = None if concurrency is None else int(concurrency)
-            found.append(Bounds(name, key, pace, most))
+            other = found.get((name, key), Bounds(name, key, None, None))
+            pace, most = _least(pace, other.rate), _least(most, other.concurrency)
+            found[name, key] = Bounds(name, key, pace, most)
     except (AssertionError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"the trait {NAME!r} of job {job.id} makes no sense: {error!r}") from error
-    return found
+    return list(found.values())
+
+
+def _least(one: Number | None, other: Number | None) -> Number | None:
+    """Return the smaller of two numbers; None is no number."""
+    return min((each for each in (one, other) if each is not None), default=None)
 
 
 def checked(rate: float | None, per: float | timedelta, concurrency: int | None) -> dict[str, JSON]:
