@@ -55,9 +55,9 @@ def test_who_waits_stands_in_a_line() -> None:
 # --- processes -------------------------------------------------------------------------
 
 
-def limits_at(store: MemoryStore, mono: Callable[[], float]) -> Limits:
+def limits_at(store: MemoryStore, mono: Callable[[], float], ttl: float = TTL) -> Limits:
     """Return the trait of one process."""
-    return cast("Limits", Traits(MemoryBroker(), lambda: store, mono=mono).of("limit"))
+    return cast("Limits", Traits(MemoryBroker(), lambda: store, mono=mono, ttl=ttl).of("limit"))
 
 
 @pytest.fixture
@@ -92,6 +92,47 @@ def test_a_lease_outlives_an_outage_of_the_store(limited: Limited, clock: list[f
         mine.tick()
         other.tick()
         assert ["b"] == list(other.admit([second]))
+
+
+@pytest.mark.parametrize("heard_first", [True, False])
+def test_a_lease_outlives_an_outage_of_a_day(
+    limited: Limited, clock: list[float], heard_first: bool
+) -> None:
+    """However long the store is away, it remembers leases, whoever reaches it first afterwards."""
+    _, process, (first, second) = limited
+    mine, other = process(), process()
+    mine.admit([first])
+    clock[0] += 86400
+    if heard_first:
+        mine.tick()
+    assert ["b"] == list(other.admit([second]))
+    mine.tick()
+    clock[0] += TTL / 2 + 1
+    assert ["b"] == list(other.admit([second]))
+
+
+def test_a_lease_of_long_life_is_not_forgotten(limited: Limited, clock: list[float]) -> None:
+    """A process that stands still has its place for its time to live, though nobody writes meanwhile."""
+    store, _, (first, second) = limited
+    mine, other = (limits_at(store, lambda: clock[0], ttl=3600.0) for _ in range(2))
+    began = clock[0]
+    mine.admit([first])
+    while said := other.admit([second]):
+        assert isinstance(said["b"], Defer)
+        clock[0] += said["b"].seconds
+
+    assert 3600 + 1800 <= clock[0] - began <= 3600 + 1800 + 20
+
+
+def test_a_limit_that_nobody_uses_is_forgotten(limited: Limited, clock: list[float]) -> None:
+    """What is left when all leases were given back goes by itself: there may be a key per customer."""
+    store, process, (first, _) = limited
+    mine = process()
+    mine.admit([first])
+    mine.left([first])
+    assert store.scan("limit:")
+    clock[0] += leases.FORGOTTEN
+    assert not store.scan("limit:")
 
 
 def test_the_place_of_a_killed_process_is_taken(limited: Limited, clock: list[float]) -> None:

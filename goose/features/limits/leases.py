@@ -37,6 +37,8 @@ LINE = 100
 """Jobs that stand in the line at most; others come back as if they were its last."""
 FORGOTTEN = 600.0
 """Seconds after which a limit that nobody uses is forgotten."""
+KEPT = 31 * 86400.0
+"""Seconds for which leases are remembered that nobody keeps: longer than a store is ever away."""
 
 
 class Lease(NamedTuple):
@@ -177,5 +179,7 @@ def changed(store: Store, place: str, change: Callable[[Leases, float], tuple[Le
         value = store.apply([Get(key)])[0]
         new, result = change(parse(value), now)
         kept = dump(new)
-        if kept == value or store.apply([Swap(key, value, kept, FORGOTTEN)])[0]:
+        # A lease that is forgotten was not doubted, and perhaps its job still runs.
+        ttl = KEPT if new.held else FORGOTTEN
+        if kept == value or store.apply([Swap(key, value, kept, ttl)])[0]:
             return result
