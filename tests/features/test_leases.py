@@ -14,10 +14,10 @@ from goose.errors import BrokerUnavailable
 from goose.features.limits import leases
 from goose.features.limits.leases import Leases
 from goose.features.limits.trait import Limits
-from goose.features.limits.values import bounds_of
+from goose.features.limits.values import MOST, bounds_of
 from goose.features.traits import TTL, Defer, Traits
 from goose.jobs import Job
-from goose.stores.base import Get, Operation, Swap
+from goose.stores.base import MAX_VALUE, Get, Operation, Swap
 from goose.stores.memory import MemoryStore
 
 # --- the value ---------------------------------------------------------------------------
@@ -201,6 +201,17 @@ def test_doubts_are_stored_where_older_versions_pass_over_them() -> None:
     assert doubted == leases.parse(leases.dump(doubted))
     assert ["b"] == list(doubted.take(["b"], "other", 1, 54.9)[1])
     assert {} == doubted.take(["b"], "other", 1, 55.0)[1]
+
+
+def test_the_highest_concurrency_fits_in_a_value() -> None:
+    """With long ids and all of its leases in doubt, as after a kill of every worker."""
+    ids = [f"{number:0200d}" for number in range(MOST)]
+    instants = (1764181473.123456, 1764181504.123456)
+    held, none = Leases().take(ids, "f" * 32, MOST, instants[0])
+    doubted, waits = held.take([f"w{id_[1:]}" for id_ in ids], "f" * 32, MOST, instants[1])
+
+    assert (MOST, {}, MOST) == (len(held.held), none, len(waits))
+    assert len(leases.dump(doubted)) <= MAX_VALUE
 
 
 @pytest.mark.parametrize("only", ["writes", "the limit's own key"])

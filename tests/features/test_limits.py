@@ -292,7 +292,7 @@ def test_a_lease_holds_for_as_long_as_a_session(app: Any, ttl: float, held: floa
 @pytest.mark.parametrize(
     "wrong",
     [{}, {"rate": 0}, {"rate": -1}, {"rate": True}, {"rate": 1, "per": 0}, {"concurrency": 0},
-     {"concurrency": 1.5}, {"rate": 1, "by": "tenant"}, {"rate": 1, "name": ""}],
+     {"concurrency": 1.5}, {"concurrency": 2_001}, {"rate": 1, "by": "tenant"}, {"rate": 1, "name": ""}],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
     """A limit that limits nothing, or nonsense, is told where it is made."""

@@ -22,6 +22,8 @@ NAME = "limit"
 """The trait's key."""
 MAX_NAME = 150
 """Characters of a limit's name, and of a key, at most."""
+MOST = 2_000
+"""The highest concurrency: so many leases fit in one value with a doubt each, by ids of 200 characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class Limit:
     per: float | timedelta = 1.0
     """Seconds (or `timedelta`)."""
     concurrency: int | None = None
-    """Jobs that run at once; None is any number."""
+    """Jobs that run at once, up to 2,000; None is any number."""
     by: str | Callable[..., str | None] = "function"
     """What is counted together: the jobs of a ``function``, of a ``queue``, or those for which a
     function of their arguments returns the same text (None: not limited)."""
@@ -144,7 +146,7 @@ def bounds_of(job: Job[Any], ordered: Mapping[str, Mapping[str, Any]]) -> Sequen
             rate, concurrency = values.get("rate"), values.get("concurrency")
             pace = None if rate is None else float(rate) / float(values.get("per", 1.0))
             assert pace is None or pace > 0
-            most = None if concurrency is None else int(concurrency)
+            most = None if concurrency is None else min(int(concurrency), MOST)
             other = found.get((name, key), Bounds(name, key, None, None))
             pace, most = _least(pace, other.rate), _least(most, other.concurrency)
             found[name, key] = Bounds(name, key, pace, most)
@@ -194,9 +196,9 @@ def _check_concurrency(concurrency: object) -> int | None:
     if (
         isinstance(concurrency, bool)
         or not isinstance(concurrency, int)
-        or not (1 <= concurrency <= 10_000)
+        or not (1 <= concurrency <= MOST)
     ):
-        raise ConfigError(f"concurrency = {concurrency!r:.80}: give a number from 1 to 10,000")
+        raise ConfigError(f"concurrency = {concurrency!r:.80}: give a number from 1 to {MOST:,}")
     return concurrency
 
 
