@@ -52,6 +52,23 @@ def test_who_waits_stands_in_a_line() -> None:
     assert (("b",), ("c",)) == (following, held.waiting)
 
 
+def test_a_clock_that_goes_back_holds_up_no_place() -> None:
+    """Leases and doubts of an hour to come are of a clock that has gone back: they end in time, and not before."""
+    held, _ = Leases().take(["a"], "dead", 1, 7000.0)
+    doubted, _ = held.take(["b"], "other", 1, 7000.0 + TTL)
+    now = 3400.0
+    for before, lapses in ((held, TTL), (doubted, 0.0)):
+        back, waits = before.take(["b"], "other", 1, now)
+        assert ["b"] == list(waits)
+        back, waits = back.take(["b"], "other", 1, now + lapses)
+        assert ["b"] == list(back.take(["b"], "other", 1, now + lapses + TTL / 2 - 1)[1])
+        assert {} == back.take(["b"], "other", 1, now + lapses + TTL / 2)[1]
+    # Its owner, if it lives, is heard meanwhile.
+    kept = doubted.take(["b"], "other", 1, now)[0].keep(["a"], "dead", now + 5)
+    assert ["b"] == list(kept.take(["b"], "other", 1, now + 5 + TTL)[1])
+    assert 0 < kept.give_back(["a"], "dead", now + 6)[0].mean
+
+
 # --- processes -------------------------------------------------------------------------
 
 

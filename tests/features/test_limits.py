@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import os
 import random
 import threading
@@ -167,6 +168,43 @@ def test_an_order_changes_a_rate(place: Place, app: Any) -> None:
     client.enqueue_many(app.note, [("a",)] * 2)
     place.process().run()
     assert 20 < len(app.ran) + 1 <= 22
+
+
+def test_a_raised_rate_holds_within_the_horizon() -> None:
+    """What one slow instant took of the line is no matter to jobs whose rate was raised since."""
+    clock = Hand()
+    store = MemoryStore(clock=clock)
+    draws = random.Random(7)
+    assert {} == pacing.paced(store, "limit:{x}:", 1 / 3600, ["a"], draws)
+    assert ["b"] == list(pacing.paced(store, "limit:{x}:", 1 / 3600, ["b"], draws))
+    while waits := pacing.paced(store, "limit:{x}:", 100.0, ["b"], draws):
+        clock.now += waits["b"]
+
+    assert clock.now <= 1_000_000.0 + pacing.HORIZON + 1
+
+
+def test_a_clock_that_goes_back_holds_up_no_rate() -> None:
+    """Instants of an hour to come are not waited for, and the rate holds after it as before."""
+    clock = Hand()
+    store = MemoryStore(clock=clock)
+    draws = random.Random(7)
+    ids = [f"job-{n}" for n in range(60)]
+    waits = pacing.paced(store, "limit:{x}:", 1.0, ids, draws)
+    clock.now -= 3600
+    due = [(clock.now + waits.get(id_, 0.0), id_) for id_ in ids]
+    heapq.heapify(due)
+    started: list[float] = []
+    while due:
+        at, id_ = heapq.heappop(due)
+        clock.now = max(clock.now, at)
+        waits = pacing.paced(store, "limit:{x}:", 1.0, [id_], draws)
+        if waits:
+            heapq.heappush(due, (clock.now + waits[id_], id_))
+        else:
+            started.append(clock.now)
+
+    assert started[-1] <= 1_000_000.0 - 3600 + 3 * pacing.HORIZON + len(ids)
+    assert all(after - before >= 1.0 - 0.1 for before, after in itertools.pairwise(started[1:]))
 
 
 @pytest.mark.parametrize("names", [(None, None), ("api", "api"), ("fast", "slow")])

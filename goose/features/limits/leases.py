@@ -54,6 +54,11 @@ class Lease(NamedTuple):
         """Return when it is to be looked at again, should nobody keep it."""
         return self.until if self.doubted_at is None else self.doubted_at + ttl / 2
 
+    def not_after(self, now: float, ttl: float) -> Lease:
+        """Return it as if it had been kept or doubted by now, should the clock have gone back since."""
+        doubted_at = None if self.doubted_at is None else min(self.doubted_at, now)
+        return self._replace(until=min(self.until, now + ttl), doubted_at=doubted_at)
+
 
 @dataclass(frozen=True, slots=True)
 class Leases:
@@ -70,8 +75,9 @@ class Leases:
         """Return those held, each that has lapsed with a doubt, without those doubted for long."""
         held: dict[str, Lease] = {}
         for id_, known in self.held.items():
-            lapses = known.doubted_at is None and known.until <= now
-            lease = known._replace(doubted_at=now) if lapses else known
+            lease = known.not_after(now, ttl)
+            if lease.doubted_at is None and lease.until <= now:
+                lease = lease._replace(doubted_at=now)
             if lease.doubted_at is None or now < lease.free_at(ttl):
                 held[id_] = lease
         return held
@@ -125,7 +131,7 @@ class Leases:
         for id_ in ids:
             lease = held.get(id_)
             if lease is not None and lease.owner == owner:
-                mean = 0.8 * mean + 0.2 * min(now - lease.since, 3600.0)
+                mean = 0.8 * mean + 0.2 * min(max(now - lease.since, 0.0), 3600.0)
                 del held[id_]
         freed = len(self.held) - len(held)
         left = replace(self, held=held, mean=mean, waiting=self.waiting[freed:])
@@ -175,8 +181,9 @@ def changed(store: Store, place: str, change: Callable[[Leases, float], tuple[Le
     """
     key = f"{place}leases"
     while True:
-        now = store.now()
         value = store.apply([Get(key)])[0]
+        # After the value: what is in there was written by now, unless the clock has gone back.
+        now = store.now()
         new, result = change(parse(value), now)
         kept = dump(new)
         # A lease that is forgotten was not doubted, and perhaps its job still runs.

@@ -47,7 +47,8 @@ def paced(
     now = store.now()
     for id_ in ids:
         [found] = store.apply([Get(_reservation(place, id_))])
-        if found is None:
+        # One that is farther away than any is given out for is of a clock that has gone back.
+        if found is None or float(found) > now + HORIZON + EARLY:
             new.append(id_)
         elif float(found) <= now + EARLY:
             store.apply([Delete(_reservation(place, id_))])
@@ -66,11 +67,13 @@ def _placed(
     while True:
         now = store.now()
         [value] = store.apply([Get(key)])
-        # One that was set for another rate may reach far: nobody waits for more than the horizon.
-        first = max(now, min(float(value or 0.0), now + HORIZON + apart))
+        # One that was set for another rate, or by a clock that has gone back, may reach far. Nothing
+        # was given out beyond the horizon, so it is set there, and from now on comes nearer.
+        line = float(value or 0.0)
+        first = max(now, min(line, now + HORIZON + apart))
         fits = min(len(ids), max(0, math.floor((now + HORIZON - first) / apart) + 1))
         given = {id_: first + number * apart for number, id_ in enumerate(ids[:fits])}
-        moved = repr(first + fits * apart).encode()
+        moved = first + fits * apart
         later = {id_: at - now for id_, at in given.items() if at > now + EARLY}
         puts = [
             Put(_reservation(place, id_), repr(given[id_]).encode(), later[id_] + KEPT)
@@ -79,7 +82,7 @@ def _placed(
         # The line moves first: a reservation that is then lost is an instant unused, while one for
         # an instant that is still in the line would be two jobs at once.
         ttl = HORIZON + KEPT + apart
-        if not fits or store.apply([Swap(key, value, moved, ttl)])[0]:
+        if moved == line or store.apply([Swap(key, value, repr(moved).encode(), ttl)])[0]:
             if puts:
                 store.apply(puts)
             beyond = {id_: HORIZON * random.uniform(0.5, 1.0) for id_ in ids[fits:]}
