@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from goose.brokers.base import Session, Share, State
 from goose.brokers.memory import MemoryBroker
 from goose.errors import BrokerUnavailable
 from goose.features.limits import leases
@@ -16,7 +17,7 @@ from goose.features.limits.leases import Leases
 from goose.features.limits.trait import Limits
 from goose.features.limits.values import MOST, bounds_of
 from goose.features.traits import TTL, Defer, Traits
-from goose.jobs import Job
+from goose.jobs import Envelope, Job
 from goose.stores.base import MAX_VALUE, Get, Operation, Swap
 from goose.stores.memory import MemoryStore
 
@@ -312,6 +313,43 @@ def test_a_job_that_still_runs_here_waits(limited: Limited) -> None:
     mine.left([first])
     assert {} == mine.admit([first])
     assert ["b"] == list(other.admit([second]))
+
+
+@pytest.mark.parametrize(
+    ("stored", "called", "left"),
+    [
+        ({}, [], []),
+        ({"d": State.SCHEDULED}, ["d"], []),
+        ({"b": State.SCHEDULED, "c": State.SCHEDULED}, ["b"], ["c", "d"]),
+        ({"b": State.RUNNING, "c": State.SCHEDULED}, ["c"], ["d"]),
+        ({"b": State.READY, "c": State.SCHEDULED}, [], ["c", "d"]),
+    ],
+)
+def test_who_is_not_there_is_passed_over(
+    clock: list[float], stored: dict[str, State], called: list[str], left: list[str]
+) -> None:
+    """A place goes to the first in line that can come: not to a cancelled job, or one still at a worker."""
+    broker, store = MemoryBroker(), MemoryStore(clock=lambda: clock[0])
+    session = Session("worker")
+    broker.open(session, ttl=60)
+    for id_, state in sorted(stored.items(), key=lambda each: each[1] is not State.RUNNING):
+        (broker.schedule if state is State.SCHEDULED else broker.enqueue)(
+            [Envelope(id_, "default", b"{}", delay=60 if state is State.SCHEDULED else None)]
+        )
+        if state is State.RUNNING:
+            broker.dequeue(session, [Share("default")], limit=1, wait=0)
+    limits = cast("Limits", Traits(broker, lambda: store, mono=lambda: clock[0]).of("limit"))
+    first, *others = (
+        Job(name, "m:f", traits={"limit": [{"name": "l", "concurrency": 1}]}) for name in "abcd"
+    )
+    limits.admit([first])
+    limits.admit(others)
+    limits.left([first])
+
+    ready = [item.envelope.id for item in broker.page(State.READY).items]
+    assert called == [id_ for id_ in ready if stored[id_] is not State.READY]
+    [(_, value)] = store.scan("limit:")
+    assert left == list(leases.parse(value).waiting)
 
 
 def test_what_could_not_be_given_back_goes_by_itself(limited: Limited, clock: list[float]) -> None:

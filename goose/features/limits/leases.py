@@ -15,8 +15,9 @@ value, it does not matter how long those live who doubt.
 
 Those that find no place stand in a line, in the same value, and are sent away for as long as it
 takes, by how long a job has held its lease lately. Whoever gives a place back takes the next out of
-the line and has the broker promote it, where the broker can: then it comes at once. That is
-only a favour: one that is not heard comes by its time.
+the line and has the broker promote it, where the broker can: then it comes at once. One that is
+gone by then, or not back in its queue yet, is passed over. All that is only a favour: one that is
+not heard comes by its time.
 """
 
 from __future__ import annotations
@@ -133,9 +134,11 @@ class Leases:
             if lease is not None and lease.owner == owner:
                 mean = 0.8 * mean + 0.2 * min(max(now - lease.since, 0.0), 3600.0)
                 del held[id_]
-        freed = len(self.held) - len(held)
-        left = replace(self, held=held, mean=mean, waiting=self.waiting[freed:])
-        return left, self.waiting[:freed]
+        return replace(self, held=held, mean=mean).call(len(self.held) - len(held))
+
+    def call(self, number: int) -> tuple[Leases, tuple[str, ...]]:
+        """Return them without so many of the line, and those: they come next."""
+        return replace(self, waiting=self.waiting[number:]), self.waiting[:number]
 
 
 def dump(leases: Leases) -> bytes:

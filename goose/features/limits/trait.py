@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from goose.brokers.base import Inspector
+from goose.brokers.base import Inspector, State
 from goose.errors import BrokerError, Unsupported
 from goose.features.controls.book import read
 from goose.features.controls.orders import parse
@@ -129,16 +129,21 @@ class Limits:
         )
         with self._lock:
             self._held.get(place, set()).difference_update(ids)
-        self._call(following)
+        self._call(place, following)
 
-    def _call(self, ids: Sequence[str]) -> None:
+    def _call(self, place: str, ids: Sequence[str]) -> None:
         """Have the next in line come at once, if the broker can; else they come by their time."""
         broker = self._tools.broker
-        if ids and isinstance(broker, Inspector):
-            try:
-                broker.promote(ids)
-            except (BrokerError, Unsupported) as error:
-                logger.debug("%d jobs in line come by their time: %s", len(ids), error)
+        try:
+            while ids and isinstance(broker, Inspector):
+                absent = _absent(broker, ids)
+                ids = self._next(place, absent) if absent else ()
+        except (BrokerError, Unsupported) as error:
+            logger.debug("%d jobs in line come by their time: %s", len(ids), error)
+
+    def _next(self, place: str, number: int) -> Sequence[str]:
+        """Take so many out of the line."""
+        return changed(self._tools.store(), place, lambda leases, _: leases.call(number))
 
     def tick(self) -> None:
         """Keep the leases of this process alive, now and then."""
@@ -170,3 +175,10 @@ class Limits:
             self._ordered = parse(read(store)).limits
             self._look_at = now + LOOK
         return self._ordered
+
+
+def _absent(broker: Inspector, ids: Sequence[str]) -> int:
+    """Make these jobs ready; return how many do not come: gone, or not back in their queue yet."""
+    came = set(broker.promote(ids))
+    found = [broker.find(id_) for id_ in ids if id_ not in came]
+    return sum(stored is None or stored.state is not State.READY for stored in found)
