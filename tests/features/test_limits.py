@@ -9,7 +9,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from goose.errors import CallError, ConfigError
 from goose.features.limits import leases, pacing
 from goose.features.limits.values import bounds_of
 from goose.features.traits import TTL, Defer, Traits
+from goose.jobs import Job
 from goose.settings import Settings
 from goose.stores.memory import MemoryStore
 from tests.features.places import Place, crash_points
@@ -100,7 +101,7 @@ def test_over_a_minute_the_rate_is_the_limit(rate: float) -> None:
         due = [id_ for id_, at in waiting.items() if at <= clock.now][:100]
         if due:
             asked += len(due)
-            waits = pacing.paced(store, "limit:{x}:", rate, due, random.Random(7))
+            waits, _ = pacing.paced(store, "limit:{x}:", rate, due, random.Random(7))
             for id_ in due:
                 if id_ in waits:
                     # A promotion is late by up to 50 ms.
@@ -175,9 +176,9 @@ def test_a_raised_rate_holds_within_the_horizon() -> None:
     clock = Hand()
     store = MemoryStore(clock=clock)
     draws = random.Random(7)
-    assert {} == pacing.paced(store, "limit:{x}:", 1 / 3600, ["a"], draws)
-    assert ["b"] == list(pacing.paced(store, "limit:{x}:", 1 / 3600, ["b"], draws))
-    while waits := pacing.paced(store, "limit:{x}:", 100.0, ["b"], draws):
+    assert {} == pacing.paced(store, "limit:{x}:", 1 / 3600, ["a"], draws)[0]
+    assert ["b"] == list(pacing.paced(store, "limit:{x}:", 1 / 3600, ["b"], draws)[0])
+    while waits := pacing.paced(store, "limit:{x}:", 100.0, ["b"], draws)[0]:
         clock.now += waits["b"]
 
     assert clock.now <= 1_000_000.0 + pacing.HORIZON + 1
@@ -189,7 +190,7 @@ def test_a_clock_that_goes_back_holds_up_no_rate() -> None:
     store = MemoryStore(clock=clock)
     draws = random.Random(7)
     ids = [f"job-{n}" for n in range(60)]
-    waits = pacing.paced(store, "limit:{x}:", 1.0, ids, draws)
+    waits, _ = pacing.paced(store, "limit:{x}:", 1.0, ids, draws)
     clock.now -= 3600
     due = [(clock.now + waits.get(id_, 0.0), id_) for id_ in ids]
     heapq.heapify(due)
@@ -197,7 +198,7 @@ def test_a_clock_that_goes_back_holds_up_no_rate() -> None:
     while due:
         at, id_ = heapq.heappop(due)
         clock.now = max(clock.now, at)
-        waits = pacing.paced(store, "limit:{x}:", 1.0, [id_], draws)
+        waits, _ = pacing.paced(store, "limit:{x}:", 1.0, [id_], draws)
         if waits:
             heapq.heappush(due, (clock.now + waits[id_], id_))
         else:
@@ -207,30 +208,69 @@ def test_a_clock_that_goes_back_holds_up_no_rate() -> None:
     assert all(after - before >= 1.0 - 0.1 for before, after in itertools.pairwise(started[1:]))
 
 
-@pytest.mark.parametrize("names", [(None, None), ("api", "api"), ("fast", "slow")])
-def test_several_rates_hold_together(app: Any, names: tuple[str | None, str | None]) -> None:
-    """10 a second and 100 a minute of one name are 100 a minute; with two names about that."""
+def played(jobs: Sequence[Job[Any]], seconds: float) -> list[tuple[float, str]]:
+    """Return when these jobs start, by a clock that begins at 0, and what their argument is."""
     clock = Hand()
-    client = Client(MemoryBroker(), settings=Settings())
-    fast, slow = goose.Limit(rate=10, name=names[0]), goose.Limit(rate=100, per=60, name=names[1])
-    jobs = client.using(limit=(fast, slow)).enqueue_many(app.note, [("a",)] * 200)
-    store = MemoryStore(clock=clock)
-    trait = Traits(client.broker, lambda: store, random=random.Random(7)).of("limit")
-    due, started = [(clock.now, job.id) for job in jobs], 0
-    by_id = {job.id: job for job in jobs}
-    heapq.heapify(due)
-    while due[0][0] < 1_000_060:
-        at, id_ = heapq.heappop(due)
+    began = clock.now
+    broker, store = MemoryBroker(), MemoryStore(clock=clock)
+    trait = Traits(broker, lambda: store, mono=clock, random=random.Random(7)).of("limit")
+    due = [(began, number) for number in range(len(jobs))]
+    started: list[tuple[float, str]] = []
+    while due and due[0][0] < began + seconds:
+        at, number = heapq.heappop(due)
         clock.now = max(clock.now, at)
-        said = trait.admit([by_id[id_]]).get(id_)
+        said = trait.admit([jobs[number]]).get(jobs[number].id)
         if isinstance(said, Defer):
-            heapq.heappush(due, (clock.now + said.seconds, id_))
+            heapq.heappush(due, (clock.now + said.seconds, number))
         else:
-            started += 1
+            started.append((clock.now - began, str(jobs[number].args[0])))
+    return started
 
-    assert 100 * 0.94 <= started <= 100 * 1.06
-    if names[0] == names[1]:
-        assert abs(started - 100) <= 2
+
+@pytest.mark.parametrize("names", [(None, None), ("api", "api"), ("fast", "slow")])
+@pytest.mark.parametrize("slow_first", [True, False])
+def test_several_rates_hold_together(
+    app: Any, names: tuple[str | None, str | None], slow_first: bool
+) -> None:
+    """10 a second and 100 a minute are 100 a minute, whatever their names and their order."""
+    fast, slow = goose.Limit(rate=10, name=names[0]), goose.Limit(rate=100, per=60, name=names[1])
+    client = Client(MemoryBroker(), settings=Settings()).using(
+        limit=(slow, fast) if slow_first else (fast, slow)
+    )
+    started = played(client.enqueue_many(app.note, [("a",)] * 200), 60)
+
+    assert abs(len(started) - 100) <= 2
+
+
+@pytest.mark.parametrize("slow_first", [True, False])
+def test_a_slow_rate_is_not_spent_on_jobs_that_another_holds_up(app: Any, slow_first: bool) -> None:
+    """One in five minutes for each of many, beside one a second for all: all start in the first minute."""
+    each = goose.Limit(rate=1, per=300, by=lambda tenant: tenant)
+    total = goose.Limit(rate=1, name="total")
+    client = Client(MemoryBroker(), settings=Settings()).using(
+        limit=(each, total) if slow_first else (total, each)
+    )
+    tenants = [f"tenant-{number}" for number in range(50)]
+    started = played(client.enqueue_many(app.note, [(tenant,) for tenant in tenants * 2]), 360)
+
+    first = [tenant for at, tenant in started if at < 299]
+    assert sorted(tenants) == sorted(first)
+    assert max(at for at, _ in started[:50]) <= 60
+    assert sorted(tenants * 2) == sorted(tenant for _, tenant in started)
+
+
+def test_two_rates_that_hold_up_at_once_leave_work_to_do(app: Any) -> None:
+    """One in two seconds for each of six beside two a second for all: most that may start do, none too often."""
+    each = goose.Limit(rate=0.5, by=lambda tenant: tenant)
+    total = goose.Limit(rate=2, name="total")
+    client = Client(MemoryBroker(), settings=Settings()).using(limit=(each, total))
+    tenants = [(f"tenant-{number}",) for number in range(6)]
+    started = played(client.enqueue_many(app.note, tenants * 70), 180)
+
+    assert 2 * 180 * 0.65 <= len(started) <= 2 * 180 * 1.02
+    for (tenant,) in tenants:
+        times = [at for at, who in started if who == tenant]
+        assert all(sum(at <= each < at + 60 for each in times) <= 30 * 1.1 for at in times)
 
 
 def test_of_limits_with_one_name_the_strictest_holds(app: Any) -> None:

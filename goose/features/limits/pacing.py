@@ -9,6 +9,10 @@ so that a changed rate reaches them.
 
 A reservation whose job does not come (cancelled, dead) is an instant unused. One that is lost with
 its worker is found again by the job's id.
+
+A job with several rates needs an instant of each, and has to wait for one after it has another. It
+keeps that, as a job does that is late for it. Were it spent each time, jobs with a slow rate beside
+one that many share would hardly ever start. The price: lateness that ends has some more start.
 """
 
 from __future__ import annotations
@@ -24,13 +28,13 @@ EARLY = 0.05
 HORIZON = 30.0
 """Seconds ahead for which instants are given out."""
 KEPT = 60.0
-"""Seconds for which a reservation outlives its instant: its job may be late."""
+"""Seconds for which a reservation outlives its instant, at least: its job may be late."""
 
 
 def paced(
     store: Store, place: str, rate: float, ids: Sequence[str], random: Random
-) -> Mapping[str, float]:
-    """Return the seconds for which each of these jobs has to wait; those that may start are left out.
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the seconds for which some of these jobs have to wait, and the instants of those that may start.
 
     Args:
         store: Where the line is.
@@ -43,6 +47,7 @@ def paced(
         BrokerError: The store failed; some may have a reservation, which they will find again.
     """
     waits: dict[str, float] = {}
+    starts: dict[str, float] = {}
     new: list[str] = []
     now = store.now()
     for id_ in ids:
@@ -52,11 +57,31 @@ def paced(
             new.append(id_)
         elif float(found) <= now + EARLY:
             store.apply([Delete(_reservation(place, id_))])
+            starts[id_] = float(found)
         else:
             waits[id_] = float(found) - now
     if new:
         waits.update(_placed(store, place, rate, new, random))
-    return waits
+        starts.update({id_: now for id_ in new if id_ not in waits})
+    return waits, starts
+
+
+def keep(
+    store: Store, place: str, rate: float, starts: Mapping[str, float], waits: Mapping[str, float]
+) -> None:
+    """Keep the instants of jobs that may start by this rate, and have to wait for another.
+
+    Raises:
+        BrokerError: The store failed; they ask for an instant again.
+    """
+    now, late = store.now(), max(KEPT, 1.0 / rate)
+    puts = [
+        Put(_reservation(place, id_), repr(at).encode(), at + late - now)
+        for id_, at in starts.items()
+        if now + waits[id_] < at + late
+    ]
+    if puts:
+        store.apply(puts)
 
 
 def _placed(

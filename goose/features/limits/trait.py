@@ -13,7 +13,7 @@ from goose.errors import BrokerError, Unsupported
 from goose.features.controls.book import read
 from goose.features.controls.orders import parse
 from goose.features.limits.leases import Leases, changed
-from goose.features.limits.pacing import paced
+from goose.features.limits.pacing import keep, paced
 from goose.features.limits.values import Bounds, bounds_of
 from goose.features.traits import AGAIN, Admission, Defer, Ended, Tools
 from goose.jobs import Job
@@ -66,12 +66,7 @@ class Limits:
         for bounds, ids in by_bounds.items():
             if bounds.concurrency is not None:
                 self._leased(store, bounds, [id_ for id_ in ids if id_ not in answers], answers)
-        for bounds, ids in by_bounds.items():
-            asking = [id_ for id_ in ids if id_ not in answers]
-            if bounds.rate is not None and asking:
-                draws = self._tools.random
-                for id_, wait in paced(store, bounds.place, bounds.rate, asking, draws).items():
-                    answers[id_] = Defer(wait, f"limit {bounds.name}: its rate")
+        self._pace(store, by_bounds, answers)
         for bounds, ids in by_bounds.items():
             with self._lock:
                 held = self._held.get(bounds.place, set())
@@ -79,6 +74,30 @@ class Limits:
             if refused:
                 self._give_back(bounds.place, refused)
         return answers
+
+    def _pace(
+        self,
+        store: Store,
+        by_bounds: Mapping[Bounds, Sequence[str]],
+        answers: dict[str, Admission],
+    ) -> None:
+        """Give out instants; put the waits of those for whom one is not now into *answers*."""
+        passed: list[tuple[Bounds, float, dict[str, float]]] = []
+        waits: dict[str, float] = {}
+        # The slowest first, so that fewer wait for it with an instant of what more can have.
+        for bounds, ids in sorted(by_bounds.items(), key=lambda each: each[0].rate or 0.0):
+            asking = [id_ for id_ in ids if id_ not in answers]
+            if bounds.rate is not None and asking:
+                draws = self._tools.random
+                late, starts = paced(store, bounds.place, bounds.rate, asking, draws)
+                passed.append((bounds, bounds.rate, starts))
+                waits |= late
+                for id_, wait in late.items():
+                    answers[id_] = Defer(wait, f"limit {bounds.name}: its rate")
+        for bounds, rate, starts in passed:
+            held_up = {id_: at for id_, at in starts.items() if id_ in waits}
+            if held_up:
+                keep(store, bounds.place, rate, held_up, waits)
 
     def _leased(
         self, store: Store, bounds: Bounds, ids: Sequence[str], answers: dict[str, Admission]
