@@ -18,7 +18,7 @@ from goose.features.limits.trait import Limits
 from goose.features.limits.values import MOST, bounds_of
 from goose.features.traits import TTL, Defer, Traits
 from goose.jobs import Envelope, Job
-from goose.stores.base import MAX_VALUE, Get, Operation, Swap
+from goose.stores.base import MAX_VALUE, Delete, Get, Operation, Swap
 from goose.stores.memory import MemoryStore
 
 # --- the value ---------------------------------------------------------------------------
@@ -302,6 +302,43 @@ def test_a_place_that_cannot_be_kept_costs_no_other(
             with pytest.raises(BrokerUnavailable):
                 mine.tick()
             assert ["b"] == list(other.admit([second]))
+
+
+def test_a_lease_that_the_store_has_lost_is_put_back(limited: Limited, clock: list[float]) -> None:
+    """After a failover that lost the last writes, who runs has his place again when he is heard next."""
+    store, process, (first, second) = limited
+    mine, other = process(), process()
+    mine.admit([first])
+    store.apply([Delete(bounds_of(first, {})[0].place + "leases")])
+    mine.tick()
+    assert ["b"] == list(other.admit([second]))
+    mine.left([first])
+    clock[0] += TTL
+    mine.tick()
+    assert {} == other.admit([second])
+
+
+def test_a_lease_that_is_being_given_back_is_not_put_back(
+    limited: Limited, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that keeps its leases just as one of them goes does not take it for lost."""
+    store, process, (first, second) = limited
+    mine, other = process(), process()
+    mine.admit([first])
+    apply, kept = store.apply, []
+
+    def meanwhile(operations: Sequence[Operation]) -> Sequence[Any]:
+        results = apply(operations)
+        if isinstance(operations[0], Swap) and not kept:
+            kept.append(results)
+            clock[0] += TTL
+            mine.tick()
+        return results
+
+    monkeypatch.setattr(store, "apply", meanwhile)
+    mine.left([first])
+    assert [[True]] == kept
+    assert {} == other.admit([second])
 
 
 def test_a_job_that_still_runs_here_waits(limited: Limited) -> None:

@@ -114,15 +114,27 @@ class Leases:
             waits[id_] = min(wait, soon)
         return waits
 
-    def keep(self, ids: Sequence[str], owner: str, now: float, ttl: float = TTL) -> Leases:
-        """Return them with those of *owner* alive for longer and not doubted, also if they had lapsed."""
+    def keep(
+        self,
+        ids: Sequence[str],
+        owner: str,
+        now: float,
+        ttl: float = TTL,
+        *,
+        lost: Sequence[str] = (),
+    ) -> Leases:
+        """Return them with those of *owner* alive for longer and not doubted, also if they had lapsed.
+
+        Those of *lost* that nobody has are put back: their jobs run, however many may.
+        """
         held = {
             id_: Lease(owner, lease.since, now + ttl)
             if id_ in ids and lease.owner == owner
             else lease
             for id_, lease in self.held.items()
         }
-        return replace(self, held=held)
+        back = {id_: Lease(owner, now, now + ttl) for id_ in lost if id_ not in held}
+        return replace(self, held=held | back)
 
     def give_back(
         self, ids: Sequence[str], owner: str, now: float

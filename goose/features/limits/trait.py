@@ -36,6 +36,8 @@ class Limits:
         self._lock = threading.Lock()
         self._held: dict[str, set[str]] = {}
         """By place: the jobs with leases of this process."""
+        self._sure: set[tuple[str, str]] = set()
+        """Place and job where the lease was had for certain, and nobody has begun to give it back."""
         self._ordered: Mapping[str, Mapping[str, Any]] = {}
         self._look_at = 0.0
         self._keep_at = 0.0
@@ -115,6 +117,7 @@ class Limits:
         )
         with self._lock:
             self._held.get(bounds.place, set()).difference_update(waits)
+            self._sure.update((bounds.place, id_) for id_ in ids if id_ not in waits)
         for id_, wait in waits.items():
             answers[id_] = Defer(wait, f"limit {bounds.name}: {most} run")
 
@@ -139,10 +142,13 @@ class Limits:
 
     def _forget(self, ids: Sequence[str]) -> None:
         with self._lock:
-            for held in self._held.values():
+            for place, held in self._held.items():
                 held.difference_update(ids)
+                self._sure.difference_update((place, id_) for id_ in ids)
 
     def _give_back(self, place: str, ids: Sequence[str]) -> None:
+        with self._lock:  # before the swap: what is gone after it is not lost
+            self._sure.difference_update((place, id_) for id_ in ids)
         following = changed(
             self._tools.store(), place, lambda leases, now: leases.give_back(ids, self._owner, now)
         )
@@ -178,8 +184,12 @@ class Limits:
         failed: BrokerError | None = None
         for place, ids in held.items():
 
-            def change(leases: Leases, now: float, ids: Sequence[str] = ids) -> tuple[Leases, None]:
-                return leases.keep(ids, self._owner, now, self._tools.ttl), None
+            def change(
+                leases: Leases, now: float, place: str = place, ids: Sequence[str] = ids
+            ) -> tuple[Leases, None]:
+                with self._lock:
+                    sure = [id_ for id_ in ids if (place, id_) in self._sure]
+                return leases.keep(ids, self._owner, now, self._tools.ttl, lost=sure), None
 
             try:
                 changed(self._tools.store(), place, change)
