@@ -341,6 +341,29 @@ def test_a_lease_that_is_being_given_back_is_not_put_back(
     assert {} == other.admit([second])
 
 
+def test_a_refusal_by_another_limit_says_nothing_of_how_long_jobs_run(clock: list[float]) -> None:
+    """Whoever has a place for no time, as there is none in another limit, has nobody come back in a loop."""
+    store = MemoryStore(clock=lambda: clock[0])
+    own, total = {"name": "own", "concurrency": 1}, {"name": "total", "concurrency": 1}
+    full: Job[Any] = Job("full", "m:f", traits={"limit": [total]})  # type: ignore[dict-item]
+    jobs: list[Job[Any]] = [
+        Job(name, "m:f", traits={"limit": [own, total]})  # type: ignore[dict-item]
+        for name in ("a", "b")
+    ]
+    limits = limits_at(store, lambda: clock[0])
+    limits.admit([full])
+    for _ in range(50):
+        clock[0] += 5
+        limits.tick()
+        assert ["a"] == list(limits.admit(jobs[:1]))
+    limits.left([full])
+    answers = limits.admit(jobs)
+
+    assert ["b"] == list(answers)
+    assert isinstance(answers["b"], Defer)
+    assert 0.5 <= answers["b"].seconds
+
+
 def test_a_job_that_still_runs_here_waits(limited: Limited) -> None:
     """A job lent again to a process that runs it under a lost loan keeps its place for the new run."""
     _, process, (first, second) = limited

@@ -137,14 +137,18 @@ class Leases:
         return replace(self, held=held | back)
 
     def give_back(
-        self, ids: Sequence[str], owner: str, now: float
+        self, ids: Sequence[str], owner: str, now: float, *, ran: bool = True
     ) -> tuple[Leases, tuple[str, ...]]:
-        """Return them without those of *owner* (another's of the same job stay), and who comes next."""
+        """Return them without those of *owner* (another's of the same job stay), and who comes next.
+
+        How long those were held that never *ran*, as another limit refused them, says nothing.
+        """
         held, mean = dict(self.held), self.mean
         for id_ in ids:
             lease = held.get(id_)
             if lease is not None and lease.owner == owner:
-                mean = 0.8 * mean + 0.2 * min(max(now - lease.since, 0.0), 3600.0)
+                if ran:
+                    mean = 0.8 * mean + 0.2 * min(max(now - lease.since, 0.0), 3600.0)
                 del held[id_]
         return replace(self, held=held, mean=mean).call(len(self.held) - len(held))
 

@@ -74,7 +74,7 @@ class Limits:
                 held = self._held.get(bounds.place, set())
                 refused = [id_ for id_ in ids if id_ in answers and id_ in held]
             if refused:
-                self._give_back(bounds.place, refused)
+                self._give_back(bounds.place, refused, ran=False)
         return answers
 
     def _pace(
@@ -146,11 +146,13 @@ class Limits:
                 held.difference_update(ids)
                 self._sure.difference_update((place, id_) for id_ in ids)
 
-    def _give_back(self, place: str, ids: Sequence[str]) -> None:
+    def _give_back(self, place: str, ids: Sequence[str], *, ran: bool = True) -> None:
         with self._lock:  # before the swap: what is gone after it is not lost
             self._sure.difference_update((place, id_) for id_ in ids)
         following = changed(
-            self._tools.store(), place, lambda leases, now: leases.give_back(ids, self._owner, now)
+            self._tools.store(),
+            place,
+            lambda leases, now: leases.give_back(ids, self._owner, now, ran=ran),
         )
         with self._lock:
             self._held.get(place, set()).difference_update(ids)
