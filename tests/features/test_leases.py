@@ -9,15 +9,16 @@ from typing import Any, cast
 
 import pytest
 
+from goose.brokers.base import Session, Share, State
 from goose.brokers.memory import MemoryBroker
 from goose.errors import BrokerUnavailable
 from goose.features.limits import leases
 from goose.features.limits.leases import Leases
 from goose.features.limits.trait import Limits
-from goose.features.limits.values import bounds_of
+from goose.features.limits.values import MOST, bounds_of
 from goose.features.traits import TTL, Defer, Traits
-from goose.jobs import Job
-from goose.stores.base import Get, Operation, Swap
+from goose.jobs import Envelope, Job
+from goose.stores.base import MAX_VALUE, Delete, Get, Operation, Swap
 from goose.stores.memory import MemoryStore
 
 # --- the value ---------------------------------------------------------------------------
@@ -52,12 +53,29 @@ def test_who_waits_stands_in_a_line() -> None:
     assert (("b",), ("c",)) == (following, held.waiting)
 
 
+def test_a_clock_that_goes_back_holds_up_no_place() -> None:
+    """Leases and doubts of an hour to come are of a clock that has gone back: they end in time, and not before."""
+    held, _ = Leases().take(["a"], "dead", 1, 7000.0)
+    doubted, _ = held.take(["b"], "other", 1, 7000.0 + TTL)
+    now = 3400.0
+    for before, lapses in ((held, TTL), (doubted, 0.0)):
+        back, waits = before.take(["b"], "other", 1, now)
+        assert ["b"] == list(waits)
+        back, waits = back.take(["b"], "other", 1, now + lapses)
+        assert ["b"] == list(back.take(["b"], "other", 1, now + lapses + TTL / 2 - 1)[1])
+        assert {} == back.take(["b"], "other", 1, now + lapses + TTL / 2)[1]
+    # Its owner, if it lives, is heard meanwhile.
+    kept = doubted.take(["b"], "other", 1, now)[0].keep(["a"], "dead", now + 5)
+    assert ["b"] == list(kept.take(["b"], "other", 1, now + 5 + TTL)[1])
+    assert 0 < kept.give_back(["a"], "dead", now + 6)[0].mean
+
+
 # --- processes -------------------------------------------------------------------------
 
 
-def limits_at(store: MemoryStore, mono: Callable[[], float]) -> Limits:
+def limits_at(store: MemoryStore, mono: Callable[[], float], ttl: float = TTL) -> Limits:
     """Return the trait of one process."""
-    return cast("Limits", Traits(MemoryBroker(), lambda: store, mono=mono).of("limit"))
+    return cast("Limits", Traits(MemoryBroker(), lambda: store, mono=mono, ttl=ttl).of("limit"))
 
 
 @pytest.fixture
@@ -92,6 +110,47 @@ def test_a_lease_outlives_an_outage_of_the_store(limited: Limited, clock: list[f
         mine.tick()
         other.tick()
         assert ["b"] == list(other.admit([second]))
+
+
+@pytest.mark.parametrize("heard_first", [True, False])
+def test_a_lease_outlives_an_outage_of_a_day(
+    limited: Limited, clock: list[float], heard_first: bool
+) -> None:
+    """However long the store is away, it remembers leases, whoever reaches it first afterwards."""
+    _, process, (first, second) = limited
+    mine, other = process(), process()
+    mine.admit([first])
+    clock[0] += 86400
+    if heard_first:
+        mine.tick()
+    assert ["b"] == list(other.admit([second]))
+    mine.tick()
+    clock[0] += TTL / 2 + 1
+    assert ["b"] == list(other.admit([second]))
+
+
+def test_a_lease_of_long_life_is_not_forgotten(limited: Limited, clock: list[float]) -> None:
+    """A process that stands still has its place for its time to live, though nobody writes meanwhile."""
+    store, _, (first, second) = limited
+    mine, other = (limits_at(store, lambda: clock[0], ttl=3600.0) for _ in range(2))
+    began = clock[0]
+    mine.admit([first])
+    while said := other.admit([second]):
+        assert isinstance(said["b"], Defer)
+        clock[0] += said["b"].seconds
+
+    assert 3600 + 1800 <= clock[0] - began <= 3600 + 1800 + 20
+
+
+def test_a_limit_that_nobody_uses_is_forgotten(limited: Limited, clock: list[float]) -> None:
+    """What is left when all leases were given back goes by itself: there may be a key per customer."""
+    store, process, (first, _) = limited
+    mine = process()
+    mine.admit([first])
+    mine.left([first])
+    assert store.scan("limit:")
+    clock[0] += leases.FORGOTTEN
+    assert not store.scan("limit:")
 
 
 def test_the_place_of_a_killed_process_is_taken(limited: Limited, clock: list[float]) -> None:
@@ -160,6 +219,17 @@ def test_doubts_are_stored_where_older_versions_pass_over_them() -> None:
     assert doubted == leases.parse(leases.dump(doubted))
     assert ["b"] == list(doubted.take(["b"], "other", 1, 54.9)[1])
     assert {} == doubted.take(["b"], "other", 1, 55.0)[1]
+
+
+def test_the_highest_concurrency_fits_in_a_value() -> None:
+    """With long ids and all of its leases in doubt, as after a kill of every worker."""
+    ids = [f"{number:0200d}" for number in range(MOST)]
+    instants = (1764181473.123456, 1764181504.123456)
+    held, none = Leases().take(ids, "f" * 32, MOST, instants[0])
+    doubted, waits = held.take([f"w{id_[1:]}" for id_ in ids], "f" * 32, MOST, instants[1])
+
+    assert (MOST, {}, MOST) == (len(held.held), none, len(waits))
+    assert len(leases.dump(doubted)) <= MAX_VALUE
 
 
 @pytest.mark.parametrize("only", ["writes", "the limit's own key"])
@@ -234,6 +304,66 @@ def test_a_place_that_cannot_be_kept_costs_no_other(
             assert ["b"] == list(other.admit([second]))
 
 
+def test_a_lease_that_the_store_has_lost_is_put_back(limited: Limited, clock: list[float]) -> None:
+    """After a failover that lost the last writes, who runs has his place again when he is heard next."""
+    store, process, (first, second) = limited
+    mine, other = process(), process()
+    mine.admit([first])
+    store.apply([Delete(bounds_of(first, {})[0].place + "leases")])
+    mine.tick()
+    assert ["b"] == list(other.admit([second]))
+    mine.left([first])
+    clock[0] += TTL
+    mine.tick()
+    assert {} == other.admit([second])
+
+
+def test_a_lease_that_is_being_given_back_is_not_put_back(
+    limited: Limited, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that keeps its leases just as one of them goes does not take it for lost."""
+    store, process, (first, second) = limited
+    mine, other = process(), process()
+    mine.admit([first])
+    apply, kept = store.apply, []
+
+    def meanwhile(operations: Sequence[Operation]) -> Sequence[Any]:
+        results = apply(operations)
+        if isinstance(operations[0], Swap) and not kept:
+            kept.append(results)
+            clock[0] += TTL
+            mine.tick()
+        return results
+
+    monkeypatch.setattr(store, "apply", meanwhile)
+    mine.left([first])
+    assert [[True]] == kept
+    assert {} == other.admit([second])
+
+
+def test_a_refusal_by_another_limit_says_nothing_of_how_long_jobs_run(clock: list[float]) -> None:
+    """Whoever has a place for no time, as there is none in another limit, has nobody come back in a loop."""
+    store = MemoryStore(clock=lambda: clock[0])
+    own, total = {"name": "own", "concurrency": 1}, {"name": "total", "concurrency": 1}
+    full: Job[Any] = Job("full", "m:f", traits={"limit": [total]})  # type: ignore[dict-item]
+    jobs: list[Job[Any]] = [
+        Job(name, "m:f", traits={"limit": [own, total]})  # type: ignore[dict-item]
+        for name in ("a", "b")
+    ]
+    limits = limits_at(store, lambda: clock[0])
+    limits.admit([full])
+    for _ in range(50):
+        clock[0] += 5
+        limits.tick()
+        assert ["a"] == list(limits.admit(jobs[:1]))
+    limits.left([full])
+    answers = limits.admit(jobs)
+
+    assert ["b"] == list(answers)
+    assert isinstance(answers["b"], Defer)
+    assert 0.5 <= answers["b"].seconds
+
+
 def test_a_job_that_still_runs_here_waits(limited: Limited) -> None:
     """A job lent again to a process that runs it under a lost loan keeps its place for the new run."""
     _, process, (first, second) = limited
@@ -243,6 +373,43 @@ def test_a_job_that_still_runs_here_waits(limited: Limited) -> None:
     mine.left([first])
     assert {} == mine.admit([first])
     assert ["b"] == list(other.admit([second]))
+
+
+@pytest.mark.parametrize(
+    ("stored", "called", "left"),
+    [
+        ({}, [], []),
+        ({"d": State.SCHEDULED}, ["d"], []),
+        ({"b": State.SCHEDULED, "c": State.SCHEDULED}, ["b"], ["c", "d"]),
+        ({"b": State.RUNNING, "c": State.SCHEDULED}, ["c"], ["d"]),
+        ({"b": State.READY, "c": State.SCHEDULED}, [], ["c", "d"]),
+    ],
+)
+def test_who_is_not_there_is_passed_over(
+    clock: list[float], stored: dict[str, State], called: list[str], left: list[str]
+) -> None:
+    """A place goes to the first in line that can come: not to a cancelled job, or one still at a worker."""
+    broker, store = MemoryBroker(), MemoryStore(clock=lambda: clock[0])
+    session = Session("worker")
+    broker.open(session, ttl=60)
+    for id_, state in sorted(stored.items(), key=lambda each: each[1] is not State.RUNNING):
+        (broker.schedule if state is State.SCHEDULED else broker.enqueue)(
+            [Envelope(id_, "default", b"{}", delay=60 if state is State.SCHEDULED else None)]
+        )
+        if state is State.RUNNING:
+            broker.dequeue(session, [Share("default")], limit=1, wait=0)
+    limits = cast("Limits", Traits(broker, lambda: store, mono=lambda: clock[0]).of("limit"))
+    first, *others = (
+        Job(name, "m:f", traits={"limit": [{"name": "l", "concurrency": 1}]}) for name in "abcd"
+    )
+    limits.admit([first])
+    limits.admit(others)
+    limits.left([first])
+
+    ready = [item.envelope.id for item in broker.page(State.READY).items]
+    assert called == [id_ for id_ in ready if stored[id_] is not State.READY]
+    [(_, value)] = store.scan("limit:")
+    assert left == list(leases.parse(value).waiting)
 
 
 def test_what_could_not_be_given_back_goes_by_itself(limited: Limited, clock: list[float]) -> None:

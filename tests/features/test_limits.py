@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from goose.clients import Client
 from goose.errors import CallError, ConfigError
 from goose.features.limits import leases, pacing
 from goose.features.limits.values import bounds_of
-from goose.features.traits import TTL
+from goose.features.traits import TTL, Defer, Traits
+from goose.jobs import Job
 from goose.settings import Settings
 from goose.stores.memory import MemoryStore
 from tests.features.places import Place, crash_points
@@ -98,7 +101,7 @@ def test_over_a_minute_the_rate_is_the_limit(rate: float) -> None:
         due = [id_ for id_, at in waiting.items() if at <= clock.now][:100]
         if due:
             asked += len(due)
-            waits = pacing.paced(store, "limit:{x}:", rate, due, random.Random(7))
+            waits, _ = pacing.paced(store, "limit:{x}:", rate, due, random.Random(7))
             for id_ in due:
                 if id_ in waits:
                     # A promotion is late by up to 50 ms.
@@ -166,6 +169,123 @@ def test_an_order_changes_a_rate(place: Place, app: Any) -> None:
     client.enqueue_many(app.note, [("a",)] * 2)
     place.process().run()
     assert 20 < len(app.ran) + 1 <= 22
+
+
+def test_a_raised_rate_holds_within_the_horizon() -> None:
+    """What one slow instant took of the line is no matter to jobs whose rate was raised since."""
+    clock = Hand()
+    store = MemoryStore(clock=clock)
+    draws = random.Random(7)
+    assert {} == pacing.paced(store, "limit:{x}:", 1 / 3600, ["a"], draws)[0]
+    assert ["b"] == list(pacing.paced(store, "limit:{x}:", 1 / 3600, ["b"], draws)[0])
+    while waits := pacing.paced(store, "limit:{x}:", 100.0, ["b"], draws)[0]:
+        clock.now += waits["b"]
+
+    assert clock.now <= 1_000_000.0 + pacing.HORIZON + 1
+
+
+def test_a_clock_that_goes_back_holds_up_no_rate() -> None:
+    """Instants of an hour to come are not waited for, and the rate holds after it as before."""
+    clock = Hand()
+    store = MemoryStore(clock=clock)
+    draws = random.Random(7)
+    ids = [f"job-{n}" for n in range(60)]
+    waits, _ = pacing.paced(store, "limit:{x}:", 1.0, ids, draws)
+    clock.now -= 3600
+    due = [(clock.now + waits.get(id_, 0.0), id_) for id_ in ids]
+    heapq.heapify(due)
+    started: list[float] = []
+    while due:
+        at, id_ = heapq.heappop(due)
+        clock.now = max(clock.now, at)
+        waits, _ = pacing.paced(store, "limit:{x}:", 1.0, [id_], draws)
+        if waits:
+            heapq.heappush(due, (clock.now + waits[id_], id_))
+        else:
+            started.append(clock.now)
+
+    assert started[-1] <= 1_000_000.0 - 3600 + 3 * pacing.HORIZON + len(ids)
+    assert all(after - before >= 1.0 - 0.1 for before, after in itertools.pairwise(started[1:]))
+
+
+def played(jobs: Sequence[Job[Any]], seconds: float) -> list[tuple[float, str]]:
+    """Return when these jobs start, by a clock that begins at 0, and what their argument is."""
+    clock = Hand()
+    began = clock.now
+    broker, store = MemoryBroker(), MemoryStore(clock=clock)
+    trait = Traits(broker, lambda: store, mono=clock, random=random.Random(7)).of("limit")
+    due = [(began, number) for number in range(len(jobs))]
+    started: list[tuple[float, str]] = []
+    while due and due[0][0] < began + seconds:
+        at, number = heapq.heappop(due)
+        clock.now = max(clock.now, at)
+        said = trait.admit([jobs[number]]).get(jobs[number].id)
+        if isinstance(said, Defer):
+            heapq.heappush(due, (clock.now + said.seconds, number))
+        else:
+            started.append((clock.now - began, str(jobs[number].args[0])))
+    return started
+
+
+@pytest.mark.parametrize("names", [(None, None), ("api", "api"), ("fast", "slow")])
+@pytest.mark.parametrize("slow_first", [True, False])
+def test_several_rates_hold_together(
+    app: Any, names: tuple[str | None, str | None], slow_first: bool
+) -> None:
+    """10 a second and 100 a minute are 100 a minute, whatever their names and their order."""
+    fast, slow = goose.Limit(rate=10, name=names[0]), goose.Limit(rate=100, per=60, name=names[1])
+    client = Client(MemoryBroker(), settings=Settings()).using(
+        limit=(slow, fast) if slow_first else (fast, slow)
+    )
+    started = played(client.enqueue_many(app.note, [("a",)] * 200), 60)
+
+    assert abs(len(started) - 100) <= 2
+
+
+@pytest.mark.parametrize("slow_first", [True, False])
+def test_a_slow_rate_is_not_spent_on_jobs_that_another_holds_up(app: Any, slow_first: bool) -> None:
+    """One in five minutes for each of many, beside one a second for all: all start in the first minute."""
+    each = goose.Limit(rate=1, per=300, by=lambda tenant: tenant)
+    total = goose.Limit(rate=1, name="total")
+    client = Client(MemoryBroker(), settings=Settings()).using(
+        limit=(each, total) if slow_first else (total, each)
+    )
+    tenants = [f"tenant-{number}" for number in range(50)]
+    started = played(client.enqueue_many(app.note, [(tenant,) for tenant in tenants * 2]), 360)
+
+    first = [tenant for at, tenant in started if at < 299]
+    assert sorted(tenants) == sorted(first)
+    assert max(at for at, _ in started[:50]) <= 60
+    assert sorted(tenants * 2) == sorted(tenant for _, tenant in started)
+
+
+def test_two_rates_that_hold_up_at_once_leave_work_to_do(app: Any) -> None:
+    """One in two seconds for each of six beside two a second for all: most that may start do, none too often."""
+    each = goose.Limit(rate=0.5, by=lambda tenant: tenant)
+    total = goose.Limit(rate=2, name="total")
+    client = Client(MemoryBroker(), settings=Settings()).using(limit=(each, total))
+    tenants = [(f"tenant-{number}",) for number in range(6)]
+    started = played(client.enqueue_many(app.note, tenants * 70), 180)
+
+    assert 2 * 180 * 0.65 <= len(started) <= 2 * 180 * 1.02
+    for (tenant,) in tenants:
+        times = [at for at, who in started if who == tenant]
+        assert all(sum(at <= each < at + 60 for each in times) <= 30 * 1.1 for at in times)
+
+
+def test_of_limits_with_one_name_the_strictest_holds(app: Any) -> None:
+    """In whatever order a job bears them; a rate and a concurrency join, another key is another limit."""
+    client = Client(MemoryBroker(), settings=Settings())
+    five, two = goose.Limit(concurrency=5), goose.Limit(concurrency=2)
+    paced = goose.Limit(rate=3)
+    for limits in ((five, two, paced), (paced, two, five)):
+        [bounds] = bounds_of(client.using(limit=limits).enqueue(app.note, "a"), {})
+        assert (2, 3.0) == (bounds.concurrency, bounds.rate)
+    apart = (goose.Limit(rate=1, by=lambda tenant: tenant), goose.Limit(rate=2))
+    assert 2 == len(bounds_of(client.using(limit=apart).enqueue(app.note, "a"), {}))
+    ordered = {"function:feature_app:note": {"concurrency": 9}}
+    [bounds] = bounds_of(client.using(limit=(five, two)).enqueue(app.note, "a"), ordered)
+    assert 9 == bounds.concurrency
 
 
 # --- concurrency -------------------------------------------------------------------------
@@ -250,7 +370,7 @@ def test_a_lease_holds_for_as_long_as_a_session(app: Any, ttl: float, held: floa
 @pytest.mark.parametrize(
     "wrong",
     [{}, {"rate": 0}, {"rate": -1}, {"rate": True}, {"rate": 1, "per": 0}, {"concurrency": 0},
-     {"concurrency": 1.5}, {"rate": 1, "by": "tenant"}, {"rate": 1, "name": ""}],
+     {"concurrency": 1.5}, {"concurrency": 2_001}, {"rate": 1, "by": "tenant"}, {"rate": 1, "name": ""}],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
     """A limit that limits nothing, or nonsense, is told where it is made."""

@@ -15,8 +15,9 @@ value, it does not matter how long those live who doubt.
 
 Those that find no place stand in a line, in the same value, and are sent away for as long as it
 takes, by how long a job has held its lease lately. Whoever gives a place back takes the next out of
-the line and has the broker promote it, where the broker can: then it comes at once. That is
-only a favour: one that is not heard comes by its time.
+the line and has the broker promote it, where the broker can: then it comes at once. One that is
+gone by then, or not back in its queue yet, is passed over. All that is only a favour: one that is
+not heard comes by its time.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ LINE = 100
 """Jobs that stand in the line at most; others come back as if they were its last."""
 FORGOTTEN = 600.0
 """Seconds after which a limit that nobody uses is forgotten."""
+KEPT = 31 * 86400.0
+"""Seconds for which leases are remembered that nobody keeps: longer than a store is ever away."""
 
 
 class Lease(NamedTuple):
@@ -51,6 +54,11 @@ class Lease(NamedTuple):
     def free_at(self, ttl: float) -> float:
         """Return when it is to be looked at again, should nobody keep it."""
         return self.until if self.doubted_at is None else self.doubted_at + ttl / 2
+
+    def not_after(self, now: float, ttl: float) -> Lease:
+        """Return it as if it had been kept or doubted by now, should the clock have gone back since."""
+        doubted_at = None if self.doubted_at is None else min(self.doubted_at, now)
+        return self._replace(until=min(self.until, now + ttl), doubted_at=doubted_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +76,9 @@ class Leases:
         """Return those held, each that has lapsed with a doubt, without those doubted for long."""
         held: dict[str, Lease] = {}
         for id_, known in self.held.items():
-            lapses = known.doubted_at is None and known.until <= now
-            lease = known._replace(doubted_at=now) if lapses else known
+            lease = known.not_after(now, ttl)
+            if lease.doubted_at is None and lease.until <= now:
+                lease = lease._replace(doubted_at=now)
             if lease.doubted_at is None or now < lease.free_at(ttl):
                 held[id_] = lease
         return held
@@ -105,29 +114,47 @@ class Leases:
             waits[id_] = min(wait, soon)
         return waits
 
-    def keep(self, ids: Sequence[str], owner: str, now: float, ttl: float = TTL) -> Leases:
-        """Return them with those of *owner* alive for longer and not doubted, also if they had lapsed."""
+    def keep(
+        self,
+        ids: Sequence[str],
+        owner: str,
+        now: float,
+        ttl: float = TTL,
+        *,
+        lost: Sequence[str] = (),
+    ) -> Leases:
+        """Return them with those of *owner* alive for longer and not doubted, also if they had lapsed.
+
+        Those of *lost* that nobody has are put back: their jobs run, however many may.
+        """
         held = {
             id_: Lease(owner, lease.since, now + ttl)
             if id_ in ids and lease.owner == owner
             else lease
             for id_, lease in self.held.items()
         }
-        return replace(self, held=held)
+        back = {id_: Lease(owner, now, now + ttl) for id_ in lost if id_ not in held}
+        return replace(self, held=held | back)
 
     def give_back(
-        self, ids: Sequence[str], owner: str, now: float
+        self, ids: Sequence[str], owner: str, now: float, *, ran: bool = True
     ) -> tuple[Leases, tuple[str, ...]]:
-        """Return them without those of *owner* (another's of the same job stay), and who comes next."""
+        """Return them without those of *owner* (another's of the same job stay), and who comes next.
+
+        How long those were held that never *ran*, as another limit refused them, says nothing.
+        """
         held, mean = dict(self.held), self.mean
         for id_ in ids:
             lease = held.get(id_)
             if lease is not None and lease.owner == owner:
-                mean = 0.8 * mean + 0.2 * min(now - lease.since, 3600.0)
+                if ran:
+                    mean = 0.8 * mean + 0.2 * min(max(now - lease.since, 0.0), 3600.0)
                 del held[id_]
-        freed = len(self.held) - len(held)
-        left = replace(self, held=held, mean=mean, waiting=self.waiting[freed:])
-        return left, self.waiting[:freed]
+        return replace(self, held=held, mean=mean).call(len(self.held) - len(held))
+
+    def call(self, number: int) -> tuple[Leases, tuple[str, ...]]:
+        """Return them without so many of the line, and those: they come next."""
+        return replace(self, waiting=self.waiting[number:]), self.waiting[:number]
 
 
 def dump(leases: Leases) -> bytes:
@@ -173,9 +200,12 @@ def changed(store: Store, place: str, change: Callable[[Leases, float], tuple[Le
     """
     key = f"{place}leases"
     while True:
-        now = store.now()
         value = store.apply([Get(key)])[0]
+        # After the value: what is in there was written by now, unless the clock has gone back.
+        now = store.now()
         new, result = change(parse(value), now)
         kept = dump(new)
-        if kept == value or store.apply([Swap(key, value, kept, FORGOTTEN)])[0]:
+        # A lease that is forgotten was not doubted, and perhaps its job still runs.
+        ttl = KEPT if new.held else FORGOTTEN
+        if kept == value or store.apply([Swap(key, value, kept, ttl)])[0]:
             return result

@@ -9,6 +9,10 @@ so that a changed rate reaches them.
 
 A reservation whose job does not come (cancelled, dead) is an instant unused. One that is lost with
 its worker is found again by the job's id.
+
+A job with several rates needs an instant of each, and has to wait for one after it has another. It
+keeps that, as a job does that is late for it. Were it spent each time, jobs with a slow rate beside
+one that many share would hardly ever start. The price: lateness that ends has some more start.
 """
 
 from __future__ import annotations
@@ -24,13 +28,13 @@ EARLY = 0.05
 HORIZON = 30.0
 """Seconds ahead for which instants are given out."""
 KEPT = 60.0
-"""Seconds for which a reservation outlives its instant: its job may be late."""
+"""Seconds for which a reservation outlives its instant, at least: its job may be late."""
 
 
 def paced(
     store: Store, place: str, rate: float, ids: Sequence[str], random: Random
-) -> Mapping[str, float]:
-    """Return the seconds for which each of these jobs has to wait; those that may start are left out.
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the seconds for which some of these jobs have to wait, and the instants of those that may start.
 
     Args:
         store: Where the line is.
@@ -43,19 +47,41 @@ def paced(
         BrokerError: The store failed; some may have a reservation, which they will find again.
     """
     waits: dict[str, float] = {}
+    starts: dict[str, float] = {}
     new: list[str] = []
     now = store.now()
     for id_ in ids:
         [found] = store.apply([Get(_reservation(place, id_))])
-        if found is None:
+        # One that is farther away than any is given out for is of a clock that has gone back.
+        if found is None or float(found) > now + HORIZON + EARLY:
             new.append(id_)
         elif float(found) <= now + EARLY:
             store.apply([Delete(_reservation(place, id_))])
+            starts[id_] = float(found)
         else:
             waits[id_] = float(found) - now
     if new:
         waits.update(_placed(store, place, rate, new, random))
-    return waits
+        starts.update({id_: now for id_ in new if id_ not in waits})
+    return waits, starts
+
+
+def keep(
+    store: Store, place: str, rate: float, starts: Mapping[str, float], waits: Mapping[str, float]
+) -> None:
+    """Keep the instants of jobs that may start by this rate, and have to wait for another.
+
+    Raises:
+        BrokerError: The store failed; they ask for an instant again.
+    """
+    now, late = store.now(), max(KEPT, 1.0 / rate)
+    puts = [
+        Put(_reservation(place, id_), repr(at).encode(), at + late - now)
+        for id_, at in starts.items()
+        if now + waits[id_] < at + late
+    ]
+    if puts:
+        store.apply(puts)
 
 
 def _placed(
@@ -66,11 +92,13 @@ def _placed(
     while True:
         now = store.now()
         [value] = store.apply([Get(key)])
-        # One that was set for another rate may reach far: nobody waits for more than the horizon.
-        first = max(now, min(float(value or 0.0), now + HORIZON + apart))
+        # One that was set for another rate, or by a clock that has gone back, may reach far. Nothing
+        # was given out beyond the horizon, so it is set there, and from now on comes nearer.
+        line = float(value or 0.0)
+        first = max(now, min(line, now + HORIZON + apart))
         fits = min(len(ids), max(0, math.floor((now + HORIZON - first) / apart) + 1))
         given = {id_: first + number * apart for number, id_ in enumerate(ids[:fits])}
-        moved = repr(first + fits * apart).encode()
+        moved = first + fits * apart
         later = {id_: at - now for id_, at in given.items() if at > now + EARLY}
         puts = [
             Put(_reservation(place, id_), repr(given[id_]).encode(), later[id_] + KEPT)
@@ -79,7 +107,7 @@ def _placed(
         # The line moves first: a reservation that is then lost is an instant unused, while one for
         # an instant that is still in the line would be two jobs at once.
         ttl = HORIZON + KEPT + apart
-        if not fits or store.apply([Swap(key, value, moved, ttl)])[0]:
+        if moved == line or store.apply([Swap(key, value, repr(moved).encode(), ttl)])[0]:
             if puts:
                 store.apply(puts)
             beyond = {id_: HORIZON * random.uniform(0.5, 1.0) for id_ in ids[fits:]}

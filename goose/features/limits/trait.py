@@ -8,12 +8,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from goose.brokers.base import Inspector
+from goose.brokers.base import Inspector, State
 from goose.errors import BrokerError, Unsupported
 from goose.features.controls.book import read
 from goose.features.controls.orders import parse
 from goose.features.limits.leases import Leases, changed
-from goose.features.limits.pacing import paced
+from goose.features.limits.pacing import keep, paced
 from goose.features.limits.values import Bounds, bounds_of
 from goose.features.traits import AGAIN, Admission, Defer, Ended, Tools
 from goose.jobs import Job
@@ -36,6 +36,8 @@ class Limits:
         self._lock = threading.Lock()
         self._held: dict[str, set[str]] = {}
         """By place: the jobs with leases of this process."""
+        self._sure: set[tuple[str, str]] = set()
+        """Place and job where the lease was had for certain, and nobody has begun to give it back."""
         self._ordered: Mapping[str, Mapping[str, Any]] = {}
         self._look_at = 0.0
         self._keep_at = 0.0
@@ -66,19 +68,38 @@ class Limits:
         for bounds, ids in by_bounds.items():
             if bounds.concurrency is not None:
                 self._leased(store, bounds, [id_ for id_ in ids if id_ not in answers], answers)
-        for bounds, ids in by_bounds.items():
-            asking = [id_ for id_ in ids if id_ not in answers]
-            if bounds.rate is not None and asking:
-                draws = self._tools.random
-                for id_, wait in paced(store, bounds.place, bounds.rate, asking, draws).items():
-                    answers[id_] = Defer(wait, f"limit {bounds.name}: its rate")
+        self._pace(store, by_bounds, answers)
         for bounds, ids in by_bounds.items():
             with self._lock:
                 held = self._held.get(bounds.place, set())
                 refused = [id_ for id_ in ids if id_ in answers and id_ in held]
             if refused:
-                self._give_back(bounds.place, refused)
+                self._give_back(bounds.place, refused, ran=False)
         return answers
+
+    def _pace(
+        self,
+        store: Store,
+        by_bounds: Mapping[Bounds, Sequence[str]],
+        answers: dict[str, Admission],
+    ) -> None:
+        """Give out instants; put the waits of those for whom one is not now into *answers*."""
+        passed: list[tuple[Bounds, float, dict[str, float]]] = []
+        waits: dict[str, float] = {}
+        # The slowest first, so that fewer wait for it with an instant of what more can have.
+        for bounds, ids in sorted(by_bounds.items(), key=lambda each: each[0].rate or 0.0):
+            asking = [id_ for id_ in ids if id_ not in answers]
+            if bounds.rate is not None and asking:
+                draws = self._tools.random
+                late, starts = paced(store, bounds.place, bounds.rate, asking, draws)
+                passed.append((bounds, bounds.rate, starts))
+                waits |= late
+                for id_, wait in late.items():
+                    answers[id_] = Defer(wait, f"limit {bounds.name}: its rate")
+        for bounds, rate, starts in passed:
+            held_up = {id_: at for id_, at in starts.items() if id_ in waits}
+            if held_up:
+                keep(store, bounds.place, rate, held_up, waits)
 
     def _leased(
         self, store: Store, bounds: Bounds, ids: Sequence[str], answers: dict[str, Admission]
@@ -96,6 +117,7 @@ class Limits:
         )
         with self._lock:
             self._held.get(bounds.place, set()).difference_update(waits)
+            self._sure.update((bounds.place, id_) for id_ in ids if id_ not in waits)
         for id_, wait in waits.items():
             answers[id_] = Defer(wait, f"limit {bounds.name}: {most} run")
 
@@ -120,25 +142,35 @@ class Limits:
 
     def _forget(self, ids: Sequence[str]) -> None:
         with self._lock:
-            for held in self._held.values():
+            for place, held in self._held.items():
                 held.difference_update(ids)
+                self._sure.difference_update((place, id_) for id_ in ids)
 
-    def _give_back(self, place: str, ids: Sequence[str]) -> None:
+    def _give_back(self, place: str, ids: Sequence[str], *, ran: bool = True) -> None:
+        with self._lock:  # before the swap: what is gone after it is not lost
+            self._sure.difference_update((place, id_) for id_ in ids)
         following = changed(
-            self._tools.store(), place, lambda leases, now: leases.give_back(ids, self._owner, now)
+            self._tools.store(),
+            place,
+            lambda leases, now: leases.give_back(ids, self._owner, now, ran=ran),
         )
         with self._lock:
             self._held.get(place, set()).difference_update(ids)
-        self._call(following)
+        self._call(place, following)
 
-    def _call(self, ids: Sequence[str]) -> None:
+    def _call(self, place: str, ids: Sequence[str]) -> None:
         """Have the next in line come at once, if the broker can; else they come by their time."""
         broker = self._tools.broker
-        if ids and isinstance(broker, Inspector):
-            try:
-                broker.promote(ids)
-            except (BrokerError, Unsupported) as error:
-                logger.debug("%d jobs in line come by their time: %s", len(ids), error)
+        try:
+            while ids and isinstance(broker, Inspector):
+                absent = _absent(broker, ids)
+                ids = self._next(place, absent) if absent else ()
+        except (BrokerError, Unsupported) as error:
+            logger.debug("%d jobs in line come by their time: %s", len(ids), error)
+
+    def _next(self, place: str, number: int) -> Sequence[str]:
+        """Take so many out of the line."""
+        return changed(self._tools.store(), place, lambda leases, _: leases.call(number))
 
     def tick(self) -> None:
         """Keep the leases of this process alive, now and then."""
@@ -154,8 +186,12 @@ class Limits:
         failed: BrokerError | None = None
         for place, ids in held.items():
 
-            def change(leases: Leases, now: float, ids: Sequence[str] = ids) -> tuple[Leases, None]:
-                return leases.keep(ids, self._owner, now, self._tools.ttl), None
+            def change(
+                leases: Leases, now: float, place: str = place, ids: Sequence[str] = ids
+            ) -> tuple[Leases, None]:
+                with self._lock:
+                    sure = [id_ for id_ in ids if (place, id_) in self._sure]
+                return leases.keep(ids, self._owner, now, self._tools.ttl, lost=sure), None
 
             try:
                 changed(self._tools.store(), place, change)
@@ -170,3 +206,10 @@ class Limits:
             self._ordered = parse(read(store)).limits
             self._look_at = now + LOOK
         return self._ordered
+
+
+def _absent(broker: Inspector, ids: Sequence[str]) -> int:
+    """Make these jobs ready; return how many do not come: gone, or not back in their queue yet."""
+    came = set(broker.promote(ids))
+    found = [broker.find(id_) for id_ in ids if id_ not in came]
+    return sum(stored is None or stored.state is not State.READY for stored in found)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from goose._json import JSON
 from goose.calls import Call, shown
@@ -16,10 +16,14 @@ from goose.jobs import Job
 from goose.options import Options
 from goose.values import seconds
 
+Number = TypeVar("Number", int, float)
+
 NAME = "limit"
 """The trait's key."""
 MAX_NAME = 150
 """Characters of a limit's name, and of a key, at most."""
+MOST = 2_000
+"""The highest concurrency: so many leases fit in one value with a doubt each, by ids of 200 characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +39,13 @@ class Limit:
     per: float | timedelta = 1.0
     """Seconds (or `timedelta`)."""
     concurrency: int | None = None
-    """Jobs that run at once; None is any number."""
+    """Jobs that run at once, up to 2,000; None is any number."""
     by: str | Callable[..., str | None] = "function"
     """What is counted together: the jobs of a ``function``, of a ``queue``, or those for which a
     function of their arguments returns the same text (None: not limited)."""
     name: str | None = None
-    """What orders call it; several functions that name one share it. ``function:…`` or ``queue:…``
-    with the name of that if left out."""
+    """What orders call it; several functions that name one share it, and of several that one job
+    has the strictest holds. ``function:…`` or ``queue:…`` with the name of that if left out."""
 
     def __post_init__(self) -> None:
         if self.rate is None and self.concurrency is None:
@@ -118,13 +122,16 @@ def prepare(chosen: Options) -> Prepare | None:
 
 
 def bounds_of(job: Job[Any], ordered: Mapping[str, Mapping[str, Any]]) -> Sequence[Bounds]:
-    """Return what limits *job*, orders over its own.
+    """Return what limits *job*, orders over its own; of several with one name and key the strictest.
+
+    They would have one line of instants and one value of leases. Since rates are evenly spread,
+    the slowest of several is all of them together.
 
     Raises:
         ValueError: Its trait makes no sense.
     """
     borne = job.traits[NAME]
-    found: list[Bounds] = []
+    found: dict[tuple[str, str | None], Bounds] = {}
     try:
         assert isinstance(borne, Sequence)
         for fields in borne:
@@ -139,11 +146,18 @@ def bounds_of(job: Job[Any], ordered: Mapping[str, Mapping[str, Any]]) -> Sequen
             rate, concurrency = values.get("rate"), values.get("concurrency")
             pace = None if rate is None else float(rate) / float(values.get("per", 1.0))
             assert pace is None or pace > 0
-            most = None if concurrency is None else int(concurrency)
-            found.append(Bounds(name, key, pace, most))
+            most = None if concurrency is None else min(int(concurrency), MOST)
+            other = found.get((name, key), Bounds(name, key, None, None))
+            pace, most = _least(pace, other.rate), _least(most, other.concurrency)
+            found[name, key] = Bounds(name, key, pace, most)
     except (AssertionError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"the trait {NAME!r} of job {job.id} makes no sense: {error!r}") from error
-    return found
+    return list(found.values())
+
+
+def _least(one: Number | None, other: Number | None) -> Number | None:
+    """Return the smaller of two numbers; None is no number."""
+    return min((each for each in (one, other) if each is not None), default=None)
 
 
 def checked(rate: float | None, per: float | timedelta, concurrency: int | None) -> dict[str, JSON]:
@@ -182,9 +196,9 @@ def _check_concurrency(concurrency: object) -> int | None:
     if (
         isinstance(concurrency, bool)
         or not isinstance(concurrency, int)
-        or not (1 <= concurrency <= 10_000)
+        or not (1 <= concurrency <= MOST)
     ):
-        raise ConfigError(f"concurrency = {concurrency!r:.80}: give a number from 1 to 10,000")
+        raise ConfigError(f"concurrency = {concurrency!r:.80}: give a number from 1 to {MOST:,}")
     return concurrency
 
 
