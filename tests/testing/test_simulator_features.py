@@ -225,12 +225,13 @@ PLAIN: dict[str, tuple[str, Any, str]] = {
     "a record looked for too early": (
         "result", broken_features.looks_for_the_record_first, "for gone",
     ),
+    "a line moved blindly": ("rate", broken_features.moves_the_line_blindly, "start within"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_broken_look_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So it is in worlds that are no worse than others, in which jobs end under a client's eyes."""
+def test_a_broken_detail_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is in worlds that are no worse than others, in which more jobs get that far."""
     feature, spoil, shown = PLAIN[name]
     spoil(monkeypatch)
     stories = (play(seed, Scenario(features=(feature,))) for seed in range(TRIED))

@@ -22,6 +22,8 @@ from goose.testing.simulator.script import Kind
 
 RATES = ((1.0, 1.0), (1.0, 2.0), (2.0, 5.0))
 """So many starts in so many seconds, one of these."""
+SOON = 12.0
+"""Seconds within which all of them come."""
 PROBES = 5
 
 
@@ -43,7 +45,12 @@ class Rates(Act):
         rate, per = chance.choice(RATES)
         self._apart = per / rate
         self.limit = Limit(rate=rate, per=per, by=lambda number: "key", name="rate")
-        self._numbers = cast.take(chance.randint(6, 12))
+        # More at a time than the line has instants for, so that few of these are unused.
+        self._numbers = [
+            number
+            for _ in range(chance.randint(8, 14))
+            for number in cast.take(1, enqueued_at=chance.uniform(0.0, SOON))
+        ]
         self._probes = cast.take(PROBES, kind=Kind.FINE, seconds=0.1, delay=None)
         self._asked_at = 0.0
         """When the first of those that come together was asked for."""
