@@ -115,6 +115,10 @@ class Unique:
             again = replace(record_of(job, trait, record.at), stored=True, superseded=others)
             self._swap(trait, value, dump(again), again)
             return Defer(0.0, "unique: the later call was not stored")
+        if trait.quiet and not record.stored and record.follows(job.id):
+            # It is stored, and the newer call may never be: then this one is the last.
+            self._swap(trait, value, dump(replace(record, before=job.id)), record)
+            return Defer(1.0, "unique: a later call is being stored")
         if job.id in record.superseded:
             return Finish("skipped", f"unique: {record.id} came in its place")
         if trait.until != "done" or trait.quiet:
