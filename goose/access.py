@@ -180,7 +180,7 @@ class Access:
             pass  # without a store, nothing of that can be
         broker = self.broker
         stored = broker.find(_id(job)) if isinstance(broker, Inspector) else None
-        return "unknown" if stored is None else stored.state.value
+        return self._ended_meanwhile(_id(job)) if stored is None else stored.state.value
 
     def progress(self, job: Job[Any] | str, /) -> Progress | None:
         """Return what *job* (or the job of that id) said last of how far it is.
@@ -202,6 +202,14 @@ class Access:
 
         [body] = self.store.apply([Get(key_of(job_id))])
         return None if body is None else read(body)
+
+    def _ended_meanwhile(self, job_id: str) -> Status:
+        """Return how a job ended that was found nowhere; it may have ended between two looks."""
+        try:
+            record = self.record(job_id)
+        except Unsupported:
+            record = None
+        return "unknown" if record is None else record.ending
 
     def _waits(self, job_id: str) -> bool:
         """Say whether that job waits for others of its flow."""

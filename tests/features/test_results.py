@@ -137,6 +137,23 @@ def test_an_error_is_told_as_text(place: Place, app: Any) -> None:
     assert "dead" == job.status()
 
 
+def test_a_job_that_ends_between_two_looks_is_not_unknown(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks for a job that has just ended, and has left its record by now, is told of its end."""
+    if place.url.startswith("amqp"):
+        pytest.skip("its broker does not show its jobs")
+    job = place.client.using(result=True).enqueue(app.plain, 7)
+    process, find = place.process(), type(place.broker).find  # type: ignore[attr-defined]
+
+    def late(broker: Any, job_id: str) -> Any:
+        process.run()
+        return find(broker, job_id)
+
+    monkeypatch.setattr(type(place.broker), "find", late)
+    assert "done" == job.status()
+
+
 def test_a_replayed_job_has_a_new_end(place: Place, app: Any) -> None:
     """Between the replay and the next end there is nothing to tell."""
     job = place.client.using(result=True, retry=goose.Retry(max_retries=0)).enqueue(app.fail)

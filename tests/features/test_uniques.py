@@ -162,6 +162,52 @@ def test_the_last_call_wins_after_a_pause(place: Place, app: Any) -> None:
     assert last.id != quick.enqueue(app.note, "e").id
 
 
+@pytest.mark.parametrize("looks", [True, False], ids=["by a look", "by itself"])
+def test_the_last_call_wins_though_its_client_could_not_note_it(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch, looks: bool
+) -> None:
+    """That a later job is stored is seen on the broker, or by the worker that has it, however late that is."""
+    if not sees_all(place.broker):
+        pytest.skip("its broker does not show what is scheduled")
+    monkeypatch.setattr(holders, "CLAIM", 0.0)
+    quiet = place.client.using(unique="k", debounce=0.3)
+    quiet.enqueue(app.note, "a")
+    process = place.process()
+    if not looks:
+        monkeypatch.setattr(holders, "sees_all", lambda _: False)
+        process.step()  # it is sent away, and comes after the other
+    job, envelope = quiet.sealer.seal(app.note, ("b",), {})
+    assert {} == claims.Claim(place.broker, place.store).claim([(job, envelope)])
+    place.broker.enqueue([envelope])
+    process.run(until=lambda: app.ran)
+    process.run(until=lambda: not any(place.counts().values()))
+
+    assert ["b"] == app.ran
+
+
+@pytest.mark.parametrize("words", [("b",), ("a", "b")], ids=["alone", "after another"])
+def test_the_last_call_that_was_stored_wins(
+    place: Place, app: Any, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """A client that dies between claim and enqueue takes nothing from one that was about to enqueue."""
+    if not sees_all(place.broker):
+        pytest.skip("its broker does not show what is scheduled")
+    monkeypatch.setattr(holders, "CLAIM", 0.3)
+    quiet = place.client.using(unique="k", debounce=0.1)
+    for word in words[:-1]:
+        quiet.enqueue(app.note, word)
+    job, envelope = quiet.sealer.seal(app.note, (words[-1],), {})
+    dead = quiet.sealer.seal(app.note, ("x",), {})
+    assert {} == claims.Claim(place.broker, place.store).claim([(job, envelope)])
+    assert {} == claims.Claim(place.broker, place.store).claim([dead])
+    place.broker.enqueue([envelope])
+    process = place.process()
+    process.run(until=lambda: app.ran)
+    process.run(until=lambda: not any(place.counts().values()))
+
+    assert ["b"] == app.ran
+
+
 def test_a_client_that_died_blocks_nobody_for_long(
     new_place: Callable[[], Place], app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,17 +3,26 @@
 import dataclasses
 import math
 
+from goose.access import Access
+from goose.brokers.base import Inspector
+from goose.features.asking import Claimed
 from goose.features.batches import members
 from goose.features.batches.book import Batches
 from goose.features.batches.trait import BatchTrait
+from goose.features.controls import Controls, Orders
 from goose.features.crons.entries import Cron
 from goose.features.crons.firing import Firing
 from goose.features.flows.book import Flows
 from goose.features.limits.leases import Leases
 from goose.features.limits.trait import Limits
 from goose.features.once import Once
+from goose.features.results import Results
+from goose.features.traits import Defer
 from goose.features.uniques import claims
 from goose.features.uniques.holders import Unique
+from goose.features.uniques.records import Record, trait_of
+from goose.stores.base import Put
+from goose.worker import traits
 from goose.worker.settle import Settler
 
 
@@ -180,3 +189,101 @@ def forgets_debts(monkeypatch):
         return found and (dataclasses.replace(found[0], pending=()), found[1])
 
     monkeypatch.setattr(Cron, "claim", careless)
+
+
+class NothingOfTheDead(Results):
+    """How a job died is not kept."""
+
+    def ended(self, endings):
+        super().ended([end for end in endings if end.ending != "dead"])
+
+
+class HeldForNoTime(Unique):
+    """A key that is held for a time is given back as any other, at the end of its job."""
+
+    def ended(self, endings):
+        for end in endings:
+            self._release(end.job.id, trait_of(end.job))
+
+
+def asks_for_the_record_once(monkeypatch):
+    """A job that ends between a look for its record and one for itself is said to be unknown."""
+    monkeypatch.setattr(Access, "_ended_meanwhile", lambda self, job_id: "unknown")
+
+
+def looks_for_the_record_first(monkeypatch):
+    """A job that ends between two looks is taken for gone."""
+
+    def is_gone(access, job_id):
+        return not access.record(job_id) and access.broker.find(job_id) is None
+
+    def blind(access, job_id):
+        return isinstance(access.broker, Inspector) and is_gone(access, job_id)
+
+    monkeypatch.setattr(Access, "is_gone", blind)
+
+
+def paces_nothing(monkeypatch):
+    """A job starts whatever the line says."""
+    monkeypatch.setattr("goose.features.limits.trait.paced", lambda *args: {})
+
+
+def moves_the_line_blindly(monkeypatch):
+    """Where the line has come to is written over what another made of it meanwhile."""
+    monkeypatch.setattr(
+        "goose.features.limits.pacing.Swap", lambda key, old, new, ttl: Put(key, new, ttl)
+    )
+
+
+def waits_by_attempts(monkeypatch):
+    """To be sent away costs an attempt."""
+    later = traits._later
+
+    def costly(work, seconds, reason):
+        work.job = work.job.evolve(attempt=work.job.attempt + 1)
+        return later(work, seconds, reason)
+
+    monkeypatch.setattr(traits, "_later", costly)
+
+
+def forgets_the_superseded(monkeypatch):
+    """Once the last call has started, those before it are free to start, too."""
+    monkeypatch.setattr(
+        Record, "left", lambda record, now: Record("", now, stored=True, shown=record.shown)
+    )
+
+
+def starts_before_it_is_quiet(monkeypatch):
+    """A debounced job does not wait for further calls."""
+    admission = Unique._admission
+
+    def hasty(unique, job):
+        answer = admission(unique, job)
+        return None if isinstance(answer, Defer) and "quiet" in answer.reason else answer
+
+    monkeypatch.setattr(Unique, "_admission", hasty)
+
+
+def holds_for_too_long(monkeypatch):
+    """A key that is held for a time is held for thrice as long."""
+    monkeypatch.setattr(claims, "ttl_of", lambda trait, **_: 3 * trait.seconds)
+
+
+def fires_without_the_key(monkeypatch):
+    """A unique entry fires whether its key is held or not."""
+    monkeypatch.setattr("goose.features.crons.firing.claimed", lambda sealed, *_: Claimed(sealed))
+
+
+def keeps_the_key(monkeypatch):
+    """A job that has ended keeps its key, where nobody can see that it is gone."""
+    monkeypatch.setattr(Unique, "ended", lambda self, endings: None)
+
+
+def pauses_nothing(monkeypatch):
+    """A queue that is paused is served."""
+    monkeypatch.setattr(Orders, "pause", lambda orders, queues, now: orders)
+
+
+def reads_no_marks(monkeypatch):
+    """Workers never hear which jobs are to end."""
+    monkeypatch.setattr(Controls, "marks", lambda self: {})

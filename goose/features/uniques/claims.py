@@ -184,10 +184,7 @@ class Claim:
             return None
         if self._shows is None:
             self._shows = sees_all(broker)
-        if not self._shows:
-            return None
-        stored = broker.find(id_)
-        return stored is not None and stored.state is not State.DEAD
+        return is_there(broker, id_) if self._shows else None
 
     def _read(self, trait: Trait) -> bytes | None:
         value: bytes | None = self._store.apply([Get(trait.key)])[0]
@@ -195,6 +192,12 @@ class Claim:
 
     def _swap(self, trait: Trait, old: bytes, new: bytes | None, ttl: float) -> bool:
         return bool(self._store.apply([Swap(trait.key, old, new, None if new is None else ttl)])[0])
+
+
+def is_there(broker: Inspector, id_: str) -> bool:
+    """Say whether *broker*, which shows all its jobs, has that one, and not among the dead."""
+    stored = broker.find(id_)
+    return stored is not None and stored.state is not State.DEAD
 
 
 def _delay(envelope: Envelope, store: Store) -> float:

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from goose.brokers import sees_all
+from goose.brokers.base import Inspector
 from goose.features.traits import Admission, Defer, Ended, Finish, Tools
+from goose.features.uniques.claims import is_there
 from goose.features.uniques.records import (
     CLAIM,
     Record,
@@ -76,6 +79,8 @@ class Unique:
             if record.id != job.id:
                 return self._beside(job, trait, record, value, now)
             if trait.quiet and now - record.at < trait.quiet:
+                if not record.stored and not self._confirm(trait, value, record):
+                    continue
                 return Defer(trait.quiet - (now - record.at), "unique: it is not quiet yet")
             if self._begun(trait, record, value):
                 return None
@@ -88,9 +93,10 @@ class Unique:
             return bool(store.apply([Swap(trait.key, value, left, shadow_of(trait))])[0])
         if trait.until == "started" or trait.quiet:
             return self._swap(trait, value, None)
-        if record.stored:
-            return True
-        # That it is here is the proof that it is stored.
+        return record.stored or self._confirm(trait, value, record)
+
+    def _confirm(self, trait: Trait, value: bytes, record: Record) -> bool:
+        """Note that the holder is stored: that it is here is the proof."""
         return self._swap(trait, value, dump(record.confirmed()), record)
 
     def _beside(
@@ -101,10 +107,18 @@ class Unique:
             # The newer call may never have been stored.
             if now - record.at < CLAIM:
                 return Defer(1.0, "unique: a later call is being stored")
+            if self._is_stored(record.id):
+                # Its client could not note that; without a look, the last call would not win.
+                self._confirm(trait, value, record)
+                return Defer(0.0, "unique: the later call was stored")
             others = record.without(job.id, record.id)
             again = replace(record_of(job, trait, record.at), stored=True, superseded=others)
             self._swap(trait, value, dump(again), again)
             return Defer(0.0, "unique: the later call was not stored")
+        if trait.quiet and not record.stored and record.follows(job.id):
+            # It is stored, and the newer call may never be: then this one is the last.
+            self._swap(trait, value, dump(replace(record, before=job.id)), record)
+            return Defer(1.0, "unique: a later call is being stored")
         if job.id in record.superseded:
             return Finish("skipped", f"unique: {record.id} came in its place")
         if trait.until != "done" or trait.quiet:
@@ -114,6 +128,11 @@ class Unique:
             if self._swap(trait, value, dump(mine), mine):
                 return None
         return Defer(AGAIN, f"unique: {record.id} holds its key")
+
+    def _is_stored(self, id_: str) -> bool:
+        """Say whether that job is there for certain."""
+        broker = self._tools.broker
+        return isinstance(broker, Inspector) and sees_all(broker) and is_there(broker, id_)
 
     def _hold(self, job: Job[Any], trait: Trait) -> bool:
         value = dump(replace(record_of(job, trait, self._tools.store().now()), stored=True))

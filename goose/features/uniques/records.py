@@ -131,6 +131,11 @@ class Record:
         kept = [id_ for id_ in (*self.superseded, gone) if id_ and id_ != pardoned]
         return tuple(kept[-MAX_SUPERSEDED:])
 
+    def follows(self, job_id: str) -> bool:
+        """Say whether that superseded job came after the one that is known to be stored."""
+        before = self.superseded.index(self.before) if self.before in self.superseded else -1
+        return job_id in self.superseded[before + 1 :]
+
     def left(self, now: float) -> Record:
         """Return it held by nobody: its job begins, and those it came in place of are yet to come."""
         return Record("", now, stored=True, superseded=self.superseded, shown=self.shown)

@@ -18,16 +18,20 @@ class Nap:
         yield self.seconds
 
 
-def work(number: int) -> None:
-    """Play part *number*; the time it takes has passed already when this is called."""
+def work(number: int) -> list[int]:
+    """Play part *number*; the time it takes has passed already when this is called.
+
+    Returns:
+        What says which run of that part it was.
+    """
     execution = current()
     script: Script = execution.resources[Script]
-    script.end(number, execution.attempt)
+    return script.end(number, execution.attempt)
 
 
-async def work_async(number: int) -> None:
-    """Play part *number*."""
+async def work_async(number: int) -> list[int]:
+    """Play part *number*; return as `work`."""
     execution = current()
     script: Script = execution.resources[Script]
     await Nap(script.parts[number].seconds)
-    script.end(number, execution.attempt)
+    return script.end(number, execution.attempt)

@@ -49,6 +49,8 @@ class Loan:
     run_at: float | None = None
     ending: str | None = None
     """How the run ended; None while it has not, or if there was none."""
+    verb: str = ""
+    """What settled it; empty while nothing has."""
 
 
 @dataclass(slots=True, eq=False)
@@ -325,7 +327,7 @@ class Ledger:
     def _settle(self, verb: str, entry: Entry, loan: Loan, envelope: Envelope | None) -> None:
         number = entry.part.number
         del self._held[loan.place][loan.receipt]
-        entry.loan = None
+        entry.loan, loan.verb = None, verb
         self.say(f"{loan.place.name}: {verb} of job {number} ({loan.ending or 'no run'})")
         if loan.ending not in self.may_follow[verb]:
             self.wrong(f"{verb} of job {number}, whose run was {loan.ending}")

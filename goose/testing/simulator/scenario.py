@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from goose.brokers.memory import MemoryBroker
 from goose.worker.engine import Engine
 
-FEATURES = ("unique", "batch", "flow", "limit", "cron")
+FEATURES = (
+    "unique",
+    "batch",
+    "flow",
+    "limit",
+    "cron",
+    "result",
+    "rate",
+    "debounce",
+    "throttle",
+    "unique-cron",
+    "control",
+)
 """What jobs of a world may use."""
 
 

@@ -92,6 +92,8 @@ class Script:
     def __init__(self, parts: list[Part]) -> None:
         self.parts = parts
         self.ended = [0] * len(parts)
+        self.returned: list[list[int]] = [[] for _ in parts]
+        """By part: which of its runs have returned something, of those that ended."""
 
     def part_of(self, job: Job[Any]) -> Part:
         """Return the part that *job* plays."""
@@ -99,10 +101,13 @@ class Script:
         part: Part = self.parts[number]
         return part
 
-    def end(self, number: int, attempt: int) -> None:
-        """End a run of that part."""
+    def end(self, number: int, attempt: int) -> list[int]:
+        """End a run of that part; return its number, and how many of its runs had ended before."""
+        ended = self.ended[number]
         self.ended[number] += 1
-        self.parts[number].end(attempt, self.ended[number] - 1)
+        self.parts[number].end(attempt, ended)
+        self.returned[number].append(ended)
+        return [number, ended]
 
 
 _KINDS = [

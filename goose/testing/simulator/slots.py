@@ -143,6 +143,11 @@ class Slot(Actor):
             self.ended("interrupted")
             self._call(work, lambda fn, execution: None)
 
+    def cancel(self) -> None:
+        """Cancel it at its ``await``, if it is async."""
+        if self._coroutine is not None:
+            self._drive(self._coroutine.throw, asyncio.CancelledError())
+
     def drop(self) -> None:
         """Forget the run: its process is dead."""
         self.work = self._loan = None
@@ -162,12 +167,15 @@ class Slot(Actor):
         self, work: Work, call: Callable[[Callable[[Execution], Any], Execution], None]
     ) -> None:
         clock = self._worker.clock
+        told = work.cancelled
 
         def in_time(fn: Callable[[Execution], Any], execution: Execution) -> None:
-            clock.shown = None
+            clock.shown, work.cancelled = None, told
             call(fn, execution)
 
         clock.shown = work.started_mono
+        # What is ordered while a function runs does not keep it from being entered.
+        work.cancelled = told and work.interrupted
         try:
             self._worker.engine.run(work, in_time)
         finally:

@@ -1,15 +1,17 @@
-"""Worlds whose jobs use features: uniqueness, batches, flows, limits, cron.
+"""Worlds whose jobs use features: uniqueness, batches, flows, limits, cron, results, orders.
 
 The engine, the timeline, the faults and the checker of jobs are those of every world. New is a
 store with the same clock, reached through the same wires, so that each call to it can fail, crash or
 stand still as one to the broker can; and clients that may die, since features begin with them.
 
 * `world` puts them together, and at the end asks for what may be stuck.
-* `wire` has the store and shows jobs, `worker` has the steps that features need.
+* `wire` has the store and shows jobs, `worker` has the steps that features need, `ordered` that for
+  orders.
 * `callers` are client processes; they carry out `Task`s, and what fails is tried again.
 * `ledger` follows jobs, as its base does, and tells the acts of them.
 * `acts` says what an `Act` is: one feature's part in a world, what is asked for and what must hold.
-  `uniques`, `batches`, `flows`, `limits` and `crons` are those that there are.
+  `uniques`, `batches`, `flows`, `limits`, `rates`, `crons`, `unique_crons`, `results`, `debounces`,
+  `throttles` and `controls` are those that there are; `calls` and `operators` have tasks of some.
 
 The features themselves are the product's own; nothing of them is imitated here.
 """

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from goose.clients import Client
+from goose.errors import EnqueueError
+from goose.jobs import Job
 from goose.stores.base import Store
 from goose.testing.simulator import functions
 from goose.testing.simulator.ledger import Entry
@@ -34,6 +37,45 @@ class Task:
 
     def forget(self) -> None:
         """Lose what only the process knew that has died."""
+
+
+class Enqueuing(Task):
+    """Enqueues the job of one part, and submits it until its client knows that it is stored."""
+
+    def __init__(self, act: Act, number: int) -> None:
+        super().__init__(act.parts[number].enqueued_at)
+        self.number = number
+        self._act = act
+        self._failed: EnqueueError | None = None
+
+    def step(self, caller: Caller) -> float | None:
+        """Enqueue, or submit what was not confirmed."""
+        act, number = self._act, self.number
+        act.asked(number)
+        try:
+            job = self._job(act.asking(caller.client))
+        except EnqueueError as error:
+            self._failed = error
+            act.ledger.doubt(job.id for job in error.jobs)
+            raise
+        return self.stored(job)
+
+    def _job(self, client: Client) -> Job[Any]:
+        part, fn = self._act.parts[self.number], self._act.fn(self.number)
+        if self._failed is not None:
+            [job] = client.submit(self._failed.jobs)
+            return job
+        if part.delay is None:
+            return client.enqueue(fn, self.number)
+        return client.enqueue_in(part.delay, fn, self.number)
+
+    def stored(self, job: Job[Any]) -> float | None:
+        """Go on, now that *job* is stored; return as `step`."""
+        return None
+
+    def forget(self) -> None:
+        """See `Task.forget`."""
+        self._failed = None
 
 
 class Cast:
@@ -77,6 +119,8 @@ class Act:
     """Whether its jobs never run again once their end was noted."""
     copies = False
     """Whether jobs of it that are done may be stored again."""
+    ordered = False
+    """Whether workers are to follow orders, and serve the queue of that."""
     ledger: FeatureLedger
     store: Store
 
@@ -100,11 +144,21 @@ class Act:
         """Return what they are to do when everything else has ended."""
         return []
 
+    def asking(self, client: Client) -> Client:
+        """Return *client* with the options of these jobs."""
+        return client
+
+    def asked(self, number: int) -> None:
+        """Note that a client is about to enqueue that part."""
+
     def stored(self, job_id: str, entry: Entry) -> None:
         """Note that the broker has a new job of it."""
 
     def starts(self, job_id: str, entry: Entry) -> None:
         """Note that a job of it starts; the ledger does not know yet."""
+
+    def ended(self, job_id: str, entry: Entry) -> None:
+        """Note that the broker has a job of it no more, or only among the dead."""
 
     @property
     def is_done(self) -> bool:

@@ -31,7 +31,10 @@ class FeatureLedger(Ledger):
         shows: Whether the broker of this world can show its jobs.
     """
 
-    may_follow: Mapping[str, set[str | None]] = {**MAY_FOLLOW, "ack": {"fine", "skipped", None}}
+    may_follow: Mapping[str, set[str | None]] = {
+        **MAY_FOLLOW,
+        "ack": {"fine", "skipped", "cancelled", None},
+    }
 
     def __init__(
         self,
@@ -52,6 +55,10 @@ class FeatureLedger(Ledger):
         """Jobs that were done once, and may have been stored again."""
         self.unrun: set[str] = set()
         """Jobs that a feature ended without a run."""
+        self.called_off: set[str] = set()
+        """Jobs that somebody has cancelled, or tried to."""
+        self.faults: list[tuple[float, str]] = []
+        """When something went wrong, and where, as far as that is one process."""
         self._acts = acts
         self._doubtful: set[str] = set()
         self._said: dict[object, tuple[int, int]] = {}
@@ -110,6 +117,31 @@ class FeatureLedger(Ledger):
         super().disturbed(place, until=until)
         known = self.now() if until == math.inf else until
         self.disturbed_until = max(self.disturbed_until, known)
+
+    def note(self, what: str, *, busy: bool, who: str = "world") -> None:
+        """Note a fault that gives nobody a reason to run a job again."""
+        super().note(what, busy=busy, who=who)
+        self.faults.append((self.now(), who))
+
+    def hit(
+        self,
+        place: Place,
+        what: str,
+        *,
+        until: float,
+        innocent: bool = True,
+        busy: bool = False,
+    ) -> None:
+        """Note that a fault separates *place* from the broker."""
+        super().hit(place, what, until=until, innocent=innocent, busy=busy)
+        self.faults.append((self.now(), place.name))
+
+    def deleted(self, job_ids: Sequence[str]) -> None:
+        """Note that these were removed before they started."""
+        for job_id in job_ids:
+            entry = self.entries[job_id]
+            self.say(f"job {entry.part.number} is removed")
+            entry.state = "done"
 
     def entry(self, envelope: Envelope) -> Entry:
         """Return the entry of that job."""
@@ -173,18 +205,36 @@ class FeatureLedger(Ledger):
         lost: Sequence[Delivery],
     ) -> None:
         """Note what a settle has changed."""
+        if verb == "ack":
+            self._cancelled(outcomes)
         unrun = [delivery.envelope.id for delivery, _ in outcomes if self._has_not_run(delivery)]
         super().settled(verb, outcomes, lost)
-        if verb != "ack":
-            return
-        for job_id in (delivery.envelope.id for delivery, _ in outcomes):
-            if self.entries[job_id].state == "done":
-                if job_id in unrun and job_id not in self.acked:
-                    self.unrun.add(job_id)
-                    self.seen["a job ended without a run"] += 1
-                elif job_id in unrun:
-                    self.seen["a copy was skipped"] += 1
-                self.acked.add(job_id)
+        refused = {delivery.receipt for delivery in lost}
+        for delivery, _ in outcomes:
+            job_id = delivery.envelope.id
+            entry = self.entries[job_id]
+            if verb == "ack" and entry.state == "done":
+                self._over(job_id, without_run=job_id in unrun)
+            if verb in ("ack", "bury") and delivery.receipt not in refused:
+                self._acts[entry.part.number].ended(job_id, entry)
+
+    def _cancelled(self, outcomes: Sequence[tuple[Delivery, Envelope | None]]) -> None:
+        """Note which of these have ended on somebody's order, however their run did."""
+        for delivery, _ in outcomes:
+            loan = self.entries[delivery.envelope.id].loan
+            if loan is None or delivery.envelope.id not in self.called_off:
+                continue
+            if loan.ending in ("failed", "postponed", "interrupted"):
+                loan.ending = "cancelled"
+
+    def _over(self, job_id: str, *, without_run: bool) -> None:
+        """Note that a job has been acked."""
+        if without_run and job_id not in self.acked:
+            self.unrun.add(job_id)
+            self.seen["a job ended without a run"] += 1
+        elif without_run:
+            self.seen["a copy was skipped"] += 1
+        self.acked.add(job_id)
 
     def _has_not_run(self, delivery: Delivery) -> bool:
         loan = self.entries[delivery.envelope.id].loan
@@ -214,6 +264,14 @@ class FeatureLedger(Ledger):
             if failed or crashes >= MAX_CRASHES:
                 found.add("dead")
         return found
+
+    def attempts(self, entry: Entry) -> int:
+        """Return how many attempts that job had behind it when it was lent last."""
+        return self._said[entry.loans[-1].receipt][0]
+
+    def returned(self, number: int) -> list[list[int]]:
+        """Return what runs of that part have returned."""
+        return [[number, run] for run in self._script.returned[number]]
 
     def running(self, entry: Entry) -> Loan | None:
         """Return the loan under which that job runs now; what was given up does not count."""
@@ -250,4 +308,4 @@ class FeatureLedger(Ledger):
         return all(entry.state in ENDED for entry in self.entries.values())
 
     def _may_be_done(self, job_id: str, kind: Kind) -> bool:
-        return job_id in self.unrun or super()._may_be_done(job_id, kind)
+        return job_id in self.unrun | self.called_off or super()._may_be_done(job_id, kind)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from goose.errors import EnqueueError
+from goose.clients import Client
 from goose.features.limits.values import Limit
-from goose.testing.simulator.features.acts import Act, Cast, Task
-from goose.testing.simulator.features.callers import Caller
+from goose.testing.simulator.features.acts import Act, Cast, Enqueuing, Task
 from goose.testing.simulator.features.worker import LEASE
 from goose.testing.simulator.ledger import Entry
 from goose.testing.simulator.script import Kind
@@ -22,38 +21,6 @@ UNHEARD = LEASE + DOUBT - 10.0
 have used as much as there is between two times that it keeps them, and some seconds for slow calls."""
 SLOW = 10.0
 """Seconds that jobs may take in which nothing goes wrong."""
-
-
-class Limited(Task):
-    """Enqueues one job under a limit."""
-
-    def __init__(self, act: Limits, number: int) -> None:
-        super().__init__(act.parts[number].enqueued_at)
-        self._act = act
-        self._number = number
-        self._failed: EnqueueError | None = None
-
-    def step(self, caller: Caller) -> None:
-        """Enqueue, or submit what was not confirmed."""
-        act, number = self._act, self._number
-        part, fn = act.parts[number], act.fn(number)
-        client = caller.client.using(limit=act.limit)
-        act.asked(number)
-        try:
-            if self._failed is not None:
-                client.submit(self._failed.jobs)
-            elif part.delay is None:
-                client.enqueue(fn, number)
-            else:
-                client.enqueue_in(part.delay, fn, number)
-        except EnqueueError as error:
-            self._failed = error
-            act.ledger.doubt(job.id for job in error.jobs)
-            raise
-
-    def forget(self) -> None:
-        """See `Task.forget`."""
-        self._failed = None
 
 
 class Limits(Act):
@@ -78,14 +45,18 @@ class Limits(Act):
 
     def tasks(self) -> list[Task]:
         """See `Act.tasks`."""
-        return [Limited(self, number) for number in self._numbers]
+        return [Enqueuing(self, number) for number in self._numbers]
 
     def probes(self) -> list[Task]:
         """See `Act.probes`."""
-        return [Limited(self, number) for number in self._probes]
+        return [Enqueuing(self, number) for number in self._probes]
+
+    def asking(self, client: Client) -> Client:
+        """See `Act.asking`."""
+        return client.using(limit=self.limit)
 
     def asked(self, number: int) -> None:
-        """Note that a client is about to enqueue that part."""
+        """See `Act.asked`."""
         if number in self._probes:
             self._probes[number] = self.ledger.now()
 

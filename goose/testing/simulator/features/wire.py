@@ -106,11 +106,13 @@ class ShowingWire(KeeperWire):
         """See `Inspector.prioritise`."""
         return self._call("prioritise", lambda: self._broker.prioritise(ids))
 
-    # Nobody removes or replays jobs here: the checker would have to be told.
-
     def delete(self, ids: Sequence[str], *, state: State) -> Sequence[str]:
-        """Not part of these worlds."""
-        raise NotImplementedError
+        """See `Inspector.delete`."""
+        ledger = self._ledger
+        assert isinstance(ledger, FeatureLedger)
+        return self._call("delete", lambda: self._broker.delete(ids, state=state), ledger.deleted)
+
+    # Nobody does that here: the checker would have to be told.
 
     def purge(self, state: State, queue: str | None = None, *, older_than: float = 0.0) -> int:
         """Not part of these worlds."""

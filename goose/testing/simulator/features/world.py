@@ -10,10 +10,17 @@ from goose.testing.simulator import faults
 from goose.testing.simulator.features.acts import Act, Cast, Task
 from goose.testing.simulator.features.batches import Batches
 from goose.testing.simulator.features.callers import Caller, by_chance
+from goose.testing.simulator.features.controls import Controls
 from goose.testing.simulator.features.crons import Crons
+from goose.testing.simulator.features.debounces import Debounces
 from goose.testing.simulator.features.flows import Flows
 from goose.testing.simulator.features.ledger import FeatureLedger
 from goose.testing.simulator.features.limits import Limits
+from goose.testing.simulator.features.ordered import OrderedWorker
+from goose.testing.simulator.features.rates import Rates
+from goose.testing.simulator.features.results import Results
+from goose.testing.simulator.features.throttles import Throttles
+from goose.testing.simulator.features.unique_crons import UniqueCrons
 from goose.testing.simulator.features.uniques import Uniques
 from goose.testing.simulator.features.wire import STORE_VERBS
 from goose.testing.simulator.features.worker import FeatureWorker
@@ -40,6 +47,12 @@ ACTS: dict[str, type[Act]] = {
     "flow": Flows,
     "limit": Limits,
     "cron": Crons,
+    "result": Results,
+    "rate": Rates,
+    "debounce": Debounces,
+    "throttle": Throttles,
+    "unique-cron": UniqueCrons,
+    "control": Controls,
 }
 
 
@@ -112,7 +125,8 @@ class FeatureWorld(World):
         self._call(tasks)
 
     def _make_worker(self, name: str) -> Worker:
-        return FeatureWorker(
+        ordered = any(act.ordered for act in self._acts)
+        return (OrderedWorker if ordered else FeatureWorker)(
             name, self.network, self.scenario, self.script, self._offer,
             self._chance, random.Random(self.random.random()), self._gone,
         )  # fmt: skip
