@@ -509,3 +509,30 @@ def test_a_cancel_at_any_moment_of_a_replay(new_place: Callable[[], Place], app:
         assert ("cancelled", {"broken"}) == (ended.status(), {*app.runs}), (at, side)
         assert 1 == batch.progress().cancelled, (at, side)
         place.close()
+
+
+def test_a_replay_that_failed_is_done_again(new_place: Callable[[], Place], app: Any) -> None:
+    """Wherever a replay fails, called again it brings back all that depends on the dead job."""
+    kind, broken = new_place(), app.broken.__code__
+    for at, side in points(kind):
+        place = new_place()
+        app.runs.clear()
+        app.broken.__code__ = broken
+        with place.client.using(retry=ONCE).batch() as batch, batch.flow() as flow:
+            second = flow.add(app.one, flow.add(app.broken).output)
+            flow.add(app.two, second.output)
+        place.process().run()
+        assert ["dead", "cancelled", "cancelled"] == [job.status() for job in flow.jobs]
+        app.broken.__code__ = (lambda: "mended").__code__
+        wire = Tripwire(at, side)
+        broker: Any = WiredBroker(place.broker, wire)
+        store: Any = WiredStore(place.store, wire)
+        with contextlib.suppress(Crash):
+            Inspection(broker, traits=Traits(broker, lambda store=store: store)).replay()
+        place.client.inspector.replay()
+        place.process().run()
+        assert ["done"] * 3 == [job.status() for job in flow.jobs], (at, side)
+        assert (3, 0) == (batch.progress().done, batch.progress().remaining), (at, side)
+        place.close()
+        if len(wire.calls) < at:
+            break
