@@ -14,11 +14,14 @@ import goose
 from goose.brokers.base import Inspector, State
 from goose.cancelling import Canceller
 from goose.errors import JobFailed
+from goose.features.batches.book import SWEEP
 from goose.features.batches.trait import Sweeper
 from goose.features.controls import Controls
 from goose.features.flows.book import Flows
+from goose.features.flows.records import body_key, key_of
 from goose.features.traits import Traits
 from goose.inspecting import Inspection
+from goose.stores.base import Get, Put
 from goose.testing.faults import Crash
 from tests.features.places import ALL, SOME, Place, Tripwire, WiredBroker, WiredStore
 
@@ -377,6 +380,27 @@ def test_who_was_late_does_not_make_it_wait_again(place: Place, app: Any) -> Non
 
     assert {scene.second.id: "removed"} == place.client.cancel(scene.second)
     scene.check_cancelled()
+
+
+@pytest.mark.parametrize("key", [key_of, body_key])
+def test_one_that_cannot_be_read_holds_up_no_other(
+    place: Place, app: Any, caplog: pytest.LogCaptureFixture, key: Callable[[str], str]
+) -> None:
+    """A marked job of a later Goose is told of once; the others are stopped, and batches are swept."""
+    with place.client.batch() as batch, batch.flow() as flow:
+        first = flow.add(app.one, "first")
+        jobs = [flow.using(depends_on=first).add(app.tidy) for _ in range(3)]
+    odd = jobs[1]
+    [value] = place.store.apply([Get(key(odd.id))])
+    place.store.apply([Put(key(odd.id), value.replace(b'"v":1', b'"v":2'))])
+    place.client.controls.mark(dict.fromkeys((job.id for job in jobs), None))
+    sweeper = Sweeper(place.process().engine.traits.tools)
+    sweeper.step(0.0)
+    sweeper.step(0.0)
+
+    assert ["cancelled"] * 2 == [jobs[0].status(), jobs[2].status()]
+    assert 1 == sum(odd.id in record.message for record in caplog.records)
+    assert place.store.apply([Get(SWEEP)]) != [None]
 
 
 def test_every_crash_of_a_cancel_is_made_good(new_place: Callable[[], Place], app: Any) -> None:

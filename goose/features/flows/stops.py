@@ -2,26 +2,29 @@
 
 Who cancels marks the jobs first (see `goose.features.controls.orders`), and takes the marks away once
 all is told. So a marked job that still waits, or is stopped and not yet let go of, is left of somebody
-who died, or of one who is at it just now; to do it twice harms nobody.
+who died, or of one who is at it just now; to do it twice harms nobody. A mark that says when its job was
+enqueued is of one that was seen running, and for its worker.
 """
 
 from __future__ import annotations
 
 from goose.features.controls import Controls
+from goose.features.removals import Troubles
 from goose.features.traits import Tools
 
 
-def finish(tools: Tools) -> None:
+def finish(tools: Tools, troubles: Troubles) -> None:
     """Stop the jobs that are marked and wait.
 
     Raises:
-        BrokerError: Broker or store failed; it is done the next time.
+        BrokerError: Broker or store are away; it is done the next time.
     """
     store = tools.store()
-    marks = Controls(store).marks()
-    if marks:
+    marked = [id_ for id_, seen in Controls(store).marks().items() if seen is None]
+    if marked:
         from goose.features.flows.book import Flows  # not every worker's
 
         flows = Flows(store, tools.broker, tools.ended, tools.metrics)
-        for id_ in marks:
-            flows.stop(id_)
+        for id_ in marked:
+            with troubles.skipped(f"the cancel of job {id_}"):
+                flows.stop(id_)
