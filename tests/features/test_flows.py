@@ -26,6 +26,8 @@ from goose.errors import (
     PayloadTooLarge,
     Unsupported,
 )
+from goose.features.results.records import key_of
+from goose.stores.base import Delete
 from goose.testing.faults import Crash
 from tests.features.places import Place, Process, Tripwire, crash_points
 
@@ -308,6 +310,38 @@ def test_who_comes_after_a_failure_is_cancelled_at_once(place: Place, app: Any) 
     assert "cancelled" == late.status()
     with pytest.raises(JobFailed, match="had failed before"):
         late.result(5)
+
+
+def test_one_that_failed_long_ago_has_failed(place: Place, app: Any) -> None:
+    """Nobody waits for ever for one that is dead or cancelled, though how it ended is forgotten."""
+    with place.client.using(retry=ONCE).flow() as flow:
+        first = flow.add(app.broken)
+        second = flow.using(depends_on=first).add(app.alone)
+    place.process().run()
+    for job in (first, second):
+        place.store.apply([Delete(key_of(job.id))])
+    parents = [second, first, goose.after(first, on_failure="run")]
+    if place.url.startswith("amqp"):
+        del parents[1:]  # it does not say who is dead
+    late = [place.client.using(depends_on=parent).enqueue(app.alone) for parent in parents]
+
+    assert ["cancelled", "cancelled", "ready"][: len(late)] == [job.status() for job in late]
+
+
+def test_one_that_was_cancelled_when_it_was_sent_is_forgotten(place: Place, app: Any) -> None:
+    """It waits for nobody any more: when its record has gone, who names it is refused."""
+    if place.url.startswith("amqp"):
+        pytest.skip("it finds no scheduled job by its id")
+    with place.client.flow() as flow:
+        first = flow.add(app.one, "a")
+    second = place.client.using(depends_on=first).enqueue_in(60, app.alone)
+    place.process().run()
+    assert {second.id: "removed"} == place.client.cancel(second)
+    assert "cancelled" == place.client.using(depends_on=second).enqueue(app.alone).status()
+    place.store.apply([Delete(key_of(second.id))])
+
+    with pytest.raises(FlowError, match=second.id):
+        place.client.using(depends_on=second).enqueue(app.alone)
 
 
 # --- what is refused -------------------------------------------------------------------------

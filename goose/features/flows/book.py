@@ -165,6 +165,8 @@ class Flows:
             value: bytes | None = self._one(Get(key_of(child)))
             if value is None or (node := read(value)).state != "joining":
                 return
+            if node.parents[parent][1] != "pending":
+                return  # told by the parent itself meanwhile, which knows better
             if self._swap(child, value, node.told(parent, edge)):
                 return
 

@@ -47,7 +47,8 @@ class Parting:
             for parent in node.parents:  # for good; whoever stopped it does the rest
                 self._one(Delete(child_key(parent, job.id)))
             return
-        again = ending in ("dead", "cancelled")
+        # One that was cancelled as it waited may wait again; on the broker, it was so for good.
+        again = ending == "dead" or (ending == "cancelled" and node.state != "sent")
         for parent in node.parents:
             key, name = child_key(parent, job.id), job.id.encode()
             if again:
