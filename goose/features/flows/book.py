@@ -278,12 +278,14 @@ class Flows:
             return
         # Its traits first: whoever finds it cancelled may rely on them.
         self._ended([Ended(job, "cancelled", reason=reason)])
+        self._keep_body(child, KEPT)
         if self._mark(child, "cancelled"):
             self._count(names.FLOW_CANCELLED, job)
 
     def _revive(self, child: str, parent: str, edge: Edge) -> None:
         job = self._job(child)
         if job is not None:  # else it was stopped
+            self._keep_body(child, None)
             # What is put on the agenda last is done first: its dependents, by its traits.
             self._agenda.list.append(partial(self._tell, child, parent, edge, job))
             self._ended([Ended(job, "renewed")])
@@ -293,6 +295,12 @@ class Flows:
         if body is None:
             return None
         return decode(Envelope(child, "default", body), max_bytes=UNBOUNDED)
+
+    def _keep_body(self, child: str, ttl: float | None) -> None:
+        """Have the body of a job go after *ttl*, with its node; None is never."""
+        body = self._one(Get(body_key(child)))
+        if body is not None:
+            self._one(Swap(body_key(child), body, body, ttl=ttl))
 
     def _mark(self, child: str, state: Any) -> bool:
         while True:

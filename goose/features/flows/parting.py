@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from goose.errors import StoreError
 from goose.features.flows.records import (
     Node,
     body_key,
@@ -21,9 +22,11 @@ from goose.features.flows.records import (
 )
 from goose.features.results.records import KEPT
 from goose.features.results.records import key_of as result_key
+from goose.features.results.records import read as read_result
 from goose.features.results.trait import ttl_of
 from goose.features.traits import Ending
 from goose.jobs import Job
+from goose.options import RESULT_SECONDS
 from goose.stores.base import Delete, Get, Operation, Put, Store, Swap, part
 
 
@@ -56,19 +59,19 @@ class Parting:
                 continue
             past = past_prefix(parent) + part(job.id)
             self._store.apply([Delete(key), Put(past, name, ttl=ttl)])
-            self._let_go(parent, ttl)
+            self._let_go(parent)
         ended = node if again else replace(node, state="ended")
         swap = Swap(key_of(job.id), value, write(ended), ttl=KEPT if again else ttl)
         if not self._one(swap):  # it was stopped meanwhile, or told of another parent
             self.child_ended(job, ending, ttl)
 
-    def _let_go(self, parent: str, ttl: float) -> None:
-        """Have the result of *parent* go after a while, if nobody depends on it any more."""
+    def _let_go(self, parent: str) -> None:
+        """Have the result of *parent* go after its own time, if nobody depends on it any more."""
         key, marker = result_key(parent), marker_key(parent)
         if self._store.scan(child_prefix(parent), limit=1):
             return
         record = self._one(Get(key))
-        self._store.apply([Swap(key, record, record, ttl=ttl), Delete(marker)])
+        self._store.apply([Swap(key, record, record, ttl=_own_time(record)), Delete(marker)])
         # Whoever joined between the look and that would lose the result.
         if self._store.scan(child_prefix(parent), limit=1):
             self._store.apply([Swap(key, record, record, ttl=KEPT), Put(marker, b"1")])
@@ -83,7 +86,7 @@ class Parting:
             )
             self.unmark(parent)
             if self._one(Get(result_key(parent))) is not None:
-                self._let_go(parent, ttl)
+                self._let_go(parent)
         ended = write(replace(node, state="ended"))
         self._store.apply(
             [Swap(key_of(job.id), write(node), ended, ttl=ttl), Delete(body_key(job.id))]
@@ -99,3 +102,12 @@ class Parting:
     def _one(self, operation: Operation) -> Any:
         [result] = self._store.apply([operation])
         return result
+
+
+def _own_time(record: bytes | None) -> float:
+    """Return the seconds for which the end of a job is kept when nobody depends on it."""
+    try:
+        ttl = 0.0 if record is None else read_result(record).ttl
+    except StoreError:  # of a later Goose
+        ttl = 0.0
+    return ttl or RESULT_SECONDS
