@@ -309,6 +309,29 @@ def test_a_parents_end_at_any_moment_of_a_cancel_is_in_time(
             break
 
 
+def test_one_that_is_just_being_sent_is_left_to_its_worker(place: Place, app: Any) -> None:
+    """Nobody says that it is removed while a copy is on its way; whoever gets that ends it."""
+    scene = Scene(place, app)
+    answers: dict[str, str] = {}
+
+    class Slow(Tripwire):
+        def call(self, name: str, do: Callable[[], Any]) -> Any:
+            if name == "enqueue" and not answers:
+                answers.update(wired(place, watch).cancel([scene.second.id]))
+                sweep(place)
+            return do()
+
+    watch = Tripwire()
+    process = place.process(Slow())
+    process.run(until=lambda: answers)
+    assert {scene.second.id: "asked"} == answers
+    assert "enqueue" not in watch.calls
+    process.engine.stops.marked = place.client.controls.marks()
+    process.run()
+    place.client.controls.unmark(list(process.engine.stops.over))
+    scene.check_cancelled()
+
+
 def test_one_that_was_sent_and_not_marked_so_is_found_where_it_runs(place: Place, app: Any) -> None:
     """While another worker runs it already, nobody is told that it has ended."""
     scene = Scene(place, app)
@@ -317,7 +340,8 @@ def test_one_that_was_sent_and_not_marked_so_is_found_where_it_runs(place: Place
 
     def during() -> None:
         # Of a cancel whose first look came before.
-        assert not Flows(place.store, place.broker, traits.tools.ended).stop(scene.second.id)
+        flows = Flows(place.store, place.broker, traits.tools.ended)
+        assert "leaving" == flows.stop(scene.second.id)
         told = place.client.cancel(scene.second)
         seen.append((told, scene.third.status(), scene.anyway.status()))
 

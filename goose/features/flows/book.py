@@ -19,9 +19,9 @@ steps makes up for that:
   forgotten, and a replay that fails on the way does all that is left when it is called again.
 * *Stopping* (somebody's order, see `goose.cancelling`): the node is swapped to ``stopped``, from where no
   end of a parent moves it, then its traits are told, then it has ended and its body goes. If all
-  its parents have ended well, one of them may be sending it: then it is sent by this side, too, and is
-  for the broker to find. Whoever dies in between leaves the order's mark, by which workers
-  finish it (see `stops`).
+  its parents have ended well, one of them is sending it, or has died and ends again: it is left to that,
+  for a copy that is found and removed says nothing of the one still to come. Whoever dies in between
+  leaves the order's mark, by which workers finish it (see `stops`), or end the job that they get.
 
 A node that was cancelled because a parent died keeps its body and stays known to that parent. If the
 parent is replayed, it waits again. One that was stopped does not.
@@ -33,7 +33,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from goose.brokers.base import Broker
 from goose.errors import StoreError
@@ -64,6 +64,8 @@ PAGE = 100
 UNBOUNDED = 1 << 62
 STOPPED = "it was cancelled while it waited"
 """Why a job has ended that was stopped."""
+Stopped: TypeAlias = Literal["stopped", "leaving", "elsewhere"]
+"""``leaving``: one of its parents sends it just now, or will; ``elsewhere``: on the broker, if at all."""
 
 _EDGES: dict[Ending, Edge] = {
     "done": "ok",
@@ -317,8 +319,8 @@ class Flows:
         node = self.node(job_id)
         return node is not None and node.state not in ("joining", "ended")
 
-    def stop(self, job_id: str) -> bool:
-        """End a job that waits, for good; say whether it did, else look for it on the broker.
+    def stop(self, job_id: str) -> Stopped:
+        """End a job that waits, for good; say whether it did, or where it is instead.
 
         Raises:
             BrokerError: Not everybody was told; call it again.
@@ -327,11 +329,9 @@ class Flows:
             value: bytes | None = self._one(Get(key_of(job_id)))
             node = None if value is None else read(value)
             if value is None or node is None or node.state in ("joining", "sent", "ended"):
-                return False
+                return "elsewhere"
             if node.state == "waiting" and node.verdict == "run":
-                # Whoever wrote the last edge may have its body in hand, or have died.
-                self._send(job_id, node)
-                return False
+                return "leaving"
             stopped = replace(node, state="stopped")
             if node == stopped or self._swap(job_id, value, stopped):
                 break
@@ -339,7 +339,7 @@ class Flows:
         if job is not None:  # else somebody else has stopped it, too, and was faster
             self._ended([Ended(job, "cancelled", reason=STOPPED)])
             self._parting.leave(job, stopped)
-        return True
+        return "stopped"
 
     # --- inside ----------------------------------------------------------------------------
 
