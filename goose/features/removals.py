@@ -72,10 +72,7 @@ def noted(store: Store, ending: Ending, jobs: Sequence[Job[Any]]) -> Iterator[No
     """
     keys: list[str] = []
     for at in range(0, len(jobs), AT_ONCE):
-        # Without arguments, which no trait wants to see at an end.
-        bodies = [
-            encode(job.evolve(args=(), kwargs={})).decode() for job in jobs[at : at + AT_ONCE]
-        ]
+        bodies = [packed(job) for job in jobs[at : at + AT_ONCE]]
         note = {"at": store.now(), "ending": ending, "jobs": bodies}
         keys.append(PREFIX + uuid.uuid4().hex)
         store.apply([Put(keys[-1], json.dumps(note).encode(), ttl=KEPT)])
@@ -98,11 +95,17 @@ def finish(tools: Tools, troubles: Troubles) -> None:
             note = json.loads(value)
             if store.now() - note["at"] < LEFT:
                 continue
-            jobs = [_job(body) for body in note["jobs"]]
+            jobs = [unpacked(body) for body in note["jobs"]]
             gone = [job for job in jobs if tools.broker.find(job.id) is None]
             tools.ended([Ended(job, note["ending"], reason="removed by hand") for job in gone])
             store.apply([Delete(key)])
 
 
-def _job(body: str) -> Job[Any]:
+def packed(job: Job[Any]) -> str:
+    """Return *job* for a note: without arguments, which no trait wants to see at an end."""
+    return encode(job.evolve(args=(), kwargs={})).decode()
+
+
+def unpacked(body: str) -> Job[Any]:
+    """Return the job in a note."""
     return decode(Envelope(json.loads(body)["id"], "", body.encode()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -115,6 +117,18 @@ class Interloper(Tripwire):
         if now and self.side == "after":
             self._do()
         return result
+
+
+class Dying(Interloper):
+    """Does something else at one of the calls, and dies before one that comes after."""
+
+    last = 0
+
+    def call(self, name: str, do: Callable[[], Any]) -> Any:
+        """Return what *do* returns, until it dies."""
+        if len(self.calls) >= self.last:
+            raise Crash("here")
+        return super().call(name, do)
 
 
 def points(place: Place) -> Iterator[tuple[int, Side]]:
@@ -584,3 +598,36 @@ def test_a_replay_that_failed_is_done_again(new_place: Callable[[], Place], app:
         place.close()
         if len(wire.calls) < at:
             break
+
+
+def test_a_cancel_beside_a_replay_that_fails_is_final(app: Any) -> None:
+    """A dependent is cancelled while it is revived by somebody who dies then: it has ended for all."""
+    seen: set[str] = set()
+    for at, more in itertools.product(range(1, 30), (0, 2, 5)):
+        place = Place("memory", f"memory://feature-{uuid.uuid4()}")
+        with place.client.using(retry=ONCE).batch() as batch, batch.flow() as flow:
+            ended = flow.using(depends_on=flow.add(app.broken)).add(app.tidy, "ended")
+            last = flow.using(depends_on=ended).add(app.tidy, "last")
+        place.process().run()
+        answers: dict[str, str] = {}
+
+        def cancel(place: Place = place, job: Any = ended, told: Any = answers) -> None:
+            told.update(place.client.cancel(job))
+
+        wire = Dying(at, "after", cancel)
+        wire.last = at + more
+        broker: Any = WiredBroker(place.broker, wire)
+        store: Any = WiredStore(place.store, wire)
+        with contextlib.suppress(Crash):
+            Inspection(broker, traits=Traits(broker, lambda store=store: store)).replay()
+        seen |= {*answers.values()}
+        for _ in range(2):
+            place.client.inspector.replay()
+            place.process().run()
+            sweep(place)
+        statuses = [job.status() for job in (ended, last)]
+        wanted = ["cancelled"] * 2
+        assert (wanted, 0) == (statuses, batch.progress().remaining), (at, more, answers)
+        assert [] == place.store.scan(f"revival:{ended.id}"), (at, more)
+        place.close()
+    assert {"removed"} == seen

@@ -15,8 +15,9 @@ steps makes up for that:
 * *Cancelling*: the traits of the dependent are told first, then its node is marked. Its own
   dependents follow in the same way, from a list and not by recursion: flows may be long.
 * *Reviving* (a parent is replayed): the traits of the dependent are told, then its own dependents are
-  revived, and then its node waits. So a node that waits has nothing cancelled below it that was
-  forgotten, and a replay that fails on the way does all that is left when it is called again.
+  revived, and then its node waits; a note says so meanwhile, see `stops`. So a node that waits has
+  nothing cancelled below it that was forgotten, and a replay that fails on the way does all that is
+  left when it is called again.
 * *Stopping* (somebody's order, see `goose.cancelling`): the node is swapped to ``stopped``, from where no
   end of a parent moves it, then its traits are told, then it has ended and its body goes. If all
   its parents have ended well, one of them is sending it, or has died and ends again: it is left to that,
@@ -40,6 +41,7 @@ from goose.errors import StoreError
 from goose.features.flows.parting import Parting
 from goose.features.flows.records import (
     JOINING,
+    REVIVALS,
     Edge,
     Node,
     body_key,
@@ -49,8 +51,11 @@ from goose.features.flows.records import (
     marker_key,
     past_prefix,
     read,
+    revival_key,
     write,
 )
+from goose.features.removals import KEPT as NOTED
+from goose.features.removals import packed, unpacked
 from goose.features.results.records import KEPT
 from goose.features.results.records import key_of as result_key
 from goose.features.results.records import read as read_result
@@ -288,9 +293,29 @@ class Flows:
         job = self._job(child)
         if job is not None:  # else it was stopped
             self._keep_body(child, None)
+            self._one(Put(revival_key(child), packed(job).encode(), ttl=NOTED))
             # What is put on the agenda last is done first: its dependents, by its traits.
-            self._agenda.list.append(partial(self._tell, child, parent, edge, job))
+            self._agenda.list.append(partial(self._revived, job, parent, edge))
             self._ended([Ended(job, "renewed")])
+
+    def _revived(self, job: Job[Any], parent: str, edge: Edge) -> None:
+        self._tell(job.id, parent, edge, job)
+        self._one(Delete(revival_key(job.id)))
+
+    def finish_revivals(self) -> None:
+        """Tell the traits of jobs that were stopped while somebody revived them, who died over it.
+
+        Raises:
+            BrokerError: Not everybody was told; call it again.
+        """
+        for body in self._listed(REVIVALS):
+            job = unpacked(body)
+            node = self.node(job.id)
+            if node is not None and node.state == "cancelled":
+                continue  # it is revived again with its parent
+            if node is None or node.state in ("stopped", "ended"):
+                self._ended([Ended(job, "cancelled", reason=STOPPED)])
+            self._one(Delete(revival_key(job.id)))
 
     def _job(self, child: str) -> Job[Any] | None:
         body = self._one(Get(body_key(child)))
