@@ -20,7 +20,8 @@ marks its node as sent. A cancel may come between any two of these:
 * After all of it: the first look may have come too early, the second does not.
 * Either side dies: a parent's end is told again, and sends what is free. The mark of a cancel stays, and
   workers finish what is marked (`goose.features.flows.stops`), as another cancel does.
-* Two cancels at once: both tell the same traits the same, and both say ``removed``.
+* Two cancels at once: both tell the same traits the same. One says ``removed``; the slower one may say
+  ``not_found``, as after it.
 * Its client is still enqueueing it: it is ``not_found``, as before the enqueue.
 """
 

@@ -346,6 +346,33 @@ def test_one_that_is_just_being_sent_is_left_to_its_worker(place: Place, app: An
     scene.check_cancelled()
 
 
+def test_one_that_is_free_does_not_wait_again(place: Place, app: Any) -> None:
+    """A replay of what it need not wait for changes nothing, so no cancel takes it for one that waits."""
+    with place.client.using(retry=ONCE).flow() as flow:
+        dead = flow.add(app.broken)
+        good = flow.using(queue="later").add(app.one, "good")
+        parents = [goose.after(dead, on_failure="run"), good]
+        last = flow.using(depends_on=parents, queue="later").add(app.tidy, "last")
+    place.process().run()
+
+    class Dying(Tripwire):
+        def call(self, name: str, do: Callable[[], Any]) -> Any:
+            result = do()
+            if name == "enqueue":
+                raise Crash("sent, and not marked so")
+            return result
+
+    process = place.process(Dying(), queues=["later"])
+    with pytest.raises(Crash):
+        process.run()
+    place.client.inspector.replay()
+    assert "leaving" == Flows(place.store, place.broker).stop(last.id)
+    place.bury(process)
+    place.process(queues=["later"]).run()
+
+    assert ("done", 1) == (last.status(), app.runs.count("last"))
+
+
 def test_one_that_was_sent_and_not_marked_so_is_found_where_it_runs(place: Place, app: Any) -> None:
     """While another worker runs it already, nobody is told that it has ended."""
     scene = Scene(place, app)

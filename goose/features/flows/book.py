@@ -246,6 +246,8 @@ class Flows:
             if node.state in ("sent", "stopped"):
                 return
             changed = node.told(parent, edge)
+            if node.state == "waiting" and node.verdict == "run" and changed != node:
+                return  # it is free, and on its way: nothing that is news takes that back
             if node.state == "cancelled" and changed.verdict != "cancel":
                 if revived is None:
                     self._revive(child, parent, edge)
