@@ -80,7 +80,8 @@ class _Nothing(dict[str, Any]):
     def _refuse(self, *_: object, **__: object) -> Any:
         raise TypeError("a job is not changed: job.evolve(meta={**job.meta, …}) returns another")
 
-    __setitem__ = update = setdefault = __ior__ = _refuse
+    if not TYPE_CHECKING:
+        __setitem__ = update = setdefault = __ior__ = _refuse
 
     def __reduce__(self) -> str:
         return "NOTHING"  # by its name, so that there is never a second one

@@ -15,12 +15,13 @@ A job that waits is sent by the end of its last parent, which writes the last ed
 marks its node as sent. A cancel may come between any two of these:
 
 * Before the edge: the node is stopped by compare-and-set, and no end of a parent sends it any more.
-* After the edge: it is free, and this side sends it as well. The second look finds it on the broker.
-  A copy that the parent's end sends after that is skipped (`goose.features.once`).
+* After the edge: it is free, and on its way. If the second look does not find it on the broker, it is
+  ``asked``: the mark stays, and whoever gets it ends it.
 * After all of it: the first look may have come too early, the second does not.
-* Either side dies: a parent's end is told again. The mark of a cancel stays, and workers finish what
-  is marked (`goose.features.flows.stops`), as another cancel does.
-* Two cancels at once: both tell the same traits the same, and both say ``removed``.
+* Either side dies: a parent's end is told again, and sends what is free. The mark of a cancel stays, and
+  workers finish what is marked (`goose.features.flows.stops`), as another cancel does.
+* Two cancels at once: both tell the same traits the same. One says ``removed``; the slower one may say
+  ``not_found``, as after it.
 * Its client is still enqueueing it: it is ``not_found``, as before the enqueue.
 """
 
@@ -40,7 +41,7 @@ Cancelled: TypeAlias = Literal["removed", "stopping", "asked", "dead", "not_foun
 ========== ==================================================================================
 removed    it was queued, or waited for other jobs, and is gone
 stopping   it runs: ``should_stop`` is true there within a second, an async function is cancelled
-asked      the broker does not show where it is; the worker that has it or gets it ends it
+asked      it is on its way, or where the broker does not show it; the worker that gets it ends it
 dead       it was dead already, and stays among the dead jobs
 not_found  it is not stored: done, or never there
 ========== ==================================================================================
@@ -86,14 +87,18 @@ class Canceller:
         marks.update(dict.fromkeys(unseen))
         if marks:
             self._controls.mark(marks)
-            stopped = [id_ for id_ in unseen if self._flows.stop(id_)]
+            stopped = {id_: self._flows.stop(id_) for id_ in unseen}
             again: dict[str, float | None] = {}
             moved: dict[str, Cancelled] = {}
             self._look(list(marks), moved, again)
-            for id_ in stopped:
-                if moved[id_] in _UNSEEN:  # then no copy of it is under way
+            for id_, found in stopped.items():
+                if moved[id_] not in _UNSEEN:
+                    continue
+                if found == "stopped":  # then no copy of it is under way
                     moved[id_] = "removed"
                     again.pop(id_, None)
+                elif found == "leaving":
+                    moved[id_], again[id_] = "asked", None
             results |= moved
             self._controls.unmark([id_ for id_ in marks if id_ not in again])
         return results

@@ -11,6 +11,8 @@ How it could break, and what holds:
 * It dies after it has told: it is told once more, and traits are idempotent.
 * It is slow, not dead: what is gone already is told of twice, with the same ending.
 * The broker does not show every job (RabbitMQ): nobody could say what is gone, so nothing is noted.
+* A note cannot be read, or one of its jobs not be told of: the other notes are done, and this one goes
+  after `KEPT`.
 * A worker was faster, and the job is gone because it is done: that was told first. What is told
   later of the same run is not the truer, see `goose.features.traits`.
 """
@@ -18,6 +20,7 @@ How it could break, and what holds:
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,15 +28,39 @@ from typing import Any
 
 from goose.brokers import sees_all
 from goose.brokers.base import Inspector
+from goose.errors import BrokerUnavailable
 from goose.features.traits import Ended, Ending, Tools
 from goose.jobs import Envelope, Job, decode, encode
 from goose.stores.base import Delete, Put, Store
+
+logger = logging.getLogger("goose.features")
 
 PREFIX = "removal:"
 AT_ONCE = 500
 """Jobs in one note."""
 LEFT = 60.0
 """Seconds after which a note is taken to be of somebody who died."""
+KEPT = 7 * 86_400.0
+"""Seconds after which a note goes that no worker could do anything about."""
+
+
+class Troubles:
+    """What of a sweep cannot be done, told of once each by a process that sweeps for ever."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    @contextmanager
+    def skipped(self, what: str) -> Iterator[None]:
+        """Have an error in the block concern *what* alone, unless broker or store are away."""
+        try:
+            yield
+        except BrokerUnavailable:
+            raise
+        except Exception:
+            if what not in self._told:
+                self._told.add(what)
+                logger.exception("sweep: %s cannot be done now; it is tried again", what)
 
 
 @contextmanager
@@ -45,39 +72,40 @@ def noted(store: Store, ending: Ending, jobs: Sequence[Job[Any]]) -> Iterator[No
     """
     keys: list[str] = []
     for at in range(0, len(jobs), AT_ONCE):
-        # Without arguments, which no trait wants to see at an end.
-        bodies = [
-            encode(job.evolve(args=(), kwargs={})).decode() for job in jobs[at : at + AT_ONCE]
-        ]
+        bodies = [packed(job) for job in jobs[at : at + AT_ONCE]]
         note = {"at": store.now(), "ending": ending, "jobs": bodies}
         keys.append(PREFIX + uuid.uuid4().hex)
-        store.apply([Put(keys[-1], json.dumps(note).encode())])
+        store.apply([Put(keys[-1], json.dumps(note).encode(), ttl=KEPT)])
     yield
     for key in keys:
         store.apply([Delete(key)])
 
 
-def finish(tools: Tools) -> None:
+def finish(tools: Tools, troubles: Troubles) -> None:
     """Tell of what somebody has removed who died over it.
 
     Raises:
-        BrokerError: Broker or store failed; it is done the next time.
+        BrokerError: Broker or store are away; it is done the next time.
     """
     if not (isinstance(tools.broker, Inspector) and sees_all(tools.broker)):
         return
     store = tools.store()
     for key, value in store.scan(PREFIX):
-        note = json.loads(value)
-        if store.now() - note["at"] < LEFT:
-            continue
-        gone = [
-            job
-            for job in (_job(body) for body in note["jobs"])
-            if tools.broker.find(job.id) is None
-        ]
-        tools.ended([Ended(job, note["ending"], reason="removed by hand") for job in gone])
-        store.apply([Delete(key)])
+        with troubles.skipped(f"the note {key} of removed jobs"):
+            note = json.loads(value)
+            if store.now() - note["at"] < LEFT:
+                continue
+            jobs = [unpacked(body) for body in note["jobs"]]
+            gone = [job for job in jobs if tools.broker.find(job.id) is None]
+            tools.ended([Ended(job, note["ending"], reason="removed by hand") for job in gone])
+            store.apply([Delete(key)])
 
 
-def _job(body: str) -> Job[Any]:
+def packed(job: Job[Any]) -> str:
+    """Return *job* for a note: without arguments, which no trait wants to see at an end."""
+    return encode(job.evolve(args=(), kwargs={})).decode()
+
+
+def unpacked(body: str) -> Job[Any]:
+    """Return the job in a note."""
     return decode(Envelope(json.loads(body)["id"], "", body.encode()))

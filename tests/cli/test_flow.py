@@ -11,7 +11,9 @@ import pytest
 
 import goose
 import goose.testing
+from goose.brokers.base import State
 from goose.cli import main
+from goose.features.flows import drawing
 from goose.settings import Settings
 
 APP = """
@@ -120,6 +122,38 @@ def test_a_flow_is_cancelled(client: Any, app: Any, run: Any) -> None:
         {each["id"]: each["result"] for each in json.loads(out)},
     )
     assert {"cancelled"} == {client.status(job.id) for job in flow.jobs}
+
+
+def test_a_long_flow_is_cancelled_as_a_whole(
+    client: Any, app: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is shown has a limit, what is cancelled has none."""
+    monkeypatch.setattr(drawing, "LIMIT", 3)
+    with client.flow() as flow:
+        heads = [flow.add(app.one, str(number)) for number in range(4)]
+        last = flow.using(depends_on=heads).add(app.one, "last")
+    assert 3 == len(json.loads(run("flow", "show", last.id, "--json")[1]))
+    code, out, _ = run("flow", "cancel", last.id, "--yes", "--json")
+
+    answers = {each["id"]: each["result"] for each in json.loads(out)}
+    assert (0, dict.fromkeys([job.id for job in flow.jobs], "removed")) == (code, answers)
+    assert 0 == client.inspector.count(State.READY)
+
+
+def test_what_a_broker_hides_is_cancelled(
+    client: Any, app: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job of the flow that may run or be scheduled, for all that the broker shows, is asked."""
+    with client.flow() as flow:
+        one = flow.add(app.one, "a")
+        flow.add(app.one, one.output)
+    monkeypatch.setattr("goose.cli.flow.sees_all", lambda _: False)
+    monkeypatch.setattr("goose.inspecting.sees_all", lambda _: False)
+    monkeypatch.setattr("goose.brokers.sqlite.inspector.Inspecting.find", lambda *_: None)
+    code, out, _ = run("flow", "cancel", one.id, "--yes")
+
+    assert (0, {"asked", "removed"}) == (code, {*out.split()[1::2]})
+    assert [one.id] == list(client.controls.marks())
 
 
 def test_a_job_that_waits_is_cancelled_alone(client: Any, app: Any, run: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +16,14 @@ import goose
 from goose.brokers.base import Inspector, State
 from goose.cancelling import Canceller
 from goose.errors import JobFailed
+from goose.features.batches.book import SWEEP
 from goose.features.batches.trait import Sweeper
 from goose.features.controls import Controls
 from goose.features.flows.book import Flows
+from goose.features.flows.records import body_key, key_of
 from goose.features.traits import Traits
 from goose.inspecting import Inspection
+from goose.stores.base import Get, Put
 from goose.testing.faults import Crash
 from tests.features.places import ALL, SOME, Place, Tripwire, WiredBroker, WiredStore
 
@@ -112,6 +117,18 @@ class Interloper(Tripwire):
         if now and self.side == "after":
             self._do()
         return result
+
+
+class Dying(Interloper):
+    """Does something else at one of the calls, and dies before one that comes after."""
+
+    last = 0
+
+    def call(self, name: str, do: Callable[[], Any]) -> Any:
+        """Return what *do* returns, until it dies."""
+        if len(self.calls) >= self.last:
+            raise Crash("here")
+        return super().call(name, do)
 
 
 def points(place: Place) -> Iterator[tuple[int, Side]]:
@@ -306,6 +323,56 @@ def test_a_parents_end_at_any_moment_of_a_cancel_is_in_time(
             break
 
 
+def test_one_that_is_just_being_sent_is_left_to_its_worker(place: Place, app: Any) -> None:
+    """Nobody says that it is removed while a copy is on its way; whoever gets that ends it."""
+    scene = Scene(place, app)
+    answers: dict[str, str] = {}
+
+    class Slow(Tripwire):
+        def call(self, name: str, do: Callable[[], Any]) -> Any:
+            if name == "enqueue" and not answers:
+                answers.update(wired(place, watch).cancel([scene.second.id]))
+                sweep(place)
+            return do()
+
+    watch = Tripwire()
+    process = place.process(Slow())
+    process.run(until=lambda: answers)
+    assert {scene.second.id: "asked"} == answers
+    assert "enqueue" not in watch.calls
+    process.engine.stops.marked = place.client.controls.marks()
+    process.run()
+    place.client.controls.unmark(list(process.engine.stops.over))
+    scene.check_cancelled()
+
+
+def test_one_that_is_free_does_not_wait_again(place: Place, app: Any) -> None:
+    """A replay of what it need not wait for changes nothing, so no cancel takes it for one that waits."""
+    with place.client.using(retry=ONCE).flow() as flow:
+        dead = flow.add(app.broken)
+        good = flow.using(queue="later").add(app.one, "good")
+        parents = [goose.after(dead, on_failure="run"), good]
+        last = flow.using(depends_on=parents, queue="later").add(app.tidy, "last")
+    place.process().run()
+
+    class Dying(Tripwire):
+        def call(self, name: str, do: Callable[[], Any]) -> Any:
+            result = do()
+            if name == "enqueue":
+                raise Crash("sent, and not marked so")
+            return result
+
+    process = place.process(Dying(), queues=["later"])
+    with pytest.raises(Crash):
+        process.run()
+    place.client.inspector.replay()
+    assert "leaving" == Flows(place.store, place.broker).stop(last.id)
+    place.bury(process)
+    place.process(queues=["later"]).run()
+
+    assert ("done", 1) == (last.status(), app.runs.count("last"))
+
+
 def test_one_that_was_sent_and_not_marked_so_is_found_where_it_runs(place: Place, app: Any) -> None:
     """While another worker runs it already, nobody is told that it has ended."""
     scene = Scene(place, app)
@@ -314,7 +381,8 @@ def test_one_that_was_sent_and_not_marked_so_is_found_where_it_runs(place: Place
 
     def during() -> None:
         # Of a cancel whose first look came before.
-        assert not Flows(place.store, place.broker, traits.tools.ended).stop(scene.second.id)
+        flows = Flows(place.store, place.broker, traits.tools.ended)
+        assert "leaving" == flows.stop(scene.second.id)
         told = place.client.cancel(scene.second)
         seen.append((told, scene.third.status(), scene.anyway.status()))
 
@@ -377,6 +445,27 @@ def test_who_was_late_does_not_make_it_wait_again(place: Place, app: Any) -> Non
 
     assert {scene.second.id: "removed"} == place.client.cancel(scene.second)
     scene.check_cancelled()
+
+
+@pytest.mark.parametrize("key", [key_of, body_key])
+def test_one_that_cannot_be_read_holds_up_no_other(
+    place: Place, app: Any, caplog: pytest.LogCaptureFixture, key: Callable[[str], str]
+) -> None:
+    """A marked job of a later Goose is told of once; the others are stopped, and batches are swept."""
+    with place.client.batch() as batch, batch.flow() as flow:
+        first = flow.add(app.one, "first")
+        jobs = [flow.using(depends_on=first).add(app.tidy) for _ in range(3)]
+    odd = jobs[1]
+    [value] = place.store.apply([Get(key(odd.id))])
+    place.store.apply([Put(key(odd.id), value.replace(b'"v":1', b'"v":2'))])
+    place.client.controls.mark(dict.fromkeys((job.id for job in jobs), None))
+    sweeper = Sweeper(place.process().engine.traits.tools)
+    sweeper.step(0.0)
+    sweeper.step(0.0)
+
+    assert ["cancelled"] * 2 == [jobs[0].status(), jobs[2].status()]
+    assert 1 == sum(odd.id in record.message for record in caplog.records)
+    assert place.store.apply([Get(SWEEP)]) != [None]
 
 
 def test_every_crash_of_a_cancel_is_made_good(new_place: Callable[[], Place], app: Any) -> None:
@@ -509,3 +598,63 @@ def test_a_cancel_at_any_moment_of_a_replay(new_place: Callable[[], Place], app:
         assert ("cancelled", {"broken"}) == (ended.status(), {*app.runs}), (at, side)
         assert 1 == batch.progress().cancelled, (at, side)
         place.close()
+
+
+def test_a_replay_that_failed_is_done_again(new_place: Callable[[], Place], app: Any) -> None:
+    """Wherever a replay fails, called again it brings back all that depends on the dead job."""
+    kind, broken = new_place(), app.broken.__code__
+    for at, side in points(kind):
+        place = new_place()
+        app.runs.clear()
+        app.broken.__code__ = broken
+        with place.client.using(retry=ONCE).batch() as batch, batch.flow() as flow:
+            second = flow.add(app.one, flow.add(app.broken).output)
+            flow.add(app.two, second.output)
+        place.process().run()
+        assert ["dead", "cancelled", "cancelled"] == [job.status() for job in flow.jobs]
+        app.broken.__code__ = (lambda: "mended").__code__
+        wire = Tripwire(at, side)
+        broker: Any = WiredBroker(place.broker, wire)
+        store: Any = WiredStore(place.store, wire)
+        with contextlib.suppress(Crash):
+            Inspection(broker, traits=Traits(broker, lambda store=store: store)).replay()
+        place.client.inspector.replay()
+        place.process().run()
+        assert ["done"] * 3 == [job.status() for job in flow.jobs], (at, side)
+        assert (3, 0) == (batch.progress().done, batch.progress().remaining), (at, side)
+        place.close()
+        if len(wire.calls) < at:
+            break
+
+
+def test_a_cancel_beside_a_replay_that_fails_is_final(app: Any) -> None:
+    """A dependent is cancelled while it is revived by somebody who dies then: it has ended for all."""
+    seen: set[str] = set()
+    for at, more in itertools.product(range(1, 30), (0, 2, 5)):
+        place = Place("memory", f"memory://feature-{uuid.uuid4()}")
+        with place.client.using(retry=ONCE).batch() as batch, batch.flow() as flow:
+            ended = flow.using(depends_on=flow.add(app.broken)).add(app.tidy, "ended")
+            last = flow.using(depends_on=ended).add(app.tidy, "last")
+        place.process().run()
+        answers: dict[str, str] = {}
+
+        def cancel(place: Place = place, job: Any = ended, told: Any = answers) -> None:
+            told.update(place.client.cancel(job))
+
+        wire = Dying(at, "after", cancel)
+        wire.last = at + more
+        broker: Any = WiredBroker(place.broker, wire)
+        store: Any = WiredStore(place.store, wire)
+        with contextlib.suppress(Crash):
+            Inspection(broker, traits=Traits(broker, lambda store=store: store)).replay()
+        seen |= {*answers.values()}
+        for _ in range(2):
+            place.client.inspector.replay()
+            place.process().run()
+            sweep(place)
+        statuses = [job.status() for job in (ended, last)]
+        wanted = ["cancelled"] * 2
+        assert (wanted, 0) == (statuses, batch.progress().remaining), (at, more, answers)
+        assert [] == place.store.scan(f"revival:{ended.id}"), (at, more)
+        place.close()
+    assert {"removed"} == seen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,10 @@ from goose.errors import (
     PayloadTooLarge,
     Unsupported,
 )
+from goose.features.flows.records import body_key
+from goose.features.flows.records import key_of as node_key
+from goose.features.results.records import key_of
+from goose.stores.base import Delete
 from goose.testing.faults import Crash
 from tests.features.places import Place, Process, Tripwire, crash_points
 
@@ -310,6 +315,38 @@ def test_who_comes_after_a_failure_is_cancelled_at_once(place: Place, app: Any) 
         late.result(5)
 
 
+def test_one_that_failed_long_ago_has_failed(place: Place, app: Any) -> None:
+    """Nobody waits for ever for one that is dead or cancelled, though how it ended is forgotten."""
+    with place.client.using(retry=ONCE).flow() as flow:
+        first = flow.add(app.broken)
+        second = flow.using(depends_on=first).add(app.alone)
+    place.process().run()
+    for job in (first, second):
+        place.store.apply([Delete(key_of(job.id))])
+    parents = [second, first, goose.after(first, on_failure="run")]
+    if place.url.startswith("amqp"):
+        del parents[1:]  # it does not say who is dead
+    late = [place.client.using(depends_on=parent).enqueue(app.alone) for parent in parents]
+
+    assert ["cancelled", "cancelled", "ready"][: len(late)] == [job.status() for job in late]
+
+
+def test_one_that_was_cancelled_when_it_was_sent_is_forgotten(place: Place, app: Any) -> None:
+    """It waits for nobody any more: when its record has gone, who names it is refused."""
+    if place.url.startswith("amqp"):
+        pytest.skip("it finds no scheduled job by its id")
+    with place.client.flow() as flow:
+        first = flow.add(app.one, "a")
+    second = place.client.using(depends_on=first).enqueue_in(60, app.alone)
+    place.process().run()
+    assert {second.id: "removed"} == place.client.cancel(second)
+    assert "cancelled" == place.client.using(depends_on=second).enqueue(app.alone).status()
+    place.store.apply([Delete(key_of(second.id))])
+
+    with pytest.raises(FlowError, match=second.id):
+        place.client.using(depends_on=second).enqueue(app.alone)
+
+
 # --- what is refused -------------------------------------------------------------------------
 
 
@@ -428,6 +465,38 @@ def test_a_result_waits_for_who_needs_it(place: Place, app: Any) -> None:
         assert time.monotonic() < deadline, place.store.scan("result:")
         time.sleep(0.05)
     assert "unknown" == third.status()
+
+
+def days_left(place: Place, key: str) -> float | None:
+    """Return for how many days a key is kept, None for one that has gone."""
+    with place.store._broker.shelf() as items:
+        item = items.get(key)
+        return None if item is None else round((item.expires_at - time.time()) / 86_400)
+
+
+def test_everything_is_kept_for_its_own_time(app: Any) -> None:
+    """A result is kept as long as it was to be, not as its dependents; nothing stays for ever."""
+    place = Place("memory", f"memory://feature-{uuid.uuid4()}")
+    client = place.client
+    with client.using(retry=ONCE).flow() as flow:
+        done, waited_for = (flow.using(result=30 * 86_400).add(app.one, word) for word in "ab")
+        flow.using(result=60).add(app.shout, done.output)
+        dead = flow.add(app.broken)
+        ended = flow.using(depends_on=dead).add(app.alone)
+    stuck = goose.after(dead, on_failure="wait")
+    waits = client.using(result=60, depends_on=[waited_for, stuck]).enqueue(app.alone)
+    late = client.using(depends_on=waited_for).enqueue_in(3600, app.alone)
+    place.process().run()
+    assert {waits.id: "removed", late.id: "removed"} == client.cancel(waits, late)
+
+    assert [30, 30] == [days_left(place, key_of(job.id)) for job in (done, waited_for)]
+    assert 1 == days_left(place, node_key(late.id))
+    assert [366, 366] == [days_left(place, key(ended.id)) for key in (node_key, body_key)]
+    app.broken.__code__ = (lambda: "mended").__code__
+    client.inspector.replay()
+    place.process().run()
+    assert [1, None] == [days_left(place, key(ended.id)) for key in (node_key, body_key)]
+    place.close()
 
 
 # --- crashes ---------------------------------------------------------------------------------

@@ -9,9 +9,12 @@ import pytest
 
 from goose.brokers import sees_all
 from goose.brokers.base import State
+from goose.errors import BrokerUnavailable
 from goose.features import removals
+from goose.features.batches.book import SWEEP
 from goose.features.batches.trait import Sweeper
 from goose.inspecting import Inspection
+from goose.stores.base import Get, Put
 from goose.testing.faults import Crash
 from tests.features.places import Place
 
@@ -100,3 +103,32 @@ def test_a_removal_leaves_no_note(place: Place, app: Any) -> None:
     assert 2 == len(place.client.inspector.delete(found, state=State.READY))
 
     assert (1, 0) == (batch.progress().deleted, notes(place))
+
+
+def test_a_note_that_cannot_be_read_holds_up_no_other(place: Place, app: Any) -> None:
+    """What another note says is told of all the same."""
+    if not sees_all(place.broker):
+        pytest.skip("its broker cannot say which jobs are gone")
+    batch = place.client.enqueue_batch(app.work, [("a",)])
+    [job] = place.client.inspector.find()
+    place.store.apply([Put(f"{removals.PREFIX}0", b"of a later Goose")])
+    with removals.noted(place.store, "deleted", [job.job] if job.job else []):
+        place.broker.delete([job.id], state=State.READY)  # type: ignore[attr-defined]
+        sweep(place)
+
+    assert 1 == batch.progress().deleted
+    assert 1 == notes(place)
+
+
+def test_a_part_of_the_sweep_that_fails_holds_up_no_other(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches are swept though the removals cannot be looked at; that is raised after."""
+
+    def fail(*_: object) -> None:
+        raise BrokerUnavailable("away")
+
+    monkeypatch.setattr(removals, "finish", fail)
+    with pytest.raises(BrokerUnavailable, match="away"):
+        sweep(place)
+    assert place.store.apply([Get(SWEEP)]) != [None]

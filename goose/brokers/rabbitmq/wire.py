@@ -24,7 +24,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pika
 from pika.adapters.select_connection import IOLoop
@@ -69,9 +69,9 @@ class Freight(Protocol):
 
 def _loop_under(lock: threading.Lock) -> IOLoop:
     """Return a loop that holds *lock* while it deals with anything, and not while it waits."""
-    loop = IOLoop()
+    loop: Any = IOLoop()
     # The driver has no public way in between; these two are all that it does with what happened.
-    poller: Any = loop._poller  # noqa: SLF001
+    poller = loop._poller  # noqa: SLF001
     dispatch, process = poller._dispatch_fd_events, poller._process_timeouts  # noqa: SLF001
 
     def dispatch_alone(events: dict[int, int]) -> None:
@@ -83,7 +83,7 @@ def _loop_under(lock: threading.Lock) -> IOLoop:
             process()
 
     poller._dispatch_fd_events, poller._process_timeouts = dispatch_alone, process_alone  # noqa: SLF001
-    return loop
+    return cast("IOLoop", loop)
 
 
 class Wire:

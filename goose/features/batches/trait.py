@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from goose.errors import BrokerError
 from goose.features import removals
 from goose.features.batches import members
 from goose.features.batches.book import SWEEP_SECONDS, Batches
@@ -138,10 +140,25 @@ class Sweeper:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._batches = batches_with(tools)
+        self._troubles = removals.Troubles()
 
     def step(self, _now: float) -> float:
-        """See `removals`, `stops` and `Batches.sweep`; return the seconds until the next time."""
-        removals.finish(self._tools)
-        stops.finish(self._tools)
-        self._batches.sweep()
+        """See `removals`, `stops` and `Batches.sweep`; return the seconds until the next time.
+
+        Raises:
+            BrokerError: One of them failed; the others were done all the same.
+        """
+        failed: BrokerError | None = None
+        parts: list[Callable[[], None]] = [
+            partial(removals.finish, self._tools, self._troubles),
+            partial(stops.finish, self._tools, self._troubles),
+            self._batches.sweep,
+        ]
+        for part in parts:
+            try:
+                part()
+            except BrokerError as error:
+                failed = error
+        if failed is not None:
+            raise failed
         return SWEEP_SECONDS

@@ -83,7 +83,7 @@ def relinked(sealed: Sealed, answered: Mapping[str, tuple[Job[Any], Job[Any]]]) 
         return sealed
     from goose.features.uniques.records import trait_of  # not every flow's
 
-    made = {**_trait(job), "after": {}, "held": {**held_of(job)}}
+    made: dict[str, Any] = {**_trait(job), "after": {}, "held": {**held_of(job)}}
     for named, policy in parents_of(job).items():
         id_ = named
         if named in answered:

@@ -14,11 +14,15 @@ steps makes up for that:
   and runs once (see `goose.features.once`).
 * *Cancelling*: the traits of the dependent are told first, then its node is marked. Its own
   dependents follow in the same way, from a list and not by recursion: flows may be long.
+* *Reviving* (a parent is replayed): the traits of the dependent are told, then its own dependents are
+  revived, and then its node waits; a note says so meanwhile, see `stops`. So a node that waits has
+  nothing cancelled below it that was forgotten, and a replay that fails on the way does all that is
+  left when it is called again.
 * *Stopping* (somebody's order, see `goose.cancelling`): the node is swapped to ``stopped``, from where no
   end of a parent moves it, then its traits are told, then it has ended and its body goes. If all
-  its parents have ended well, one of them may be sending it: then it is sent by this side, too, and is
-  for the broker to find. Whoever dies in between leaves the order's mark, by which workers
-  finish it (see `stops`).
+  its parents have ended well, one of them is sending it, or has died and ends again: it is left to that,
+  for a copy that is found and removed says nothing of the one still to come. Whoever dies in between
+  leaves the order's mark, by which workers finish it (see `stops`), or end the job that they get.
 
 A node that was cancelled because a parent died keeps its body and stays known to that parent. If the
 parent is replayed, it waits again. One that was stopped does not.
@@ -27,15 +31,17 @@ parent is replayed, it waits again. One that was stopped does not.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 from goose.brokers.base import Broker
 from goose.errors import StoreError
+from goose.features.flows.parting import Parting
 from goose.features.flows.records import (
     JOINING,
+    REVIVALS,
     Edge,
     Node,
     body_key,
@@ -45,22 +51,26 @@ from goose.features.flows.records import (
     marker_key,
     past_prefix,
     read,
+    revival_key,
     write,
 )
+from goose.features.removals import KEPT as NOTED
+from goose.features.removals import packed, unpacked
 from goose.features.results.records import KEPT
 from goose.features.results.records import key_of as result_key
 from goose.features.results.records import read as read_result
-from goose.features.results.trait import ttl_of
 from goose.features.traits import Ended, Ending
 from goose.jobs import Envelope, Job, decode, seal
 from goose.metrics import base as names
 from goose.metrics.base import Metrics
-from goose.stores.base import Delete, Get, Operation, Put, Store, Swap, part
+from goose.stores.base import Delete, Get, Operation, Put, Store, Swap
 
 PAGE = 100
 UNBOUNDED = 1 << 62
 STOPPED = "it was cancelled while it waited"
 """Why a job has ended that was stopped."""
+Stopped: TypeAlias = Literal["stopped", "leaving", "elsewhere"]
+"""``leaving``: one of its parents sends it just now, or will; ``elsewhere``: on the broker, if at all."""
 
 _EDGES: dict[Ending, Edge] = {
     "done": "ok",
@@ -93,6 +103,7 @@ class Flows:
         self._broker = broker
         self._ended = ended
         self._metrics = metrics
+        self._parting = Parting(store)
         self._agenda = threading.local()
 
     # --- looking ---------------------------------------------------------------------------
@@ -145,7 +156,7 @@ class Flows:
             [
                 Get(result_key(parent)),
                 Put(child_key(parent, child), child.encode()),
-                Put(marker_key(parent), child.encode()),  # see `_unmark`
+                Put(marker_key(parent), child.encode()),  # see `Parting.unmark`
             ]
         )
         if record is None:
@@ -161,6 +172,8 @@ class Flows:
             value: bytes | None = self._one(Get(key_of(child)))
             if value is None or (node := read(value)).state != "joining":
                 return
+            if node.parents[parent][1] != "pending":
+                return  # told by the parent itself meanwhile, which knows better
             if self._swap(child, value, node.told(parent, edge)):
                 return
 
@@ -193,14 +206,7 @@ class Flows:
         self._store.apply([Delete(key_of(job_id)), Delete(body_key(job_id))])
         for parent in node.parents if node else ():
             self._one(Delete(child_key(parent, job_id)))
-            self._unmark(parent)
-
-    def _unmark(self, parent: str) -> None:
-        """Forget that somebody depends on *parent*, which may not have ended, if nobody does."""
-        marker = self._one(Get(marker_key(parent)))
-        if marker is not None and not self._store.scan(child_prefix(parent), limit=1):
-            # Whoever joined between the two looks has written another name there.
-            self._one(Swap(marker_key(parent), marker, None))
+            self._parting.unmark(parent)
 
     # --- ending: for traits ----------------------------------------------------------------
 
@@ -210,37 +216,47 @@ class Flows:
         Raises:
             BrokerError: Some were not told; all are told when this is called again.
         """
-        agenda: deque[tuple[str, Ending]] | None = getattr(self._agenda, "list", None)
+        step = partial(self._tell_children, job_id, _EDGES[ending])
+        agenda: list[Callable[[], None]] | None = getattr(self._agenda, "list", None)
         if agenda is not None:  # a dependent that was cancelled just now has dependents of its own
-            agenda.append((job_id, ending))
+            agenda.append(step)
             return
-        agenda = self._agenda.list = deque[tuple[str, Ending]]([(job_id, ending)])
+        agenda = self._agenda.list = [step]
         try:
             while agenda:
-                parent, how = agenda.popleft()
-                for child in list(self.children(parent)):
-                    self._tell(child, parent, _EDGES[how])
+                agenda.pop()()
         finally:
             del self._agenda.list
 
-    def _tell(self, child: str, parent: str, edge: Edge) -> None:
+    def _tell_children(self, parent: str, edge: Edge) -> None:
+        for child in list(self.children(parent)):
+            self._tell(child, parent, edge)
+
+    def _tell(self, child: str, parent: str, edge: Edge, revived: Job[Any] | None = None) -> None:
+        """Tell *child* how *parent* is; *revived* is its job if its traits know that it waits again."""
         while True:
             value: bytes | None = self._one(Get(key_of(child)))
             node = None if value is None else read(value)
+            if revived and (node is None or node.state in ("stopped", "ended")):
+                # It was stopped meanwhile, and its traits may have been told of that first.
+                self._ended([Ended(revived, "cancelled", reason=STOPPED)])
             if value is None or node is None or parent not in node.parents or node.state == "ended":
                 self._one(Delete(child_key(parent, child)))
                 return
             if node.state in ("sent", "stopped"):
                 return
             changed = node.told(parent, edge)
+            if node.state == "waiting" and node.verdict == "run" and changed != node:
+                return  # it is free, and on its way: nothing that is news takes that back
             if node.state == "cancelled" and changed.verdict != "cancel":
+                if revived is None:
+                    self._revive(child, parent, edge)
+                    return
                 changed = replace(changed, state="waiting")
             if changed == node or self._swap(child, value, changed):
                 break
         if changed.state == "joining":
             return
-        if node.state == "cancelled" and changed.state == "waiting":
-            self._revive(child)
         if changed.verdict == "run":
             self._send(child, changed)
         elif changed.verdict == "cancel" and (edge != "ok" or changed.state != "cancelled"):
@@ -271,24 +287,49 @@ class Flows:
             return
         # Its traits first: whoever finds it cancelled may rely on them.
         self._ended([Ended(job, "cancelled", reason=reason)])
+        self._keep_body(child, KEPT)
         if self._mark(child, "cancelled"):
             self._count(names.FLOW_CANCELLED, job)
 
-    def _revive(self, child: str) -> None:
+    def _revive(self, child: str, parent: str, edge: Edge) -> None:
         job = self._job(child)
-        if job is None:
-            return
-        self._ended([Ended(job, "renewed")])
-        node = self.node(child)
-        if node is None or node.state in ("stopped", "ended"):
-            # It was stopped meanwhile, and its traits may have been told of that first.
-            self._ended([Ended(job, "cancelled", reason=STOPPED)])
+        if job is not None:  # else it was stopped
+            self._keep_body(child, None)
+            self._one(Put(revival_key(child), packed(job).encode(), ttl=NOTED))
+            # What is put on the agenda last is done first: its dependents, by its traits.
+            self._agenda.list.append(partial(self._revived, job, parent, edge))
+            self._ended([Ended(job, "renewed")])
+
+    def _revived(self, job: Job[Any], parent: str, edge: Edge) -> None:
+        self._tell(job.id, parent, edge, job)
+        self._one(Delete(revival_key(job.id)))
+
+    def finish_revivals(self) -> None:
+        """Tell the traits of jobs that were stopped while somebody revived them, who died over it.
+
+        Raises:
+            BrokerError: Not everybody was told; call it again.
+        """
+        for body in self._listed(REVIVALS):
+            job = unpacked(body)
+            node = self.node(job.id)
+            if node is not None and node.state == "cancelled":
+                continue  # it is revived again with its parent
+            if node is None or node.state in ("stopped", "ended"):
+                self._ended([Ended(job, "cancelled", reason=STOPPED)])
+            self._one(Delete(revival_key(job.id)))
 
     def _job(self, child: str) -> Job[Any] | None:
         body = self._one(Get(body_key(child)))
         if body is None:
             return None
         return decode(Envelope(child, "default", body), max_bytes=UNBOUNDED)
+
+    def _keep_body(self, child: str, ttl: float | None) -> None:
+        """Have the body of a job go after *ttl*, with its node; None is never."""
+        body = self._one(Get(body_key(child)))
+        if body is not None:
+            self._one(Swap(body_key(child), body, body, ttl=ttl))
 
     def _mark(self, child: str, state: Any) -> bool:
         while True:
@@ -305,8 +346,8 @@ class Flows:
         node = self.node(job_id)
         return node is not None and node.state not in ("joining", "ended")
 
-    def stop(self, job_id: str) -> bool:
-        """End a job that waits, for good; say whether it did, else look for it on the broker.
+    def stop(self, job_id: str) -> Stopped:
+        """End a job that waits, for good; say whether it did, or where it is instead.
 
         Raises:
             BrokerError: Not everybody was told; call it again.
@@ -315,72 +356,17 @@ class Flows:
             value: bytes | None = self._one(Get(key_of(job_id)))
             node = None if value is None else read(value)
             if value is None or node is None or node.state in ("joining", "sent", "ended"):
-                return False
+                return "elsewhere"
             if node.state == "waiting" and node.verdict == "run":
-                # Whoever wrote the last edge may have its body in hand, or have died.
-                self._send(job_id, node)
-                return False
+                return "leaving"
             stopped = replace(node, state="stopped")
             if node == stopped or self._swap(job_id, value, stopped):
                 break
         job = self._job(job_id)
         if job is not None:  # else somebody else has stopped it, too, and was faster
             self._ended([Ended(job, "cancelled", reason=STOPPED)])
-            self._leave(job, stopped)
-        return True
-
-    def _leave(self, job: Job[Any], node: Node) -> None:
-        """Let go of the parents of a job that was stopped, some of which have not ended."""
-        ttl = ttl_of(job)
-        for parent in node.parents:
-            past = past_prefix(parent) + part(job.id)
-            self._store.apply(
-                [Delete(child_key(parent, job.id)), Put(past, job.id.encode(), ttl=ttl)]
-            )
-            self._unmark(parent)
-            if self._one(Get(result_key(parent))) is not None:
-                self._let_go(parent, ttl)
-        ended = write(replace(node, state="ended"))
-        self._store.apply(
-            [Swap(key_of(job.id), write(node), ended, ttl=ttl), Delete(body_key(job.id))]
-        )
-
-    # --- the end of a dependent ------------------------------------------------------------
-
-    def child_ended(self, job: Job[Any], ending: Ending, ttl: float) -> None:
-        """Let go of what that job depended on; while it may be replayed, only after long."""
-        value = None if ending == "renewed" else self._one(Get(key_of(job.id)))
-        if value is None:
-            return
-        node = read(value)
-        if ending == "cancelled" and node.state in ("stopped", "ended"):
-            for parent in node.parents:  # for good; whoever stopped it does the rest
-                self._one(Delete(child_key(parent, job.id)))
-            return
-        again = ending in ("dead", "cancelled")
-        for parent in node.parents:
-            key, name = child_key(parent, job.id), job.id.encode()
-            if again:
-                self._one(Put(key, name, ttl=KEPT))
-                continue
-            past = past_prefix(parent) + part(job.id)
-            self._store.apply([Delete(key), Put(past, name, ttl=ttl)])
-            self._let_go(parent, ttl)
-        ended = node if again else replace(node, state="ended")
-        swap = Swap(key_of(job.id), value, write(ended), ttl=KEPT if again else ttl)
-        if not self._one(swap):  # it was stopped meanwhile, or told of another parent
-            self.child_ended(job, ending, ttl)
-
-    def _let_go(self, parent: str, ttl: float) -> None:
-        """Have the result of *parent* go after a while, if nobody depends on it any more."""
-        key, marker = result_key(parent), marker_key(parent)
-        if self._store.scan(child_prefix(parent), limit=1):
-            return
-        record = self._one(Get(key))
-        self._store.apply([Swap(key, record, record, ttl=ttl), Delete(marker)])
-        # Whoever joined between the look and that would lose the result.
-        if self._store.scan(child_prefix(parent), limit=1):
-            self._store.apply([Swap(key, record, record, ttl=KEPT), Put(marker, b"1")])
+            self._parting.leave(job, stopped)
+        return "stopped"
 
     # --- inside ----------------------------------------------------------------------------
 

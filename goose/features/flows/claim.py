@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from goose._edges import OnFailure
 from goose.brokers import name_of, sees_all
-from goose.brokers.base import Broker, Inspector
+from goose.brokers.base import Broker, Inspector, State
 from goose.errors import FlowError, StoreError, Unsupported
 from goose.features.asking import Sealed
 from goose.features.flows.asking import NAME, held_of, keys_of, parents_of
 from goose.features.flows.book import Flows
-from goose.features.flows.records import Node
+from goose.features.flows.records import Edge, Node
 from goose.features.traits import Ended, Traits
 from goose.jobs import Job, decode
 from goose.stores.base import MAX_VALUE, Store
@@ -39,10 +39,12 @@ class Claim:
         self._joined: dict[str, Job[Any]] = {}
         self._parents: dict[str, Mapping[str, OnFailure]] = {}
         self._holders: Holders | None = None
+        self._sent: Mapping[str, Job[Any]] = {}
 
     def claim(self, sealed: Sequence[Sealed]) -> Mapping[str, Job[Any]]:
         """Have those of *sealed* that depend on others join; return those that wait for them."""
         sent = {job.id: job for job, _ in sealed}
+        self._sent = sent
         sealed = [each for each in sealed if NAME in each[0].traits]
         parents = self._parents = self._resolved([job for job, _ in sealed], sent)
         _check(sealed, parents)
@@ -97,13 +99,13 @@ class Claim:
         job = self._joined[job_id]
         named = parent in parents_of(job)
         holders = None if named and parent not in held_of(job) else self._holders
-        exists = holders.will_be_heard_of if holders else self._exists
         for _ in range(2):
             edge = self._flows.join(job_id, parent)
+            if edge is None:
+                edge = self._edge_without_record(parent, holders)
             if edge is not None:
-                self._flows.mark(job_id, parent, edge)
-                return
-            if exists(parent):
+                if edge != "pending":
+                    self._flows.mark(job_id, parent, edge)
                 return
             # It may have ended between the two looks: then it has left its record by now.
         if not named:
@@ -114,25 +116,36 @@ class Claim:
             "never was, it kept no result, or that has outlived its time"
         )
 
-    def _exists(self, parent: str) -> bool:
-        """Say whether *parent* will be heard of."""
-        if self._flows.node(parent) is not None:
-            return True
+    def _edge_without_record(self, parent: str, holders: Holders | None) -> Edge | None:
+        """Return how *parent* is, ``pending`` if it will be heard of; None if it is not known."""
+        if holders:
+            return "pending" if holders.will_be_heard_of(parent) else None
+        node = self._flows.node(parent)
+        state = node.state if node else None
+        if state in ("joining", "waiting", "stopped"):
+            return "pending"
+        if state == "cancelled":
+            return "gone"  # its record has outlived its time
+        if state == "ended":
+            return None
         broker = self._broker
         if not isinstance(broker, Inspector) or not sees_all(broker):
+            if state == "sent":
+                return "pending"
             raise Unsupported(
                 f"{name_of(broker)} cannot say whether job {parent} is stored; enqueue it together "
                 "with what depends on it: goose.flow() or goose.chain(…)"
             )
         found = broker.find(parent)
         if found is None:
-            return False
+            # One of this enqueue is on its way, if an earlier try had it join.
+            return "pending" if state == "sent" and parent in self._sent else None
         if "result" not in decode(found.envelope, max_bytes=1 << 62).traits:
             raise FlowError(
                 f"job {parent} keeps no result, so nobody is told when it ends: enqueue it with "
                 "goose.using(result=True)"
             )
-        return True
+        return "failed" if found.state is State.DEAD else "pending"
 
     def _is_to_be_sent(self, job: Job[Any]) -> bool:
         node = self._flows.await_parents(job.id)

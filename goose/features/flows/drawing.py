@@ -48,15 +48,21 @@ class Shown:
 
 
 def gathered(
-    flows: Flows, job_id: str, status: Callable[[str], str], function: Callable[[str], str]
+    flows: Flows,
+    job_id: str,
+    status: Callable[[str], str],
+    function: Callable[[str], str],
+    *,
+    limit: int | None,
 ) -> list[Shown]:
-    """Return the jobs of the flow of *job_id*, parents first; at most `LIMIT`.
+    """Return the jobs of the flow of *job_id*, parents first.
 
     Args:
         flows: Where they are.
         job_id: Any of them.
         status: Returns where a job is in its life.
         function: Returns the function of a job that has no node, as far as that is known.
+        limit: Jobs at most; None is all.
 
     Raises:
         BrokerError: The store failed.
@@ -64,7 +70,7 @@ def gathered(
     edges: dict[str, Mapping[str, OnFailure]] = {}
     names: dict[str, str] = {}
     line = deque([job_id])
-    while line and len(edges) < LIMIT:
+    while line and (limit is None or len(edges) < limit):
         current = line.popleft()
         if current in edges:
             continue

@@ -22,6 +22,9 @@ State = Literal["joining", "waiting", "sent", "cancelled", "stopped", "ended"]
 Edge = Literal["pending", "ok", "failed", "gone"]
 """How a parent is: ``failed``: dead, and may be replayed; ``gone``: cancelled or deleted."""
 
+REVIVALS = "revival:"
+"""What the keys of jobs that somebody revives begin with, see `stops`."""
+
 JOINING = 3600.0
 """Seconds after which a client that is still joining has died, and its job is forgotten."""
 
@@ -72,6 +75,11 @@ def _cancels(policy: OnFailure, edge: Edge) -> bool:
 def key_of(job_id: str) -> str:
     """Return where the node of that job is."""
     return f"flow:{{{part(job_id)}}}"
+
+
+def revival_key(job_id: str) -> str:
+    """Return where it is noted that somebody revives that job."""
+    return REVIVALS + part(job_id)
 
 
 def body_key(job_id: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from goose._holes import filled
 from goose.errors import StoreError
 from goose.features.flows.asking import NAME
-from goose.features.flows.book import Flows
+from goose.features.flows.parting import Parting
 from goose.features.results.records import key_of, read
 from goose.features.results.trait import ttl_of
 from goose.features.traits import Admission, Defer, Ended, Fill, Finish, Tools
@@ -54,6 +54,6 @@ class Flow:
 
     def ended(self, endings: Sequence[Ended]) -> None:
         """Let go of what they depended on."""
-        flows = Flows(self._tools.store(), self._tools.broker)
+        parting = Parting(self._tools.store())
         for end in endings:
-            flows.child_ended(end.job, end.ending, ttl_of(end.job))
+            parting.child_ended(end.job, end.ending, ttl_of(end.job))

@@ -31,6 +31,8 @@ class Record:
     failure: Mapping[str, str] | None = None
     """``type``, ``message`` and ``traceback`` of the error it died of."""
     reason: str = ""
+    ttl: float = 0.0
+    """Seconds for which it is kept once nobody depends on its job; 0 where an earlier Goose wrote it."""
 
     @property
     def failed(self) -> bool:
@@ -59,7 +61,7 @@ def write(record: Record) -> bytes:
     fields: dict[str, Any] = {"v": 1, "ending": record.ending, "ended_at": record.ended_at}
     if record.value is not None:
         fields["value"] = record.value
-    for name in ("lost", "failure", "reason"):
+    for name in ("lost", "failure", "reason", "ttl"):
         if getattr(record, name):
             fields[name] = getattr(record, name)
     body = dump(fields)
@@ -91,4 +93,5 @@ def read(body: bytes) -> Record:
         str(fields.get("lost", "")),
         failure if isinstance(failure, dict) else None,
         str(fields.get("reason", "")),
+        float(fields.get("ttl", 0.0)),
     )

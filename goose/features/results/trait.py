@@ -100,7 +100,7 @@ class Results:
                 self._tools.metrics.increment(names.RESULTS_LOST, 1, tags)
         failure = failure_fields(end.failure)
         ending = cast("Final", end.ending)  # one that is renewed leaves no record
-        return Record(ending, now, value, lost, failure, end.reason)
+        return Record(ending, now, value, lost, failure, end.reason, ttl_of(end.job))
 
     def _dependents(self) -> Flows:
         from goose.features.flows.book import Flows  # not every worker's
