@@ -16,7 +16,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
@@ -63,7 +63,7 @@ def _features(text: str) -> tuple[str, ...]:
 
 
 def play_many(
-    seeds: range, scenario: Scenario | None = None, *, processes: int = 1
+    seeds: Sequence[int], scenario: Scenario | None = None, *, processes: int = 1
 ) -> Iterator[Story]:
     """Play the worlds of *seeds*, in order, on so many cores; yield their stories."""
     if processes <= 1:

@@ -225,7 +225,7 @@ def looks_for_the_record_first(monkeypatch):
 
 def paces_nothing(monkeypatch):
     """A job starts whatever the line says."""
-    monkeypatch.setattr("goose.features.limits.trait.paced", lambda *args: {})
+    monkeypatch.setattr("goose.features.limits.trait.paced", lambda *args: ({}, {}))
 
 
 def moves_the_line_blindly(monkeypatch):

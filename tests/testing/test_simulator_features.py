@@ -17,15 +17,19 @@ import broken_features
 pytestmark = pytest.mark.long
 
 SEEDS = 300
+COPIED = 460
+"""A world in which a copy of a job that was done is skipped, which is the case in one of 150."""
 TRIED = 100
 """Worlds of which one has to find a defect."""
+RARE = {"a line moved blindly": 300}
+"""From which world on details are looked for that few worlds show."""
 STORMY = {"rate": 0.15, "events": (6, 12), "patience": 400.0}
 
 
 @pytest.fixture(scope="module")
 def stories() -> list[Story]:
-    """What happened in 300 worlds."""
-    return list(simulate.play_many(range(SEEDS), Scenario(features=FEATURES)))
+    """What happened in 301 worlds."""
+    return list(simulate.play_many([*range(SEEDS), COPIED], Scenario(features=FEATURES)))
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +239,8 @@ def test_a_broken_detail_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch
     """So it is in worlds that are no worse than others, in which more jobs get that far."""
     feature, spoil, shown = PLAIN[name]
     spoil(monkeypatch)
-    stories = (play(seed, Scenario(features=(feature,))) for seed in range(TRIED))
+    first = RARE.get(name, 0)
+    stories = (play(seed, Scenario(features=(feature,))) for seed in range(first, first + TRIED))
 
     assert any(shown in text for story in stories for text in story.violations)
 
