@@ -23,20 +23,12 @@ SLOW = 10.0
 """Seconds that jobs may take in which nothing goes wrong."""
 
 
-class Limits(Act):
-    """Jobs of one key, of which one or two may run at once; in the end as many as show all places free."""
+class Limiting(Act):
+    """Jobs under one limit, and some that ask for it at the end."""
 
-    def __init__(self, cast: Cast) -> None:
-        super().__init__(cast)
-        # Some run for longer than outages last, so that leases lapse under them.
-        long = cast.take(2, seconds=cast.random.uniform(10.0, 50.0))
-        self._numbers = [*long, *cast.take(cast.random.randint(2, 6))]
-        self._most = cast.random.randint(1, 2)
-        # Twice as many as there are places, so that each has to be given back.
-        probes = cast.take(2 * self._most, kind=Kind.FINE, seconds=0.5, delay=None)
-        self._probes: dict[int, float | None] = dict.fromkeys(probes)
-        """When they were asked for."""
-        self.limit = Limit(concurrency=self._most, by=lambda number: "key", name="limit")
+    limit: Limit
+    _numbers: Sequence[int]
+    _probes: Sequence[int]
 
     @property
     def numbers(self) -> Sequence[int]:
@@ -55,10 +47,26 @@ class Limits(Act):
         """See `Act.asking`."""
         return client.using(limit=self.limit)
 
+
+class Limits(Limiting):
+    """Jobs of one key, of which one or two may run at once; in the end as many as show all places free."""
+
+    def __init__(self, cast: Cast) -> None:
+        super().__init__(cast)
+        # Some run for longer than outages last, so that leases lapse under them.
+        long = cast.take(2, seconds=cast.random.uniform(10.0, 50.0))
+        self._numbers = [*long, *cast.take(cast.random.randint(2, 6))]
+        self._most = cast.random.randint(1, 2)
+        # Twice as many as there are places, so that each has to be given back.
+        self._probes = cast.take(2 * self._most, kind=Kind.FINE, seconds=0.5, delay=None)
+        self._asked: dict[int, float] = {}
+        """When those were asked for."""
+        self.limit = Limit(concurrency=self._most, by=lambda number: "key", name="limit")
+
     def asked(self, number: int) -> None:
         """See `Act.asked`."""
         if number in self._probes:
-            self._probes[number] = self.ledger.now()
+            self._asked[number] = self.ledger.now()
 
     def starts(self, job_id: str, entry: Entry) -> None:
         """Check that there is a place for it, and not for long after there should have been one."""
@@ -68,7 +76,7 @@ class Limits(Act):
         ledger.seen[f"a limited job starts beside {running}"] += 1
         if running >= self._most:
             ledger.wrong(f"job {number} starts beside {running}: {self._most} may")
-        asked_at = self._probes.get(number)
+        asked_at = self._asked.get(number)
         if asked_at is not None and ledger.now() - asked_at > LEASE + DOUBT + SLOW:
             ledger.wrong(f"job {number} starts {ledger.now() - asked_at:.1f} s after the calm")
 

@@ -9,14 +9,12 @@ has died, leaves instants unused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from goose.clients import Client
 from goose.features.limits.pacing import EARLY, HORIZON
 from goose.features.limits.values import Limit
-from goose.testing.simulator.features.acts import Act, Cast, Enqueuing, Task
-from goose.testing.simulator.features.limits import SLOW
+from goose.testing.simulator.features.acts import Cast
+from goose.testing.simulator.features.limits import SLOW, Limiting
 from goose.testing.simulator.ledger import SLACK, Entry
 from goose.testing.simulator.script import Kind
 
@@ -36,7 +34,7 @@ class Start:
     before: float
 
 
-class Rates(Act):
+class Rates(Limiting):
     """Jobs of one key that may start now and then; at the end some that come together."""
 
     def __init__(self, cast: Cast) -> None:
@@ -55,23 +53,6 @@ class Rates(Act):
         self._asked_at = 0.0
         """When the first of those that come together was asked for."""
         self._starts: list[Start] = []
-
-    @property
-    def numbers(self) -> Sequence[int]:
-        """See `Act.numbers`."""
-        return [*self._numbers, *self._probes]
-
-    def tasks(self) -> list[Task]:
-        """See `Act.tasks`."""
-        return [Enqueuing(self, number) for number in self._numbers]
-
-    def probes(self) -> list[Task]:
-        """See `Act.probes`."""
-        return [Enqueuing(self, number) for number in self._probes]
-
-    def asking(self, client: Client) -> Client:
-        """See `Act.asking`."""
-        return client.using(limit=self.limit)
 
     def asked(self, number: int) -> None:
         """See `Act.asked`."""
