@@ -22,10 +22,12 @@ from turns import Medians
 
 from tests.servers.rabbitmq import RabbitServer  # found by redis_trial
 
-OTHERS = [side.name for side in SIDES if not side.is_goose]
-CONFIRMED = [side.name for side in SIDES if not side.is_goose and side.confirmed]
+OTHERS = [side.name for side in SIDES if not (side.is_goose or side.is_bare)]
+CONFIRMED = [side.name for side in SIDES if side.name in OTHERS and side.confirmed]
 CLASSIC = [side.name for side in SIDES if side.name in CONFIRMED and not side.quorum]
 QUORUM = [side.name for side in SIDES if side.name in CONFIRMED and side.quorum]
+TASKS = ("taskiq", "taskiq-classic")
+"""Those whose callers are tasks of one event loop, not threads."""
 UNCONFIRMED = [name for name in OTHERS if name not in CONFIRMED]
 
 
@@ -37,8 +39,10 @@ def judge(medians: Medians) -> list[Verdict]:
     judge.ratio("lone enqueue, confirmed", "single", QUORUM, 1)
     judge.ratio("lone enqueue, confirmed, classic", "single", CLASSIC, 1, of="goose-classic")
     judge.ratio("bulk, single calls unconfirmed", "bulk", UNCONFIRMED, 1, their="single")
-    judge.ratio("16 callers, confirmed", "together", QUORUM, 3)
-    judge.ratio("16 callers, confirmed, classic", "together", CLASSIC, 3, of="goose-classic")
+    for kind, names in (("", QUORUM), ("-classic", CLASSIC)):
+        for callers, of in (("threads", f"goose{kind}"), ("tasks", f"goose-tasks{kind}")):
+            theirs = [name for name in names if (name in TASKS) == (callers == "tasks")]
+            judge.ratio(f"16 {callers}, confirmed{kind}", "together", theirs, 3, of=of)
     judge.ratio("idle p50, quorum queues", "p50", QUORUM, 1, least=False)
     judge.ratio("idle p50, classic queues", "p50", OTHERS, 1, least=False, of="goose-classic")
     return judge.verdicts
@@ -48,7 +52,7 @@ def main() -> int:
     """Measure what was asked for; return the exit code."""
     parser = turns.parser("Goose beside other libraries on RabbitMQ.", list(turns.MEASURES))
     options = parser.parse_args()
-    sides = turns.chosen(SIDES, options.peers)
+    sides = turns.chosen(SIDES, options.peers, lambda side: side.is_goose or side.is_bare)
     with (
         tempfile.TemporaryDirectory(prefix="goose-bench-") as folder,
         RabbitServer(Path(folder)) as server,

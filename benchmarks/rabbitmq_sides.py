@@ -29,6 +29,11 @@ class Side(turns.Side):
     quorum: bool = False
     """Whether its queues are quorum queues."""
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is the server alone, which nobody beats."""
+        return self.module == "on_bare"
+
     def trial(self, server: Any, folder: Path, places: int) -> Trial:
         return Trial(self, server, folder, places)
 
@@ -73,6 +78,30 @@ SIDES: tuple[Side, ...] = (
         share=3,
         query="?queue_type=classic",
         settings="the same on a classic queue",
+    ),
+    *(
+        Side(
+            name=f"goose-tasks{'' if quorum else '-classic'}",
+            module="on_goose",
+            worker=goose,
+            drains=False,
+            environment={"BENCH_TASKS": "1"},
+            query="" if quorum else "?queue_type=classic",
+            quorum=quorum,
+            settings=f"enqueues from tasks (goose.aio), on a {'quorum' if quorum else 'classic'} queue",
+        )
+        for quorum in (True, False)
+    ),
+    *(
+        Side(
+            name=f"bare{'' if quorum else '-classic'}",
+            module="on_bare",
+            worker=program("python"),
+            drains=False,
+            quorum=quorum,
+            settings=f"bytes over a socket and back, on a {'quorum' if quorum else 'classic'} queue",
+        )
+        for quorum in (True, False)
     ),
     Side(
         name="dramatiq",

@@ -37,6 +37,9 @@ COLUMNS = (
 class Side(redis_sides.Side):
     """One library on a server of any kind."""
 
+    drains: bool = True
+    """Whether it has a worker."""
+
     def trial(self, server: Any, folder: Path, places: int) -> Trial:
         """Return a trial of so many jobs on a *server* that is clean."""
         return Trial(self, server, folder, places)
@@ -57,7 +60,9 @@ def enqueue(side: Side, server: Any, folder: Path, jobs: int) -> Figures:
 
 
 def drain(side: Side, server: Any, folder: Path, jobs: int) -> Figures:
-    """One worker process drains no-ops."""
+    """One worker process drains no-ops; nothing of a side that has none."""
+    if not side.drains:
+        return {}
     jobs = max(int(jobs * side.share), 200)
     with side.trial(server, folder, jobs) as trial:
         trial.produce("bulk", "noop", jobs)
@@ -76,6 +81,8 @@ def drain(side: Side, server: Any, folder: Path, jobs: int) -> Figures:
 
 def latency(side: Side, server: Any, folder: Path, jobs: int) -> Figures:
     """From before the enqueue to the start of the function, one every 20 ms; milliseconds."""
+    if not side.drains:
+        return {}
     count = max(min(jobs // 60, 300), 30)
     with side.trial(server, folder, 1 + count) as trial, trial.worker() as pid:
         taken, idle = paced(trial, pid, count)

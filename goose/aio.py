@@ -2,9 +2,8 @@
 
 ``await goose.aio.enqueue(fn, …)`` does what ``goose.enqueue`` does, with the same options,
 errors and result, without blocking the event loop while the broker works. Arguments are
-checked and encoded at once, in the loop; the sealed job then joins the same line as those
-of threads (see `goose.combining`), so a hundred tasks cost a few round trips and no thread
-each.
+checked and encoded at once, in the loop; the sealed job then takes the same way as those of threads, together with
+those of other tasks (see `goose.aio_sending`), so a hundred tasks cost a few round trips and no thread each.
 
 A cancelled ``await`` leaves it unknown whether the job is stored; nothing else suffers.
 """
@@ -17,20 +16,20 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
-from goose import clients
+from goose import aio_sending, clients
 from goose.aio_controls import AsyncControlling
 from goose.brokers.base import Broker
 from goose.calls import Call
-from goose.combining import BATCH, Combiner
+from goose.combining import BATCH
 from goose.controlling import Controlling
 from goose.errors import EnqueueError, Stored
 from goose.features.asking import Claimed
 from goose.flowing import A, AsyncFlow, B, C, Link, Step, linked
-from goose.jobs import Envelope, Job, Status
+from goose.jobs import Job, Status
 from goose.metrics.base import Metrics
 from goose.options import Bound, Plan, Using
 from goose.sealing import BeforeEnqueue, Sealed, delay_of, instant_of
-from goose.sending import Door, Within, storing
+from goose.sending import storing
 from goose.settings import Settings
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class Client(AsyncControlling):
     async def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Store a call of *fn*, as `goose.Client.enqueue`."""
         sealed = self._sealer.seal(fn, args, kwargs)
-        return (await self._store([sealed]))[0]
+        return await self._store_one(sealed, later=False)
 
     @overload
     async def enqueue_in(
@@ -116,7 +115,7 @@ class Client(AsyncControlling):
     ) -> Job[Any]:
         """Store a call of *fn* that is due after *delay* (seconds), as `goose.Client.enqueue_in`."""
         sealed = self._sealer.seal(fn, args, kwargs, delay=delay_of(delay))
-        return (await self._store([sealed]))[0]
+        return await self._store_one(sealed, later=True)
 
     @overload
     async def enqueue_at(
@@ -136,7 +135,7 @@ class Client(AsyncControlling):
     ) -> Job[Any]:
         """Store a call of *fn* that is due at *instant*, as `goose.Client.enqueue_at`."""
         sealed = self._sealer.seal(fn, args, kwargs, due_at=instant_of(instant))
-        return (await self._store([sealed]))[0]
+        return await self._store_one(sealed, later=True)
 
     @overload
     async def enqueue_many(
@@ -269,6 +268,12 @@ class Client(AsyncControlling):
     ) -> None:
         await self.close()
 
+    async def _store_one(self, sealed: Sealed, *, later: bool) -> Job[Any]:
+        if sealed[0].traits or sealed[0].group:
+            return (await self._store([sealed]))[0]
+        await aio_sending.store_one(sealed, self._client.door, self._client.meter(), later=later)
+        return sealed[0]
+
     async def _store(self, sealed: Sequence[Sealed]) -> list[Job[Any]]:
         for job, _ in sealed:
             self._client.check_group(job.group)
@@ -277,7 +282,7 @@ class Client(AsyncControlling):
         try:
             for door, envelopes in steps:
                 try:
-                    await _sent(door, envelopes)
+                    await aio_sending.send(door, envelopes)
                 except Exception as error:  # noqa: BLE001 - it comes back sorted out
                     steps.throw(error)
         except EnqueueError as error:
@@ -325,34 +330,6 @@ class AsyncCrons:
 
     def _crons(self) -> Crons:
         return self._client.crons
-
-
-async def _sent(door: Door, envelopes: Sequence[Envelope]) -> None:
-    if isinstance(door, Within):
-        await door.asend(envelopes)  # the caller's own connection belongs to this task
-        return
-    if not isinstance(door, Combiner):
-        door.send(envelopes)
-        return
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-
-    def settle(error: BaseException | None) -> None:
-        if future.done():
-            return  # cancelled: nobody asks any more
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-
-    def notify(error: BaseException | None) -> None:
-        try:
-            loop.call_soon_threadsafe(settle, error)
-        except RuntimeError:
-            return  # the loop is closed: nobody is left to be told
-
-    door.post(envelopes, notify)
-    await future
 
 
 _default = Client.of(clients.default)

@@ -10,7 +10,8 @@ Where the broker says that calls of several threads do not wait for each other (
 `CONCURRENT`), up to `CALLS` callers send at once, each its own parcel, before any waits in line.
 
 Callers without a thread to wait on (asyncio tasks) leave a parcel with a callback; when one
-of those is first in the line a single *courier* thread leads for it.
+of those is first in the line a single *courier* thread leads for it. A broker that can take parcels
+without a thread that waits (`Posting`) is given them at once.
 
 An error reaches each caller for its own envelopes only. If the broker refuses a batch of
 several callers, nothing of it was stored, and each parcel is sent again alone, so that one
@@ -30,6 +31,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from goose.brokers.base import Notify
 from goose.errors import BrokerError, BrokerUnavailable
 from goose.jobs import Envelope
 
@@ -44,7 +46,7 @@ LIMIT = 100_000
 """Envelopes that may wait in one line; further ones are refused."""
 
 Send = Callable[[Sequence[Envelope]], None]
-Notify = Callable[[BaseException | None], None]
+Post = Callable[[Sequence[tuple[Sequence[Envelope], Notify]]], bool]
 
 
 class _Parcel:
@@ -75,10 +77,14 @@ class Combiner:
         send: Stores all it is given, or raises.
         limit: Envelopes that may wait.
         calls: How many callers may send at once.
+        post: The broker's own way to store what nobody waits for, if it has one.
     """
 
-    def __init__(self, send: Send, *, limit: int = LIMIT, calls: int = 1) -> None:
+    def __init__(
+        self, send: Send, *, limit: int = LIMIT, calls: int = 1, post: Post | None = None
+    ) -> None:
         self._send = send
+        self._post = post
         self._limit = limit
         self._calls = calls
         self._reset()
@@ -133,26 +139,30 @@ class Combiner:
         if parcel.error is not None:
             raise parcel.error
 
-    def post(self, envelopes: Sequence[Envelope], notify: Notify) -> None:
-        """Store *envelopes* as `send` does, but return at once.
+    def post(self, parcels: Sequence[tuple[Sequence[Envelope], Notify]]) -> None:
+        """Store *parcels*, each as `send` does, but return at once.
 
         Args:
-            envelopes: What to store.
-            notify: Called once, on another thread, with None or what `send` would have
-                raised. It must be quick and not raise.
-
-        Raises:
-            BrokerError: Too many envelopes wait already; *notify* is not called.
+            parcels: What to store, and whom to tell, once and mostly on another thread.
         """
+        if self._post is not None and self._post(parcels):
+            return
+        refused: list[tuple[Notify, BrokerError]] = []
         leads = False
         try:
             with self._lock:
-                self._join(envelopes, notify)
-                if not self._busy:
+                for envelopes, notify in parcels:
+                    try:
+                        self._join(envelopes, notify)
+                    except BrokerError as error:
+                        refused.append((notify, error))
+                if self._line and not self._busy:
                     leads = self._busy = True
         finally:
             if leads:
                 self._hand_on()
+        for notify, reason in refused:
+            notify(reason)
 
     def close(self) -> None:
         """Let the courier thread end, once it has sent what was posted."""

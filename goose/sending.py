@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from goose._words import several
 from goose.brokers import connect, name_of, namespaced
-from goose.brokers.base import AsyncTransactional, Broker, Capability, Grouped, Transactional
+from goose.brokers.base import (
+    AsyncTransactional,
+    Broker,
+    Capability,
+    Grouped,
+    Posting,
+    Transactional,
+)
 from goose.combining import BATCH, CALLS, Combiner
 from goose.errors import (
     BrokerError,
@@ -117,7 +124,8 @@ class Link:
         self.owned = isinstance(broker, str)
         self.broker = connect(broker)
         calls = CALLS if Capability.CONCURRENT in self.broker.capabilities else 1
-        self.ready = Combiner(self.broker.enqueue, calls=calls)
+        post = self.broker.post if isinstance(self.broker, Posting) else None
+        self.ready = Combiner(self.broker.enqueue, calls=calls, post=post)
         self.later = Combiner(self.broker.schedule, calls=calls)
         self._url = broker if isinstance(broker, str) else None
         self._stores: dict[str | None, OnDemand] = {}
@@ -286,7 +294,7 @@ def _unlock_after_fork() -> None:
 os.register_at_fork(after_in_child=_unlock_after_fork)
 
 
-_PASSED_ON = (ConfigError, Unsupported, JobFailed)
+PASSED_ON = (ConfigError, Unsupported, JobFailed)
 """The caller's mistakes, or a job's that a test ran instead of sending it."""
 
 
@@ -301,12 +309,19 @@ def store_one(
     began = 0.0 if meter is None else time.perf_counter()
     try:
         door(later).send([sealed[1]])
-    except _PASSED_ON:
+    except PASSED_ON:
         raise
     except Exception as error:
-        raise _failed([(later, [sealed])], 0, error, meter) from error
+        raise not_stored(sealed, error, meter, later=later) from error
     if meter is not None:
         meter.stored([sealed[0]], time.perf_counter() - began)
+
+
+def not_stored(
+    sealed: Sealed, error: Exception, meter: Meter | None, *, later: bool
+) -> EnqueueError:
+    """Return what to raise when sending a single job ended in *error*, none of those `PASSED_ON`."""
+    return _failed([(later, [sealed])], 0, error, meter)
 
 
 def storing(
@@ -332,7 +347,7 @@ def storing(
         began = time.perf_counter()
         try:
             yield door(later), [envelope for _, envelope in chunk]
-        except _PASSED_ON:
+        except PASSED_ON:
             raise
         except Exception as error:
             raise _failed(chunks, place, error, meter) from error

@@ -12,11 +12,17 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.servers import programs
 
 ROOT = Path(__file__).parent.parent
+# How long an example took says how busy the machine is; pytest's own limit finds those that hang.
+hypothesis.settings.register_profile(
+    "goose", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("goose")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,19 +1,22 @@
 """The same verbs in asyncio code."""
 
 import asyncio
+import gc
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 import goose
 from goose import aio
-from goose.brokers.base import State
+from goose.brokers.base import Notify, State
 from goose.brokers.memory import MemoryBroker
 from goose.clients import Client
-from goose.errors import BrokerUnavailable, CallError, EnqueueError
+from goose.errors import BrokerError, BrokerUnavailable, CallError, EnqueueError
 from goose.jobs import Envelope
 from goose.settings import Settings
 
@@ -148,6 +151,148 @@ def test_an_ended_loop_breaks_nothing(client: aio.Client, broker: Held) -> None:
     asyncio.run(client.enqueue(send, "after"))
 
     assert 2 == broker.count(State.READY)
+
+
+class Posted(MemoryBroker):
+    """A memory broker that takes what nobody waits for, unless it is busy, and tells of it when it is asked to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: list[int] = []
+        self.untold: list[Notify] = []
+        self.busy = False
+
+    def post(self, calls: Sequence[tuple[Sequence[Envelope], Notify]]) -> bool:
+        if self.busy:
+            return False
+        self.turns.append(len(calls))
+        for envelopes, notify in calls:
+            self.enqueue(envelopes)
+            self.untold.append(notify)
+        return True
+
+    def tell(self, error: BaseException | None = None) -> None:
+        told, self.untold = self.untold, []
+        for notify in told:
+            notify(error)
+
+
+async def turns(count: int = 3) -> None:
+    """Let the loop go on for some turns."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_tasks_of_one_turn_are_posted_together() -> None:
+    """A broker that can do without a waiting thread is handed all jobs of a turn of the loop at once."""
+    broker = Posted()
+    client = aio.Client(broker, settings=Settings())
+    threads = threading.active_count()
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(client.enqueue(send, str(n))) for n in range(50)]
+        await turns()
+        assert [50] == broker.turns
+        assert not any(task.done() for task in tasks)
+        await asyncio.to_thread(broker.tell)
+        await asyncio.gather(*tasks)
+        assert threads >= threading.active_count() - 1, "a thread was made besides that of the test"
+
+    asyncio.run(main())
+
+    assert 50 == broker.count(State.READY)
+
+
+def test_those_told_at_once_wake_their_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty answers from another thread cost one call into the loop, until it has seen to them."""
+    broker = Posted()
+    client = aio.Client(broker, settings=Settings())
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        tasks = [asyncio.create_task(client.enqueue(send, str(n))) for n in range(50)]
+        await turns()
+        woken = 0
+        real = loop.call_soon_threadsafe
+
+        def count(*args: Any, **more: Any) -> Any:
+            nonlocal woken
+            woken += 1
+            return real(*args, **more)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", count)
+        broker.tell()
+        await asyncio.gather(*tasks)
+        task = asyncio.create_task(client.enqueue(send, "later"))
+        await turns()
+        broker.tell()
+        await task
+        return woken
+
+    assert 2 == asyncio.run(main())
+
+
+def test_a_task_that_is_cancelled_before_the_turn_ends_sends_nothing() -> None:
+    """What nobody wants any more when it would be handed over is not."""
+    broker = Posted()
+    client = aio.Client(broker, settings=Settings())
+
+    async def main() -> None:
+        task = asyncio.create_task(client.enqueue(send, "cancelled"))
+        asyncio.get_running_loop().call_soon(task.cancel)
+        kept = asyncio.create_task(client.enqueue(send, "kept"))
+        await turns()
+        broker.tell()
+        await kept
+        assert task.cancelled()
+
+    asyncio.run(main())
+
+    assert 1 == broker.count(State.READY)
+
+
+def test_what_a_broker_cannot_post_waits_in_line() -> None:
+    """A broker that would have to wait is called on a thread, as one that cannot post at all."""
+    broker = Posted()
+    broker.busy = True
+
+    asyncio.run(aio.Client(broker, settings=Settings()).enqueue(send, "x"))
+
+    assert ([], 1) == (broker.turns, broker.count(State.READY))
+
+
+def test_an_error_of_what_was_posted_is_sorted_out() -> None:
+    """A refusal says that nothing was stored, a lost broker that it is unknown."""
+    broker = Posted()
+    client = aio.Client(broker, settings=Settings())
+
+    async def main(error: BaseException) -> list[str]:
+        task = asyncio.create_task(client.enqueue(send, "x"))
+        await turns()
+        broker.tell(error)
+        with pytest.raises(EnqueueError) as caught:
+            await task
+        return list(caught.value.jobs.values())
+
+    assert ["not_stored"] == asyncio.run(main(BrokerError("full")))
+    assert ["unknown"] == asyncio.run(main(BrokerUnavailable("gone")))
+
+
+def test_loops_are_not_kept() -> None:
+    """Nothing is left of a loop that has ended and was used to enqueue."""
+    broker = Held()
+    broker.go.set()
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def main() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await aio.Client(broker, settings=Settings()).enqueue(send, "x")
+
+    for _ in range(3):
+        asyncio.run(main())
+    gc.collect()
+
+    assert [None] * 3 == [loop() for loop in loops]
 
 
 def test_a_failure_reaches_the_task_it_concerns(client: aio.Client, broker: Held) -> None:

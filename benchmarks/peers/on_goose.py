@@ -1,4 +1,4 @@
-"""Goose: everything as it is unless told otherwise."""
+"""Goose: everything as it is unless told otherwise; by tasks instead of threads with ``$BENCH_TASKS``."""
 
 import os
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ import jobs
 import produce
 
 import goose
+import goose.aio
 
 client = goose.Client(os.environ["GOOSE_BROKER"])
 functions = {"noop": jobs.noop, "stamp": jobs.stamp, "nap": jobs.nap}
@@ -20,5 +21,16 @@ def bulk(kind: str, places: Sequence[int]) -> None:
     client.enqueue_many(functions[kind], [(place,) for place in places])
 
 
+async def asend(kind: str, place: int) -> None:
+    await client.aio.enqueue(functions[kind], place)
+
+
+async def abulk(kind: str, places: Sequence[int]) -> None:
+    await client.aio.enqueue_many(functions[kind], [(place,) for place in places])
+
+
 if __name__ == "__main__":
-    produce.main(send, bulk=bulk)
+    if os.environ.get("BENCH_TASKS"):
+        produce.main(asend, bulk=abulk)
+    else:
+        produce.main(send, bulk=bulk)

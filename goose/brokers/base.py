@@ -19,7 +19,7 @@ callers in Goose have checked them.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from goose.brokers.values import (
@@ -34,6 +34,9 @@ from goose.brokers.values import (
     Stored,
 )
 from goose.jobs import Envelope
+
+Notify = Callable[[BaseException | None], None]
+"""Told once what became of a call: None, or what it would have raised. Quick, and raises nothing."""
 
 
 @runtime_checkable
@@ -298,6 +301,22 @@ class Grouped(Protocol):
 
 
 @runtime_checkable
+class Posting(Protocol):
+    """Stores while nobody waits, so that the callers of event loops need no thread for it."""
+
+    def post(self, calls: Sequence[tuple[Sequence[Envelope], Notify]]) -> bool:
+        """Do as `Broker.enqueue` would for each of *calls*, but return at once.
+
+        Args:
+            calls: What each stores, and what is told, on any thread, once that is decided: in good time.
+
+        Returns:
+            False if it cannot be done without waiting. Then nothing of it is stored and nobody told.
+        """
+        ...
+
+
+@runtime_checkable
 class Transactional(Protocol):
     """Stores jobs inside a transaction of the caller's own."""
 
@@ -364,7 +383,9 @@ __all__ = [
     "Grouped",
     "Inspector",
     "Migrating",
+    "Notify",
     "Page",
+    "Posting",
     "Promotion",
     "QueueStats",
     "Session",

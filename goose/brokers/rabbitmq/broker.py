@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from goose.brokers.base import Capability, Delivery, Session, Share
+from goose.brokers.base import Capability, Delivery, Notify, Session, Share
 from goose.brokers.rabbitmq.confirms import Parcel
 from goose.brokers.rabbitmq.faults import Refused, unsent
 from goose.brokers.rabbitmq.inspector import Inspecting
@@ -95,6 +95,20 @@ class RabbitMQBroker(Inspecting):
             # It is about queues, which come before jobs.
             raise unsent(error) from error.__cause__
         parts.publisher.send(parcels)
+
+    def post(self, calls: Sequence[tuple[Sequence[Envelope], Notify]]) -> bool:
+        """See `Posting.post`; only to queues that are known to exist, and some thousands at a time."""
+        parts = self._parts
+        posts: list[tuple[list[Parcel], Notify]] = []
+        for envelopes, notify in calls:
+            parcels: list[Parcel] = []
+            for envelope in envelopes:
+                name = parts.topology.known(envelope.queue)
+                if name is None:
+                    return False
+                parcels.append(parcel(envelope, "", name))
+            posts.append((parcels, notify))
+        return parts.publisher.post(posts)
 
     def schedule(self, envelopes: Sequence[Envelope]) -> None:
         """See `Broker.schedule`; up to a tenth of a second late, an instant by our own clock."""

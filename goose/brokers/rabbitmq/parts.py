@@ -136,4 +136,4 @@ class Parts:
             self._keeper.close()
         if self._intake is not None:
             self._intake.close(CLOSE_SECONDS)
-        self.publisher.wire.close(CLOSE_SECONDS)
+        self.publisher.close(CLOSE_SECONDS)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from goose._words import several
+from goose.brokers.base import Notify
 from goose.brokers.rabbitmq.confirms import Item, Outlet, Parcel
 from goose.brokers.rabbitmq.desk import Desk
 from goose.brokers.rabbitmq.faults import Remedy, judge, translated
@@ -33,12 +34,17 @@ from goose.errors import BrokerError, BrokerUnavailable
 logger = logging.getLogger("goose.brokers.rabbitmq")
 
 
+POSTED = 20_000
+"""Batches that are posted and not known to be done; more are left to those who wait."""
+
+
 class Batch:
     """What one caller waits for.
 
     Args:
         parcels: At least one.
         deadline: Monotonic instant after which nobody waits any more.
+        notify: Told how it ended; without it somebody waits at the gate.
     """
 
     __slots__ = (
@@ -49,13 +55,17 @@ class Batch:
         "errors",
         "gate",
         "left",
+        "notify",
         "outlet",
         "parcels",
         "stored",
     )
 
-    def __init__(self, parcels: Sequence[Parcel], deadline: float) -> None:
+    def __init__(
+        self, parcels: Sequence[Parcel], deadline: float, notify: Notify | None = None
+    ) -> None:
         self.parcels = parcels
+        self.notify = notify
         self.deadline = deadline
         self.began = time.monotonic()
         self.left = len(parcels)
@@ -80,7 +90,10 @@ class Batch:
         self.left -= 1
         if self.left <= 0 and not self.done:
             self.done = True
-            self.gate.release()
+            if self.notify is None:
+                self.gate.release()
+            else:
+                self.notify(self.error())
 
     def fail(self, error: BrokerError) -> None:
         """Give up whatever is left of it."""
@@ -88,14 +101,17 @@ class Batch:
         self.left = 1
         self.settle(error)
 
-    def check(self) -> None:
-        """Raise if not all of it is stored."""
-        if self.errors:
-            error = self.errors[0]
-            if self.stored and not isinstance(error, BrokerUnavailable):
-                # "Refused" would mean that nothing was stored.
-                raise BrokerUnavailable(f"a part of the jobs was refused: {error}") from error
-            raise error
+    def error(self) -> BrokerError | None:
+        """Return why not all of it is stored, None if it is."""
+        if not self.errors:
+            return None
+        error = self.errors[0]
+        if self.stored and not isinstance(error, BrokerUnavailable):
+            # "Refused" would mean that nothing was stored.
+            partly = BrokerUnavailable(f"a part of the jobs was refused: {error}")
+            partly.__cause__ = error
+            return partly
+        return error
 
 
 class Publisher:
@@ -125,7 +141,12 @@ class Publisher:
         self.desk = Desk(options, self.wire)
         self.kept: Callable[[], bool] = lambda: False
         self.on_ready: Callable[[], None] = lambda: None
+        self._inbox: deque[Batch] = deque()
+        """What callers have left and nobody has looked at yet; the one thing here that all threads touch."""
         self._queue: deque[Item] = deque()
+        self._posted: deque[Batch] = deque()
+        """What nobody waits at the gate of, by its deadline; some of it is done."""
+        self._watched = False
         self._outlets = [
             Outlet(
                 options.where,
@@ -157,18 +178,45 @@ class Publisher:
         deadline = deadline or time.monotonic() + self._options.timeout
         batch = Batch(parcels, deadline)
         try:
-            self.wire.do(lambda: self._accept(batch))
+            self._inbox.append(batch)
+            self.wire.do(self._pump)
             confirmed = batch.gate.acquire(timeout=max(0.0, deadline - time.monotonic()))
         except BaseException:
             batch.deadline = 0.0  # nobody waits any more
             raise
         if not confirmed:
             batch.deadline = 0.0
-            raise BrokerUnavailable(
-                f"RabbitMQ at {self._options.where} did not confirm {several(len(parcels))} within "
-                f"{self._options.timeout:g} s{self._reason()}"
-            )
-        batch.check()
+            raise self._late(batch)
+        error = batch.error()
+        if error is not None:
+            raise error
+
+    def post(self, calls: Sequence[tuple[Sequence[Parcel], Notify]]) -> bool:
+        """Do as `send` for each of *calls* and return at once; False, and nothing, if too many are under way."""
+        if len(self._posted) >= POSTED:
+            return False
+        deadline = time.monotonic() + self._options.timeout
+        batches = [Batch(parcels, deadline, notify) for parcels, notify in calls]
+        self._posted.extend(batches)
+        self._inbox.extend(batches)
+        self.wire.do(self._pump)
+        if not self._watched:
+            self._watched = True
+            self.wire.call(self._watch)
+        return True
+
+    def close(self, timeout: float) -> None:
+        """End the connection in good order; what was posted and is not confirmed by then is in doubt."""
+        self.wire.close(timeout)
+        for batch in list(self._posted):
+            if not batch.done:
+                batch.fail(BrokerUnavailable("the connection to RabbitMQ was closed meanwhile"))
+
+    def _late(self, batch: Batch) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"RabbitMQ at {self._options.where} did not confirm {several(len(batch.parcels))} within "
+            f"{self._options.timeout:g} s{self._reason()}"
+        )
 
     def _reason(self) -> str:
         if self.wire.blocked:
@@ -181,9 +229,26 @@ class Publisher:
 
     # --- the wire's thread ---------------------------------------------------------------
 
+    def _watch(self) -> None:
+        """Give up what was posted and is late, and look again when the next of it may be."""
+        self._watched = False  # from here on, whoever posts has this called
+        now = time.monotonic()
+        posted = self._posted
+        while posted and (posted[0].done or posted[0].deadline <= now):
+            batch = posted.popleft()
+            if not batch.done:
+                batch.fail(self._late(batch))
+        if posted and not self._watched:
+            self._watched = True
+            self.wire.later(posted[0].deadline - now, self._watch)
+
     def waiting(self) -> bool:
         """See `Freight.waiting`."""
-        return bool(self._queue or self._unconfirmed) or self.desk.waiting() or self.kept()
+        return (
+            bool(self._inbox or self._queue or self._unconfirmed)
+            or self.desk.waiting()
+            or self.kept()
+        )
 
     @property
     def _unconfirmed(self) -> int:
@@ -250,13 +315,14 @@ class Publisher:
                 )
         self._queue.extendleft(reversed(back))
 
-    def _accept(self, batch: Batch) -> None:
-        self._queue.extend([(batch, parcel) for parcel in batch.parcels])
-        self._pump()
-
     def _pump(self) -> None:
-        """Write what there is, as far as the window goes."""
-        queue = self._queue
+        """Write what there is, of all callers at once, as far as the window goes."""
+        queue, inbox, posted = self._queue, self._inbox, self._posted
+        while posted and posted[0].done:
+            posted.popleft()
+        while inbox:
+            batch = inbox.popleft()
+            queue.extend([(batch, parcel) for parcel in batch.parcels])
         # Nothing is written that the server would not read: so it can still be taken back.
         if self._connection is None or self.wire.blocked:
             return

@@ -44,6 +44,11 @@ class Topology:
         """Trust in nothing: something that was known to exist is gone."""
         self._known.clear()
 
+    def known(self, queue: str) -> str | None:
+        """Return the server's name of the queue of ready jobs if it is known to exist; asks nobody."""
+        name = self._names.ready(queue)
+        return name if name in self._known else None
+
     def ready(self, queue: str) -> str:
         """Return the server's name of the queue of ready jobs, which exists."""
         name = self._names.ready(queue)

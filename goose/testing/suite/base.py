@@ -23,6 +23,7 @@ from goose.brokers.base import (
     Delivery,
     Grouped,
     Inspector,
+    Posting,
     Session,
     Sessions,
     Share,
@@ -165,7 +166,7 @@ class Hooks:
     @staticmethod
     def left_out(broker: Broker) -> list[str]:
         """Return the names of the optional parts that *broker* does not offer."""
-        parts = (Sessions, Upkeep, Inspector, Grouped, Transactional, Completing)
+        parts = (Sessions, Upkeep, Inspector, Grouped, Posting, Transactional, Completing)
         missing = [part.__name__ for part in parts if not isinstance(broker, part)]
         return missing + [c.name for c in Capability if c not in broker.capabilities]
 

@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import queue
+from collections.abc import Callable
+
 import pytest
 
-from goose.brokers.base import Broker, Capability, Inspector, State
+from goose.brokers.base import Broker, Capability, Inspector, Posting, State
 from goose.testing.suite.base import QUEUE, Tools, ids, job, jobs, needs, needs_capability
 
 YEAR = 365 * 86400.0
@@ -72,6 +75,35 @@ class Storing(Tools):
         for settle in (broker.ack, broker.release, broker.requeue, broker.bury):
             assert [] == list(settle([]))
         self.assert_nothing(broker, session, why="nothing was enqueued")
+
+    def test_posted_jobs_are_stored_when_that_is_told(self, broker: Broker) -> None:
+        """What `Posting.post` takes is stored once its callers are told, each once, of nothing wrong."""
+        posting = needs(broker, Posting)
+        session = self.open(broker)
+        broker.enqueue(jobs(1))  # so that the queue is known
+        told: queue.SimpleQueue[tuple[str, BaseException | None]] = queue.SimpleQueue()
+
+        def by(name: str) -> Callable[[BaseException | None], None]:
+            return lambda error: told.put((name, error))
+
+        calls = [([job(f"{name} {n}") for n in range(3)], by(name)) for name in "abc"]
+        assert posting.post(calls), "it has to wait for something"
+        answers = [told.get(timeout=self.patience) for _ in "abc"]
+        assert [("a", None), ("b", None), ("c", None)] == sorted(answers)
+        assert 10 == len(self.take(broker, session, 10))
+        assert told.empty(), "somebody was told twice"
+
+    def test_what_cannot_be_posted_is_not_stored(self, broker: Broker) -> None:
+        """A `Posting.post` that says no has stored nothing and told nobody."""
+        posting = needs(broker, Posting)
+        session = self.open(broker)
+        told: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        taken = posting.post([([job("new", "unused")], told.put)])
+        if taken:
+            assert told.get(timeout=self.patience) is None
+            assert 1 == len(self.take(broker, session, 1, "unused"))
+        self.assert_nothing(broker, session, "unused", why="it was refused, or is lent")
+        assert told.empty(), "somebody was told of what was refused, or twice"
 
     def test_a_stored_id_is_not_stored_again(self, broker: Broker) -> None:
         """With `DEDUPES`, an id that waits, runs or is dead is left out, and its body stays."""

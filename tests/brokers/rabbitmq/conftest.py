@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from goose.brokers.rabbitmq import RabbitMQBroker
+from goose.testing.proxy import Proxy
 from tests.servers.rabbitmq import RabbitServer
+
+Connect = Callable[..., RabbitMQBroker]
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +42,25 @@ def rabbit(own_rabbit: RabbitServer) -> RabbitServer:
 def folder(tmp_path: Path) -> Path:
     """A folder of the test's own."""
     return tmp_path
+
+
+@pytest.fixture
+def connect(rabbit: RabbitServer) -> Iterator[Connect]:
+    """Returns brokers of one namespace on the node, closed after the test."""
+    made: list[RabbitMQBroker] = []
+    namespace = uuid.uuid4().hex
+
+    def connect(url: str = "", **options: Any) -> RabbitMQBroker:
+        options = {"namespace": namespace, "quarantine": 0.2, **options}
+        made.append(RabbitMQBroker(url or rabbit.url, **options))
+        return made[-1]
+
+    yield connect
+    for broker in made:
+        broker.close()
+
+
+@pytest.fixture
+def proxy(rabbit: RabbitServer) -> Iterator[Proxy]:
+    with Proxy(("127.0.0.1", rabbit.port)) as proxy:
+        yield proxy

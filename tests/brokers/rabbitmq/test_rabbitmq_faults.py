@@ -6,8 +6,7 @@ import contextlib
 import os
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +23,7 @@ from goose.errors import BrokerError, BrokerUnavailable
 from goose.jobs import Envelope
 from goose.settings import Settings
 from goose.testing.proxy import Proxy
+from tests.brokers.rabbitmq.conftest import Connect
 from tests.servers.rabbitmq import RabbitServer
 
 pytestmark = pytest.mark.timeout(240)
@@ -35,30 +35,6 @@ RECOVERY = 5.0
 
 SYNCED = 4.0
 """Seconds after which RabbitMQ 3.10 has written to disk that a queue exists; it buffers that for 3."""
-
-Connect = Callable[..., RabbitMQBroker]
-
-
-@pytest.fixture
-def connect(rabbit: RabbitServer) -> Iterator[Connect]:
-    """Returns brokers of one namespace on the node, closed after the test."""
-    made: list[RabbitMQBroker] = []
-    namespace = uuid.uuid4().hex
-
-    def connect(url: str = "", **options: Any) -> RabbitMQBroker:
-        options = {"namespace": namespace, "quarantine": 0.2, **options}
-        made.append(RabbitMQBroker(url or rabbit.url, **options))
-        return made[-1]
-
-    yield connect
-    for broker in made:
-        broker.close()
-
-
-@pytest.fixture
-def proxy(rabbit: RabbitServer) -> Iterator[Proxy]:
-    with Proxy(("127.0.0.1", rabbit.port)) as proxy:
-        yield proxy
 
 
 def through(proxy: Proxy) -> str:
@@ -537,14 +513,14 @@ def test_a_caller_interrupted_while_it_waits_costs_nothing(connect: Connect) -> 
     broker = connect(on_lost=lost.append)
     broker.enqueue(envelopes("first"))
     publisher = rested(broker)
-    accept = publisher._accept
+    pump = publisher._pump
 
-    def interrupt(batch: Any) -> None:
-        publisher._accept = accept
-        accept(batch)
+    def interrupt() -> None:
+        publisher._pump = pump
+        pump()
         raise KeyboardInterrupt
 
-    publisher._accept = interrupt
+    publisher._pump = interrupt
     with pytest.raises(KeyboardInterrupt):
         broker.enqueue(envelopes("interrupted"))
     broker.enqueue(envelopes("after"))

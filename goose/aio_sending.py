@@ -1,0 +1,113 @@
+"""How jobs get from the tasks of an event loop to a broker, and how the tasks hear of it.
+
+What tasks hand over in one turn of their loop goes on together at its end, and those whose jobs are stored at
+about the same time are told in one turn, too. So a loop with many tasks pays for few hand-overs between
+threads, each of which costs more than sealing a job does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from goose.combining import Combiner
+from goose.jobs import Envelope
+from goose.sealing import Sealed
+from goose.sending import PASSED_ON, Door, Within, not_stored
+
+if TYPE_CHECKING:
+    from goose.metrics.enqueuing import Meter
+
+_Future = asyncio.Future[None]
+
+
+async def send(door: Door, envelopes: Sequence[Envelope]) -> None:
+    """Store *envelopes* as `Door.send` does, without blocking the loop meanwhile.
+
+    A caller's own connection that cannot be awaited blocks it all the same, and so does a door for tests.
+    """
+    if isinstance(door, Combiner):
+        loop = asyncio.get_running_loop()
+        tasks = _tasks.get(loop) or _tasks.setdefault(loop, _Tasks())
+        await tasks.send(loop, door, envelopes)
+    elif isinstance(door, Within):
+        await door.asend(envelopes)  # the connection belongs to this task
+    else:
+        door.send(envelopes)
+
+
+async def store_one(
+    sealed: Sealed, door: Callable[[bool], Door], meter: Meter | None, *, later: bool
+) -> None:
+    """Send a single job and wait, as `goose.sending.store_one`.
+
+    Raises:
+        EnqueueError: As there, like the rest.
+    """
+    began = 0.0 if meter is None else time.perf_counter()
+    try:
+        await send(door(later), [sealed[1]])
+    except PASSED_ON:
+        raise
+    except Exception as error:
+        raise not_stored(sealed, error, meter, later=later) from error
+    if meter is not None:
+        meter.stored([sealed[0]], time.perf_counter() - began)
+
+
+class _Tasks:
+    """Those of one loop. What they are told is said on other threads; all else is for the loop.
+
+    It does not keep the loop, which is the key that it is found by.
+    """
+
+    def __init__(self) -> None:
+        self._out: dict[Combiner, list[tuple[Sequence[Envelope], _Future]]] = {}
+        self._told: deque[tuple[_Future, BaseException | None]] = deque()
+        self._woken = False
+
+    def send(
+        self, loop: asyncio.AbstractEventLoop, door: Combiner, envelopes: Sequence[Envelope]
+    ) -> _Future:
+        future: _Future = loop.create_future()
+        if not self._out:
+            loop.call_soon(self._hand_over)
+        self._out.setdefault(door, []).append((envelopes, future))
+        return future
+
+    def _hand_over(self) -> None:
+        out, self._out = self._out, {}
+        for door, parcels in out.items():
+            # Whoever was cancelled meanwhile does not ask any more.
+            wanted = [(e, partial(self._tell, f)) for e, f in parcels if not f.done()]
+            if wanted:
+                door.post(wanted)
+
+    def _tell(self, future: _Future, error: BaseException | None) -> None:
+        self._told.append((future, error))
+        if self._woken:
+            return  # the loop looks after it has said that it is awake
+        self._woken = True
+        try:
+            future.get_loop().call_soon_threadsafe(self._wake)
+        except RuntimeError:
+            return  # the loop is closed: nobody is left to be told
+
+    def _wake(self) -> None:
+        self._woken = False
+        while self._told:
+            future, error = self._told.popleft()
+            if future.done():
+                continue  # cancelled
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+
+_tasks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Tasks] = WeakKeyDictionary()
