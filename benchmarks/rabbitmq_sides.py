@@ -84,6 +84,7 @@ SIDES: tuple[Side, ...] = (
             name=f"goose-tasks{'' if quorum else '-classic'}",
             module="on_goose",
             worker=goose,
+            share=3,
             drains=False,
             environment={"BENCH_TASKS": "1"},
             query="" if quorum else "?queue_type=classic",

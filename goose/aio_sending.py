@@ -33,8 +33,7 @@ async def send(door: Door, envelopes: Sequence[Envelope]) -> None:
     """
     if isinstance(door, Combiner):
         loop = asyncio.get_running_loop()
-        tasks = _tasks.get(loop) or _tasks.setdefault(loop, _Tasks())
-        await tasks.send(loop, door, envelopes)
+        await (_tasks.get(loop) or _new_tasks(loop)).send(loop, door, envelopes)
     elif isinstance(door, Within):
         await door.asend(envelopes)  # the connection belongs to this task
     else:
@@ -85,8 +84,12 @@ class _Tasks:
         for door, parcels in out.items():
             # Whoever was cancelled meanwhile does not ask any more.
             wanted = [(e, partial(self._tell, f)) for e, f in parcels if not f.done()]
-            if wanted:
-                door.post(wanted)
+            try:
+                if wanted:
+                    door.post(wanted)
+            except Exception as error:  # noqa: BLE001 - each task is told
+                for _, tell in wanted:
+                    tell(error)
 
     def _tell(self, future: _Future, error: BaseException | None) -> None:
         self._told.append((future, error))
@@ -97,6 +100,9 @@ class _Tasks:
             future.get_loop().call_soon_threadsafe(self._wake)
         except RuntimeError:
             return  # the loop is closed: nobody is left to be told
+        except BaseException:  # a timeout of this thread's own
+            self._woken = False
+            raise
 
     def _wake(self) -> None:
         self._woken = False
@@ -111,3 +117,11 @@ class _Tasks:
 
 
 _tasks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Tasks] = WeakKeyDictionary()
+
+
+def _new_tasks(loop: asyncio.AbstractEventLoop) -> _Tasks:
+    # Tasks of a loop that was closed before they were told keep it, until somebody comes after it.
+    for other in list(_tasks):
+        if other.is_closed():
+            _tasks.pop(other, None)
+    return _tasks.setdefault(loop, _Tasks())

@@ -279,20 +279,75 @@ def test_an_error_of_what_was_posted_is_sorted_out() -> None:
 
 
 def test_loops_are_not_kept() -> None:
-    """Nothing is left of a loop that has ended and was used to enqueue."""
-    broker = Held()
-    broker.go.set()
+    """Nothing is left of loops that have ended and were used to enqueue, some of them too early."""
+    broker = Posted()
+    client = aio.Client(broker, settings=Settings())
     loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
 
-    async def main() -> None:
-        loops.append(weakref.ref(asyncio.get_running_loop()))
-        await aio.Client(broker, settings=Settings()).enqueue(send, "x")
+    def leave(told: str) -> None:
+        loop = asyncio.new_event_loop()
+        loops.append(weakref.ref(loop))
+        task = loop.create_task(client.enqueue(send, "x"))
+        loop.run_until_complete(turns())
+        if told != "after the end":
+            broker.tell()
+        if told == "in time":
+            loop.run_until_complete(task)
+        loop.close()
+        broker.tell()
 
-    for _ in range(3):
-        asyncio.run(main())
+    for told in ("in time", "just before the end", "after the end", "in time"):
+        leave(told)
     gc.collect()
 
-    assert [None] * 3 == [loop() for loop in loops]
+    assert [None] * 4 == [loop() for loop in loops]
+
+
+def test_a_broker_that_raises_is_heard_by_its_own_tasks_only() -> None:
+    """A defect of one broker's `post` reaches those who enqueue there, and nobody waits for ever."""
+
+    class Broken(Posted):
+        def post(self, calls: Sequence[tuple[Sequence[Envelope], Notify]]) -> bool:
+            raise RuntimeError("a defect")
+
+    healthy = Posted()
+    broken, fine = (aio.Client(b, settings=Settings()) for b in (Broken(), healthy))
+
+    async def main() -> list[Any]:
+        calls = [client.enqueue(send, "x") for client in (broken, fine, broken)]
+        waiting = asyncio.gather(*calls, return_exceptions=True)
+        await turns()
+        healthy.tell()
+        return await asyncio.wait_for(waiting, 20)
+
+    first, job, second = asyncio.run(main())
+
+    assert ["EnqueueError"] * 2 == [type(each).__name__ for each in (first, second)]
+    assert healthy.find(job.id)
+
+
+def test_who_is_stopped_as_he_wakes_a_loop_does_not_silence_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A timeout that is raised in the thread that tells leaves the loop to be woken by the next."""
+    broker = Posted()
+    client = aio.Client(broker, settings=Settings())
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(client.enqueue(send, str(n))) for n in range(2)]
+        await turns()
+
+        def stopped(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        first, second = broker.untold
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(asyncio.get_running_loop(), "call_soon_threadsafe", stopped)
+            first(None)
+        second(None)
+        await asyncio.wait_for(asyncio.gather(*tasks), 20)
+
+    asyncio.run(main())
 
 
 def test_a_failure_reaches_the_task_it_concerns(client: aio.Client, broker: Held) -> None:

@@ -7,9 +7,9 @@ import jobs
 import produce
 
 import goose
-import goose.aio
 
 client = goose.Client(os.environ["GOOSE_BROKER"])
+tasks = client.aio
 functions = {"noop": jobs.noop, "stamp": jobs.stamp, "nap": jobs.nap}
 
 
@@ -22,11 +22,11 @@ def bulk(kind: str, places: Sequence[int]) -> None:
 
 
 async def asend(kind: str, place: int) -> None:
-    await client.aio.enqueue(functions[kind], place)
+    await tasks.enqueue(functions[kind], place)
 
 
 async def abulk(kind: str, places: Sequence[int]) -> None:
-    await client.aio.enqueue_many(functions[kind], [(place,) for place in places])
+    await tasks.enqueue_many(functions[kind], [(place,) for place in places])
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ class Process:
             notes=NoNotes(),
             clock=self.clock,
             random=random.Random(7),
-            wait=0.1 if self._pushed else 0.0,
+            wait=1.0 if self._pushed else 0.0,
             store=lambda: wired,
         )
 
@@ -229,8 +229,9 @@ class Process:
     def run(self, until: Callable[[], object] | None = None) -> None:
         """Work until nothing is ready, or until *until* is true."""
         deadline = time.monotonic() + PATIENCE
-        # RabbitMQ sends jobs when it pleases, and again after a while if they were sent before.
-        needed = 40 if self._pushed else 1
+        # RabbitMQ sends jobs when it pleases, and again after a while if they were sent before. Few
+        # and long waits, since each is one more place to crash at.
+        needed = 4 if self._pushed else 1
         quiet = 0
         while quiet < needed if until is None else not until():
             quiet = 0 if self.step() else quiet + 1

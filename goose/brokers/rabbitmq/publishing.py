@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,94 +23,19 @@ from typing import Any
 
 from goose._words import several
 from goose.brokers.base import Notify
+from goose.brokers.rabbitmq.batch import Batch, Posted
 from goose.brokers.rabbitmq.confirms import Item, Outlet, Parcel
 from goose.brokers.rabbitmq.desk import Desk
 from goose.brokers.rabbitmq.faults import Remedy, judge, translated
 from goose.brokers.rabbitmq.options import Options
 from goose.brokers.rabbitmq.wire import Wire
-from goose.errors import BrokerError, BrokerUnavailable
+from goose.errors import BrokerUnavailable
 
 logger = logging.getLogger("goose.brokers.rabbitmq")
 
 
-POSTED = 20_000
-"""Batches that are posted and not known to be done; more are left to those who wait."""
-
-
-class Batch:
-    """What one caller waits for.
-
-    Args:
-        parcels: At least one.
-        deadline: Monotonic instant after which nobody waits any more.
-        notify: Told how it ended; without it somebody waits at the gate.
-    """
-
-    __slots__ = (
-        "began",
-        "deadline",
-        "done",
-        "doubtful",
-        "errors",
-        "gate",
-        "left",
-        "notify",
-        "outlet",
-        "parcels",
-        "stored",
-    )
-
-    def __init__(
-        self, parcels: Sequence[Parcel], deadline: float, notify: Notify | None = None
-    ) -> None:
-        self.parcels = parcels
-        self.notify = notify
-        self.deadline = deadline
-        self.began = time.monotonic()
-        self.left = len(parcels)
-        self.stored = 0
-        self.errors: list[BrokerError] = []
-        self.done = False
-        """Whether all is decided."""
-        self.doubtful = False
-        """Whether some of it was on its way once, over a connection that is lost."""
-        # One lock is what an event has three of, and callers make one for each enqueue.
-        self.gate = threading.Lock()
-        self.gate.acquire()
-        self.outlet: Outlet | None = None
-        """Over which its parcels go; for the wire's thread."""
-
-    def settle(self, error: BrokerError | None) -> None:
-        """Note the fate of one parcel."""
-        if error is None:
-            self.stored += 1
-        else:
-            self.errors.append(error)
-        self.left -= 1
-        if self.left <= 0 and not self.done:
-            self.done = True
-            if self.notify is None:
-                self.gate.release()
-            else:
-                self.notify(self.error())
-
-    def fail(self, error: BrokerError) -> None:
-        """Give up whatever is left of it."""
-        self.errors.append(error)
-        self.left = 1
-        self.settle(error)
-
-    def error(self) -> BrokerError | None:
-        """Return why not all of it is stored, None if it is."""
-        if not self.errors:
-            return None
-        error = self.errors[0]
-        if self.stored and not isinstance(error, BrokerUnavailable):
-            # "Refused" would mean that nothing was stored.
-            partly = BrokerUnavailable(f"a part of the jobs was refused: {error}")
-            partly.__cause__ = error
-            return partly
-        return error
+UNDER_WAY = 20_000
+"""Jobs on their way beyond which none are posted: more are left to callers who wait in line."""
 
 
 class Publisher:
@@ -142,11 +66,12 @@ class Publisher:
         self.kept: Callable[[], bool] = lambda: False
         self.on_ready: Callable[[], None] = lambda: None
         self._inbox: deque[Batch] = deque()
-        """What callers have left and nobody has looked at yet; the one thing here that all threads touch."""
+        """What callers of any thread have left and nobody has looked at yet."""
+        self._posted = Posted(self.wire, self._late)
         self._queue: deque[Item] = deque()
-        self._posted: deque[Batch] = deque()
-        """What nobody waits at the gate of, by its deadline; some of it is done."""
-        self._watched = False
+        self._suspects = 0
+        """How many at the head of the queue go out one at a time, as the server chokes on one of them."""
+        self._ended = False
         self._outlets = [
             Outlet(
                 options.where,
@@ -192,29 +117,38 @@ class Publisher:
             raise error
 
     def post(self, calls: Sequence[tuple[Sequence[Parcel], Notify]]) -> bool:
-        """Do as `send` for each of *calls* and return at once; False, and nothing, if too many are under way."""
-        if len(self._posted) >= POSTED:
+        """Do as `send` for each of *calls* and return at once; False, and nothing, if too much is under way."""
+        ahead = len(self._inbox) + len(self._queue) + self._unconfirmed
+        if ahead + sum([len(parcels) for parcels, _ in calls]) > UNDER_WAY:
             return False
         deadline = time.monotonic() + self._options.timeout
-        batches = [Batch(parcels, deadline, notify) for parcels, notify in calls]
-        self._posted.extend(batches)
-        self._inbox.extend(batches)
-        self.wire.do(self._pump)
-        if not self._watched:
-            self._watched = True
-            self.wire.call(self._watch)
+        batches = [Batch(parcels, deadline, notify) for parcels, notify in calls if parcels]
+        try:
+            self._posted.add(batches)
+            self._inbox.extend(batches)
+            self.wire.do(self._pump)
+        except BaseException as error:
+            for batch in batches:
+                batch.deadline = 0.0
+                if isinstance(error, Exception):
+                    batch.notify = None  # they hear it from whoever called
+            raise
+        if self._ended:  # meanwhile, or before: it may have looked before these came
+            self._posted.end()
+        for parcels, notify in calls:
+            if not parcels:
+                notify(None)
         return True
 
     def close(self, timeout: float) -> None:
         """End the connection in good order; what was posted and is not confirmed by then is in doubt."""
         self.wire.close(timeout)
-        for batch in list(self._posted):
-            if not batch.done:
-                batch.fail(BrokerUnavailable("the connection to RabbitMQ was closed meanwhile"))
+        self._ended = True
+        self._posted.end()
 
     def _late(self, batch: Batch) -> BrokerUnavailable:
         return BrokerUnavailable(
-            f"RabbitMQ at {self._options.where} did not confirm {several(len(batch.parcels))} within "
+            f"RabbitMQ at {self._options.where} did not confirm {several(batch.left)} within "
             f"{self._options.timeout:g} s{self._reason()}"
         )
 
@@ -228,19 +162,6 @@ class Publisher:
         self.wire.call(lambda: self._whisper(parcel))
 
     # --- the wire's thread ---------------------------------------------------------------
-
-    def _watch(self) -> None:
-        """Give up what was posted and is late, and look again when the next of it may be."""
-        self._watched = False  # from here on, whoever posts has this called
-        now = time.monotonic()
-        posted = self._posted
-        while posted and (posted[0].done or posted[0].deadline <= now):
-            batch = posted.popleft()
-            if not batch.done:
-                batch.fail(self._late(batch))
-        if posted and not self._watched:
-            self._watched = True
-            self.wire.later(posted[0].deadline - now, self._watch)
 
     def waiting(self) -> bool:
         """See `Freight.waiting`."""
@@ -268,12 +189,13 @@ class Publisher:
         self._pump()
 
     def _closed(self, outlet: Outlet, error: BaseException) -> None:
-        """Go on over another channel; a message that the server chokes on fails its batch."""
-        if judge(error).remedy is Remedy.REFUSED:
-            refused = translated(error, self._options.where)
-            for batch, _ in outlet.take_back():
-                batch.settle(refused)
-        self._take_back(outlet)
+        """Go on over another channel; a message that the server chokes on fails alone."""
+        refused = judge(error).remedy is Remedy.REFUSED
+        if refused and outlet.unconfirmed == 1:
+            [(batch, _)] = outlet.take_back()
+            batch.settle(translated(error, self._options.where))
+        # Of several, nobody says which it was: that shows when they go out one by one.
+        self._take_back(outlet, suspects=refused)
         if self._connection is not None and self._connection.is_open:
             outlet.open(self._connection)
             self._pump()
@@ -293,17 +215,26 @@ class Publisher:
         kept = deque(item for item in self._queue if now - item[0].began < patience)
         for batch in {id(b): b for b, _ in self._queue if now - b.began >= patience}.values():
             unsent = not (batch.doubtful or batch.stored or batch.errors)
-            batch.fail(translated(error, self._options.where, unsent=unsent))
+            told = translated(error, self._options.where, unsent=unsent)
+            if not (unsent or isinstance(told, BrokerUnavailable)):
+                # "Refused" would mean that nothing was stored.
+                told = BrokerUnavailable(f"jobs were on their way when this came: {told}")
+            batch.fail(told)
         self._queue = kept
+        self._suspects = min(self._suspects, len(kept))
         self.desk.down(error, patience)
 
     def unblocked(self) -> None:
         """See `Freight.unblocked`."""
         self._pump()
 
-    def _take_back(self, outlet: Outlet) -> None:
+    def _take_back(self, outlet: Outlet, *, suspects: bool = False) -> None:
         """Put what was not confirmed at the head of the line again, in its order."""
         back = outlet.take_back()
+        if back and self._queue and self._queue[0] is back[-1]:
+            self._queue.popleft()  # somebody was stopped as he took it from there
+        if suspects or self._suspects:
+            self._suspects += len(back)
         for batch, parcel in back:
             batch.doubtful = True
             if not batch.done:
@@ -317,12 +248,16 @@ class Publisher:
 
     def _pump(self) -> None:
         """Write what there is, of all callers at once, as far as the window goes."""
-        queue, inbox, posted = self._queue, self._inbox, self._posted
-        while posted and posted[0].done:
-            posted.popleft()
+        queue, inbox = self._queue, self._inbox
+        self._posted.forget_done()
         while inbox:
-            batch = inbox.popleft()
-            queue.extend([(batch, parcel) for parcel in batch.parcels])
+            batch = inbox[0]
+            # Whoever is stopped in here, or below, leaves things so that the next one can go on.
+            if not queue or queue[-1][0] is not batch:
+                queue.extend([(batch, parcel) for parcel in batch.parcels])
+            inbox.popleft()
+        now = time.monotonic()
+        item = self._next(now)
         # Nothing is written that the server would not read: so it can still be taken back.
         if self._connection is None or self.wire.blocked:
             return
@@ -331,30 +266,44 @@ class Publisher:
                 lambda: self.wire.abandon(ConnectionAbortedError("a write was cut short"))
             )
             return
-        if not queue:
+        if item is None:
             return
         self._torn = True
-        room = self._options.window - self._unconfirmed
+        under_way = self._unconfirmed
+        room = (1 if self._suspects else self._options.window) - under_way
         out: list[bytes] = []
-        now = time.monotonic()
-        while queue and room > 0:
-            batch, _ = item = queue.popleft()
-            if batch.done:
-                continue
-            if batch.deadline < now:
-                batch.fail(BrokerUnavailable("nothing was confirmed before the deadline"))
-                continue
+        while item is not None and room > 0:
+            batch, _ = item
             outlet = batch.outlet
             if outlet is None or not outlet.ready:
                 outlet = batch.outlet = self._next_outlet()
                 if outlet is None:
-                    queue.appendleft(item)
                     break
             out.append(outlet.carry(item, self._body_limit))
+            self._advance()
             room -= 1
+            item = self._next(now)
         if out:
             self._write(out)
         self._torn = False
+
+    def _next(self, now: float) -> Item | None:
+        """Return the first item that somebody still waits for; forget those before it."""
+        queue = self._queue
+        while queue:
+            item: Item = queue[0]
+            batch = item[0]
+            if not batch.done and batch.deadline >= now:
+                return item
+            if not batch.done:
+                batch.fail(self._late(batch))
+            self._advance()
+        return None
+
+    def _advance(self) -> None:
+        self._queue.popleft()
+        if self._suspects:
+            self._suspects -= 1
 
     def _next_outlet(self) -> Outlet | None:
         """Return the outlet whose turn it is; None if none can be used now."""

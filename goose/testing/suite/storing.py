@@ -87,9 +87,9 @@ class Storing(Tools):
             return lambda error: told.put((name, error))
 
         calls = [([job(f"{name} {n}") for n in range(3)], by(name)) for name in "abc"]
-        assert posting.post(calls), "it has to wait for something"
-        answers = [told.get(timeout=self.patience) for _ in "abc"]
-        assert [("a", None), ("b", None), ("c", None)] == sorted(answers)
+        assert posting.post([*calls, ([], by("none"))]), "it has to wait for something"
+        answers = [told.get(timeout=self.patience) for _ in range(4)]
+        assert [(name, None) for name in ("a", "b", "c", "none")] == sorted(answers)
         assert 10 == len(self.take(broker, session, 10))
         assert told.empty(), "somebody was told twice"
 
@@ -97,12 +97,17 @@ class Storing(Tools):
         """A `Posting.post` that says no has stored nothing and told nobody."""
         posting = needs(broker, Posting)
         session = self.open(broker)
+        broker.enqueue([job("known")])
         told: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        taken = posting.post([([job("new", "unused")], told.put)])
-        if taken:
-            assert told.get(timeout=self.patience) is None
-            assert 1 == len(self.take(broker, session, 1, "unused"))
-        self.assert_nothing(broker, session, "unused", why="it was refused, or is lent")
+        calls = [([job("old")], told.put), ([job("new", "unused")], told.put), ([], told.put)]
+        names = [QUEUE]
+        if posting.post(calls):
+            assert [None] * 3 == [told.get(timeout=self.patience) for _ in calls]
+            names = [QUEUE, QUEUE, "unused"]
+        for name in names:
+            self.take(broker, session, 1, name)
+        for name in (QUEUE, "unused"):
+            self.assert_nothing(broker, session, name, why="it was refused, or is lent")
         assert told.empty(), "somebody was told of what was refused, or twice"
 
     def test_a_stored_id_is_not_stored_again(self, broker: Broker) -> None:
