@@ -17,7 +17,7 @@ import broken_features
 pytestmark = pytest.mark.long
 
 SEEDS = 300
-COPIED = 460
+COPIED = 590
 """A world in which a copy of a job that was done is skipped, which is the case in one of 150."""
 TRIED = 100
 """Worlds of which one has to find a defect."""
@@ -75,6 +75,8 @@ def test_features_had_something_to_do(seen: Counter[str]) -> None:
         "a throttled call got another's job", "a throttled call got its own job",
         "an instant made no job", "a job was cancelled: removed", "a job was cancelled: stopping",
         "a job was cancelled: asked", "a job was cancelled: not_found",
+        "a long job begins at a cursor", "a long job is dead at a cursor",
+        "a client was told how far a job is",
     ]  # fmt: skip
 
     assert [] == [kind for kind in kinds if not seen[kind]]
@@ -98,6 +100,7 @@ def test_features_had_something_to_do(seen: Counter[str]) -> None:
         ("unique-cron", 1201),
         ("control", 90),
         ("control", 181),
+        ("long", 921),
     ],
 )
 def test_a_world_that_once_had_a_violation(feature: str, seed: int) -> None:
@@ -209,6 +212,18 @@ PATCHED: dict[str, tuple[str, Any, str]] = {
     "a key kept by a fire": ("unique-cron", broken_features.keeps_the_key, "and not at"),
     "a pause ignored": ("control", broken_features.pauses_nothing, "its queue is paused"),
     "marks ignored": ("control", broken_features.reads_no_marks, "its cancel was told"),
+    "a run that begins anew": ("long", broken_features.begins_anew, "begins at None, and"),
+    "only the first cursor kept": ("long", broken_features.keeps_only_once, "was kept"),
+    "one cursor for all": (
+        "long", broken_features.keeps_all_in_one_place, "which no run of it has kept",
+    ),
+    "a cursor gone with its run": ("long", broken_features.forgets_with_each_run, "is dead at None"),
+    "a cursor that stays": ("long", broken_features.forgets_no_cursor, "its cursor is there"),
+    "a deploy that costs an attempt": (
+        "long", broken_features.postpones_by_attempts, "attempts, and failed",
+    ),
+    "a word of a run before": ("long", broken_features.says_it_after_others, "and now it said"),
+    "a word lost in an outage": ("long", broken_features.says_nothing_twice, "is shown"),
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ FEATURES = (
     "throttle",
     "unique-cron",
     "control",
+    "long",
 )
 """What jobs of a world may use."""
 

@@ -16,14 +16,15 @@ from goose.testing.simulator.features.debounces import Debounces
 from goose.testing.simulator.features.flows import Flows
 from goose.testing.simulator.features.ledger import FeatureLedger
 from goose.testing.simulator.features.limits import Limits
-from goose.testing.simulator.features.ordered import OrderedWorker
+from goose.testing.simulator.features.longs import Longs
+from goose.testing.simulator.features.ordered import OrderedLongWorker, OrderedWorker
 from goose.testing.simulator.features.rates import Rates
 from goose.testing.simulator.features.results import Results
 from goose.testing.simulator.features.throttles import Throttles
 from goose.testing.simulator.features.unique_crons import UniqueCrons
 from goose.testing.simulator.features.uniques import Uniques
 from goose.testing.simulator.features.wire import STORE_VERBS
-from goose.testing.simulator.features.worker import FeatureWorker
+from goose.testing.simulator.features.worker import FeatureWorker, LongWorker
 from goose.testing.simulator.ledger import Ledger
 from goose.testing.simulator.process import Worker
 from goose.testing.simulator.script import Script, draw
@@ -53,6 +54,7 @@ ACTS: dict[str, type[Act]] = {
     "throttle": Throttles,
     "unique-cron": UniqueCrons,
     "control": Controls,
+    "long": Longs,
 }
 
 
@@ -125,8 +127,11 @@ class FeatureWorld(World):
         self._call(tasks)
 
     def _make_worker(self, name: str) -> Worker:
-        ordered = any(act.ordered for act in self._acts)
-        return (OrderedWorker if ordered else FeatureWorker)(
+        kinds = (FeatureWorker, LongWorker), (OrderedWorker, OrderedLongWorker)
+        ordered, long = (
+            any(getattr(act, what) for act in self._acts) for what in ("ordered", "long")
+        )
+        return kinds[ordered][long](
             name, self.network, self.scenario, self.script, self._offer,
             self._chance, random.Random(self.random.random()), self._gone,
         )  # fmt: skip
