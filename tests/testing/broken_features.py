@@ -11,12 +11,14 @@ from goose.errors import BrokerError, Postpone
 from goose.features import checkpoints
 from goose.features.asking import Claimed
 from goose.features.batches import members
+from goose.features.batches import trait as members_of_batches
 from goose.features.batches.book import Batches
 from goose.features.batches.trait import BatchTrait
 from goose.features.checkpoints import Checkpoints
 from goose.features.controls import Controls, Orders
 from goose.features.crons.entries import Cron
 from goose.features.crons.firing import Firing
+from goose.features.flows import book
 from goose.features.flows.book import Flows
 from goose.features.limits.leases import Leases
 from goose.features.limits.trait import Limits
@@ -369,3 +371,83 @@ def says_nothing_twice(monkeypatch):
             write(log, news)
 
     monkeypatch.setattr(ProgressLog, "_write", once)
+
+
+def cancels_no_batch(monkeypatch):
+    """Members of a cancelled batch start."""
+    monkeypatch.setattr(BatchTrait, "_is_cancelled", lambda self, id_: False)
+
+
+def counts_no_cancelled(monkeypatch):
+    """A member that is cancelled is not counted as an end."""
+    ended = BatchTrait.ended
+
+    def some(trait, endings):
+        ended(trait, [end for end in endings if end.ending != "cancelled"])
+
+    monkeypatch.setattr(BatchTrait, "ended", some)
+
+
+def counts_cancelled_as_deleted(monkeypatch):
+    """A member that is cancelled counts as one that was deleted."""
+    monkeypatch.setitem(members_of_batches._KINDS, "cancelled", members.DELETED)
+
+
+def counts_the_last_word(monkeypatch):
+    """A member that was done is cancelled once somebody says so."""
+    joined = members.joined
+
+    def careless(value, reports):
+        found = bytearray(joined(value, reports))
+        for place, kind in reports.items():
+            if kind == members.CANCELLED:
+                found[members.HEAD + place] = kind
+        return bytes(found)
+
+    monkeypatch.setattr(members, "joined", careless)
+
+
+def cancels_callbacks(monkeypatch):
+    """What answers a batch that is cancelled ends with it."""
+
+    def membership(job):
+        trait = job.traits.get("batch")
+        return trait and (trait["id"], trait.get("n", 0), bool(trait.get("again")))
+
+    monkeypatch.setattr(members_of_batches, "membership", membership)
+
+
+def stops_nothing(monkeypatch):
+    """A job that waits is said to be stopped, and waits on."""
+    monkeypatch.setattr(Flows, "stop", lambda self, job_id: "stopped")
+
+
+def stops_what_leaves(monkeypatch):
+    """A job that somebody is about to send is said to be stopped, and is sent."""
+    stop = Flows.stop
+    said = {"leaving": "stopped"}
+    monkeypatch.setattr(Flows, "stop", lambda self, id_: said.get(found := stop(self, id_), found))
+
+
+def stops_without_a_word(monkeypatch):
+    """What depends on a job that is stopped is not told."""
+    stop = Flows.stop
+
+    def silent(flows, job_id):
+        told, flows._ended = flows._ended, lambda endings: None
+        try:
+            return stop(flows, job_id)
+        finally:
+            flows._ended = told
+
+    monkeypatch.setattr(Flows, "stop", silent)
+
+
+def finishes_no_stop(monkeypatch):
+    """Who dies while he stops a job leaves it to nobody."""
+    monkeypatch.setattr("goose.features.flows.stops.finish", lambda tools, troubles: None)
+
+
+def takes_cancelled_for_done(monkeypatch):
+    """What depends on a cancelled job runs, whatever its edge says."""
+    monkeypatch.setitem(book._EDGES, "cancelled", "ok")

@@ -21,6 +21,8 @@ FEATURES = (
     "unique-cron",
     "control",
     "long",
+    "batch-cancel",
+    "flow-cancel",
 )
 """What jobs of a world may use."""
 

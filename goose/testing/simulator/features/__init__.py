@@ -11,7 +11,8 @@ stand still as one to the broker can; and clients that may die, since features b
 * `ledger` follows jobs, as its base does, and tells the acts of them.
 * `acts` says what an `Act` is: one feature's part in a world, what is asked for and what must hold.
   `uniques`, `batches`, `flows`, `limits`, `rates`, `crons`, `unique_crons`, `results`, `debounces`,
-  `throttles`, `controls` and `longs` are those that there are; `calls` and `operators` have tasks of some.
+  `throttles`, `controls`, `longs`, `cancelled_batches` and `cancelled_flows` are those that there are; `calls`
+  and `operators` have tasks of some, `cancels` has what holds of every job that is cancelled.
 
 The features themselves are the product's own; nothing of them is imitated here.
 """

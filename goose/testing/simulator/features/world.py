@@ -10,6 +10,8 @@ from goose.testing.simulator import faults
 from goose.testing.simulator.features.acts import Act, Cast, Task
 from goose.testing.simulator.features.batches import Batches
 from goose.testing.simulator.features.callers import Caller, by_chance
+from goose.testing.simulator.features.cancelled_batches import CancelledBatches
+from goose.testing.simulator.features.cancelled_flows import CancelledFlows
 from goose.testing.simulator.features.controls import Controls
 from goose.testing.simulator.features.crons import Crons
 from goose.testing.simulator.features.debounces import Debounces
@@ -55,6 +57,8 @@ ACTS: dict[str, type[Act]] = {
     "unique-cron": UniqueCrons,
     "control": Controls,
     "long": Longs,
+    "batch-cancel": CancelledBatches,
+    "flow-cancel": CancelledFlows,
 }
 
 
@@ -146,9 +150,7 @@ class FeatureWorld(World):
         if self.timeline.now < self._look_at:
             return False
         self._look_at = self.timeline.now + LOOK
-        if any(caller.todo for caller in self._callers) or not self._checker.is_at_rest:
-            return False
-        if not all(act.is_done for act in self._acts):
+        if not self._is_over():
             return False
         if self._probed:
             return True
@@ -158,6 +160,11 @@ class FeatureWorld(World):
             probe.at = self.timeline.now
             self._callers[0].do(probe)
         return not probes
+
+    def _is_over(self) -> bool:
+        if any(caller.todo for caller in self._callers) or not self._checker.is_at_rest:
+            return False
+        return all(act.is_done for act in self._acts)
 
     def _close(self) -> None:
         super()._close()
