@@ -99,7 +99,9 @@ class Cancels:
     def check_start(self, job_id: str, entry: Entry) -> None:
         """Check that a job that starts was not to end."""
         ledger, told = self._ledger, self._told.get(job_id)
-        if job_id in self._removed or (told is not None and self.holds(told)):
+        # A process that has lost it, lives on and ends it takes its mark away.
+        marked = told is not None and all(loan.ending is None for loan in ledger.strays(entry))
+        if job_id in self._removed or (marked and told is not None and self.holds(told)):
             answer = "removed" if job_id in self._removed else "it ends"
             ledger.wrong(f"job {entry.part.number} starts, and its cancel was told: {answer}")
 
