@@ -27,7 +27,6 @@ from goose.calls import Call
 from goose.clients import Client
 from goose.errors import BatchError, BrokerError, ConfigError, EnqueueError, Unsupported
 from goose.features.batches.joining import Membership
-from goose.features.batches.members import CANCELLED
 from goose.features.batches.records import LINGER, NAME, Event, Progress, Record, check_name
 from goose.features.batches.trait import membership as membership_of
 from goose.features.batches.waiting import waits
@@ -306,10 +305,7 @@ class Batch(Client):
         for state in (State.SCHEDULED, State.READY):
             with suppress(Unsupported):
                 waiting = list(self.inspector.find(state, where=self._has))
-                gone = {*self.inspector.delete(waiting, state=state)}
-                ended = [each.job for each in waiting if each.id in gone and each.job]
-                numbers = [member[1] for job in ended if (member := membership_of(job))]
-                self.batches.report(self.id, dict.fromkeys(numbers, CANCELLED))
+                self.inspector.remove(waiting, state=state, ending="cancelled")
         with suppress(Unsupported):
             return super().cancel(*self.inspector.find(State.RUNNING, where=self._has))
         return {}

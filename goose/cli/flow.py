@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from goose.brokers import sees_all
 from goose.brokers.base import Inspector
+from goose.cancelling import Cancelled
 from goose.cli.choosing import common, confirm, opened, sure
 from goose.cli.jobs import Outcomes, end
 from goose.cli.showing import print_json, printable
@@ -39,7 +41,7 @@ def command() -> None:
 def show(*, job_id: str, target: Path | None, broker: str | None, as_json: bool) -> None:
     """Show the flow that the job of this id is in: each job, its status, what it waits for."""
     with opened(broker) as client:
-        jobs = _gathered(client, job_id, limit=drawing.LIMIT)
+        jobs = _known(client, job_id, limit=drawing.LIMIT)
     if target is not None:
         with click.open_file(str(target), "w", encoding="utf-8") as file:
             file.write(drawing.svg(jobs))
@@ -73,23 +75,40 @@ def cancel(*, job_id: str, yes: bool, broker: str | None, as_json: bool) -> None
     """
     confirm(f"Cancel the flow of {printable(job_id)}?", yes=yes)
     with opened(broker) as client:
-        jobs = _gathered(client, job_id, limit=None)
-        live = {"scheduled", "ready", "running"}
-        if not isinstance(client.broker, Inspector) or not sees_all(client.broker):
-            live.add("unknown")  # it may be scheduled or run; whoever gets it ends it
-        # Last ones first: of those that are to run anyway none is set free.
-        waiting = [job.id for job in reversed(jobs) if job.status == "waiting"]
-        under_way = [job.id for job in jobs if job.status in live]
-        found = {**client.cancel(*waiting), **client.cancel(*under_way)}
-        results: Outcomes = {job.id: found[job.id] for job in jobs if job.id in found}
+        results: Outcomes = {**cancelled(client, _known(client, job_id, limit=None))}
     end(results, {"removed", "stopping", "asked"}, as_json=as_json)
 
 
-def _gathered(client: Client, job_id: str, *, limit: int | None) -> list[drawing.Shown]:
+def cancelled(client: Client, jobs: Sequence[drawing.Shown]) -> dict[str, Cancelled]:
+    """Cancel those of *jobs*, which are a flow, that have not ended; return what became of each.
+
+    Raises:
+        BrokerError: Broker or store failed; some may be cancelled.
+    """
+    live = {"scheduled", "ready", "running"}
+    if not isinstance(client.broker, Inspector) or not sees_all(client.broker):
+        live.add("unknown")  # it may be scheduled or run; whoever gets it ends it
+    # Last ones first: of those that are to run anyway none is set free.
+    waiting = [job.id for job in reversed(jobs) if job.status == "waiting"]
+    under_way = [job.id for job in jobs if job.status in live]
+    found = {**client.cancel(*waiting), **client.cancel(*under_way)}
+    return {job.id: found[job.id] for job in jobs if job.id in found}
+
+
+def gathered(client: Client, job_id: str, *, limit: int | None = None) -> list[drawing.Shown]:
+    """Return the jobs of the flow that the job of this id is in, *limit* at most.
+
+    Raises:
+        BrokerError: Broker or store failed.
+    """
     flows = Flows(client.store, client.broker)
-    jobs = drawing.gathered(
+    return drawing.gathered(
         flows, job_id, client.status, lambda id_: _function(client, id_), limit=limit
     )
+
+
+def _known(client: Client, job_id: str, *, limit: int | None) -> list[drawing.Shown]:
+    jobs = gathered(client, job_id, limit=limit)
     if len(jobs) == 1 and jobs[0].status == "unknown":
         click.echo(f"goose: nothing is known here of job {printable(job_id)}", err=True)
         raise click.exceptions.Exit(1)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 from goose._json import JSON, dump, parse
@@ -46,7 +46,8 @@ class Checkpoints:
     ) -> None:
         self._store = store
         self.on_news = on_news
-        self._threads: ThreadPoolExecutor | None = None
+        self.threads: Executor | None = None
+        """Where the store is written and read; made when first needed, if nobody has put one here."""
         self._lock = threading.Lock()
         self._kept: set[str] = set()
         """Jobs that have a cursor, as far as this process knows."""
@@ -104,14 +105,14 @@ class Checkpoints:
 
     def close(self) -> None:
         """Let go of the threads, whatever they do."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        if self.threads is not None:
+            self.threads.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, task: Callable[[], Any]) -> Future[Any]:
         with self._lock:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(THREADS, "goose-checkpoint")
-            return self._threads.submit(task)
+            if self.threads is None:
+                self.threads = ThreadPoolExecutor(THREADS, "goose-checkpoint")
+        return self.threads.submit(task)
 
     def _put(self, id_: str, value: bytes) -> None:
         self._store().apply([Put(_key(id_), value, KEPT)])

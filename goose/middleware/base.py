@@ -213,11 +213,13 @@ class Execution:
         return self.stop_requested or (remaining is not None and remaining <= 0)
 
 
-def _awaited(future: Future[Any]) -> Awaitable[Any]:
-    """Return *future* as something to ``await``."""
+async def _awaited(future: Future[Any]) -> Any:
+    """Return what *future* is of, once it is there."""
+    if future.done():  # it needs no event loop then, so a simulator can drive the function itself
+        return future.result()
     from asyncio import wrap_future  # not every program's
 
-    return wrap_future(future)
+    return await wrap_future(future)
 
 
 Middleware: TypeAlias = Callable[

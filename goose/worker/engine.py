@@ -35,7 +35,7 @@ from goose.worker.config import WorkerConfig
 from goose.worker.execution import Executor
 from goose.worker.fetch import Fetcher
 from goose.worker.inside import Inside
-from goose.worker.outcomes import Outcome, Verb
+from goose.worker.outcomes import FINAL, Outcome, Verb
 from goose.worker.prepare import Preparer
 from goose.worker.recovery import Recovered
 from goose.worker.report import Report
@@ -237,6 +237,7 @@ class Engine:
         # From here on it is not what ends this process, whatever does.
         self.notes.ended(work.slot)
         self.running.discard(work)
+        self.progress.ended(work.job.id, final=outcome.ending in FINAL)
         now = self._clock.mono()
         self.buffer.ended(work, now - work.started_mono if work.started_mono else 0.0, now)
         if self.circuits is not None:

@@ -37,6 +37,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from goose.brokers.base import Broker, Session, Sessions
@@ -284,7 +285,7 @@ class Runner:
         self._threads.stop_all()
         self._threads.let_slots_go()
         # Not under their feet; if the store hangs, their calls fail as they would anyway.
-        for name in ("settle", "cron", "batches", "orders", "traits"):
+        for name in ("settle", "cron", "batches", "orders", "traits", "progress"):
             self._threads.join(name, 0.2)
         # On threads of their own: a resource or a broker that hangs must not hold up the end.
         last = [
@@ -318,6 +319,8 @@ class Runner:
     def _leave_store(self) -> None:
         if self._follower is not None:
             self._follower.leave()
+        with suppress(BrokerError, Unsupported):
+            self._engine.progress.step(0.0)  # the last words of jobs that have just ended
         self._engine.checkpoints.close()
         self._store.close()
 

@@ -118,6 +118,31 @@ def test_the_status_says_how_it_ended(world: World, kinds: Sequence[int], status
     assert "b:complete" in world.sent
 
 
+def test_who_is_slow_to_say_how_it_ended_looks_once_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member that was cancelled is done after all, between a look and what is said by it."""
+    world.open()
+    world.batches.report("b", all_of(DEAD, 1))
+    world.batches.seal("b", 2)
+    other, look = world.batches_on(world.store), Batches._ended
+    late = [all_of(DONE, 0)]
+
+    def slow(batches: Batches, record: Record) -> Any:
+        found = look(batches, record)
+        if batches is world.batches and late:
+            other.report("b", late.pop())
+        return found
+
+    monkeypatch.setattr(Batches, "_ended", slow)
+    world.batches.report("b", all_of(CANCELLED, 0))
+
+    assert not late
+    record = world.batches.found("b")
+    assert ("partial", "ended") == (record.status, record.phase)
+    assert {"b:complete"} == set(world.sent)
+
+
 def test_a_replayed_member_changes_the_batch(world: World) -> None:
     """A dead member that is replayed opens the end again; when it succeeds, so does the batch."""
     world.open()

@@ -185,6 +185,17 @@ def test_cancelled_members_do_not_run(place: Place, app: Any) -> None:
     at_rest(place)
 
 
+def test_a_member_that_is_removed_is_cancelled(place: Place, app: Any) -> None:
+    """So it is to those who ask for it, or for the batch, at any moment: it was never deleted."""
+    with place.client.using(result=True).batch(on_complete=app.complete) as batch:
+        member = batch.enqueue(app.work, "a")
+    batch.cancel()
+    place.process().run()
+
+    assert "cancelled" == member.status()
+    assert (1, 0) == (batch.progress().cancelled, batch.progress().deleted)
+
+
 def test_running_members_of_cancelled_batches_are_told(place: Place, app: Any) -> None:
     """A member that runs when its batch is cancelled is asked to stop, where the broker shows it."""
     batch = place.client.enqueue_batch(app.work, [("a",)])

@@ -16,6 +16,7 @@ import pytest
 import goose
 import goose.testing
 from goose.brokers.base import State
+from goose.brokers.memory import MemoryBroker
 from goose.errors import (
     ArgumentError,
     BrokerError,
@@ -27,6 +28,7 @@ from goose.errors import (
     PayloadTooLarge,
     Unsupported,
 )
+from goose.features.flows.book import Flows
 from goose.features.flows.records import body_key
 from goose.features.flows.records import key_of as node_key
 from goose.features.results.records import key_of
@@ -259,6 +261,25 @@ def test_each_edge_has_its_own_policy(place: Place, app: Any) -> None:
     assert "None" == run.result(5)
     assert ["broken", "told None"] == app.runs
     assert both.status() == wait.status()
+
+
+def test_what_a_dead_worker_set_free_is_sent_by_another_end(place: Place, app: Any) -> None:
+    """A parent may end twice by a fault, and not alike: who depends on it is sent by the second end, too."""
+    with place.client.flow() as flow:
+        first = flow.add(app.one, "first")
+        edge = goose.after(first, on_failure="run")
+        second = flow.using(depends_on=edge).add(app.alone)
+
+    class Away(MemoryBroker):
+        def enqueue(self, envelopes: Any) -> None:
+            raise BrokerUnavailable("away")
+
+    with pytest.raises(BrokerUnavailable):
+        Flows(place.store, Away()).parent_ended(first.id, "dead")
+    assert "waiting" == second.status()
+    Flows(place.store, place.broker).parent_ended(first.id, "done")
+
+    assert "waiting" != second.status()
 
 
 def test_a_replayed_job_takes_its_flow_with_it(place: Place, app: Any) -> None:

@@ -16,9 +16,12 @@ import pytest
 import goose
 import goose.testing
 from goose.brokers.base import State
+from goose.brokers.memory import MemoryBroker
 from goose.errors import ConfigError, JobFailed, ResultTimeout, ResultUnavailable
+from goose.features.results.progress import ProgressLog, latest
 from goose.features.results.records import Record, key_of, read, write
 from goose.stores.base import MAX_VALUE, Put
+from goose.stores.memory import MemoryStore
 from tests.features.places import Place, Process, crash_points
 
 APP = """
@@ -283,7 +286,66 @@ def test_progress_is_seen_from_outside(place: Place, app: Any, wait_until: Any) 
     assert (500, 500, 1.0) == (progress.done, progress.total, progress.fraction)
     assert "number 499" == progress.note
     assert abs(progress.at - time.time()) < 60
-    assert process.wire.calls.count("Put") <= 2
+    assert process.wire.calls.count("Swap") <= 2
+
+
+@pytest.mark.parametrize(("final", "shown"), [(False, 5.0), (True, 4.0)])
+def test_words_of_a_run_that_left_its_job_give_way(final: bool, shown: float) -> None:
+    """What is written late, after the next run has said something, takes the place of that no more."""
+    store = MemoryStore(MemoryBroker())
+    first, second = ProgressLog(lambda: store), ProgressLog(lambda: store)
+    first.note("1", 3, 9, "")
+    first.step(0.0)
+    first.note("1", 4, 9, "")
+    first.ended("1", final=final)
+    second.note("1", 5, 9, "")
+    second.step(0.0)
+    first.step(0.0)
+
+    progress = latest(store, "1")
+    assert progress is not None
+    assert shown == progress.done
+
+
+def test_words_of_a_run_that_left_its_job_are_written() -> None:
+    """As long as no other run has said anything, it was the last."""
+    store = MemoryStore(MemoryBroker())
+    log = ProgressLog(lambda: store)
+    for done in (3, 4):
+        log.note("1", done, 9, "")
+        if done == 4:
+            log.ended("1", final=False)
+        log.step(0.0)
+
+    progress = latest(store, "1")
+    assert progress is not None
+    assert 4 == progress.done
+
+
+def test_progress_is_written_a_few_times_a_second() -> None:
+    """However often a function speaks: the first word is written at once, the next ones in their time."""
+    store, kicks = MemoryStore(MemoryBroker()), list[float]()
+    log = ProgressLog(lambda: store, lambda: kicks.append(log.step(0.0)))
+    for done in range(100):
+        log.note("1", done, 100, "")
+
+    assert [0.25] == kicks
+    assert (0.25, 60.0) == (log.step(0.0), log.step(0.0))
+    log.note("1", 100, 100, "")
+    assert [0.25, 0.25] == kicks
+
+
+def test_the_last_word_is_written_before_a_worker_ends(
+    place: Place, app: Any, wait_until: Any
+) -> None:
+    """A job that ends right before its worker stops is shown as it was in the end."""
+    job = place.client.using(result=True).enqueue(app.count, 500)
+    with place.worker(["feature_app"]):
+        wait_until(lambda: job.status() == "done")
+
+    progress = job.progress()
+    assert progress is not None
+    assert 500 == progress.done
 
 
 def test_progress_must_make_sense(app: Any) -> None:

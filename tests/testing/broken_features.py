@@ -1,28 +1,37 @@
 """Features with one rule taken away; the simulator must find each of them out."""
 
+import contextlib
 import dataclasses
+import json
 import math
 
 from goose.access import Access
 from goose.brokers.base import Inspector
+from goose.errors import BrokerError, Postpone
+from goose.features import checkpoints
 from goose.features.asking import Claimed
 from goose.features.batches import members
+from goose.features.batches import trait as members_of_batches
 from goose.features.batches.book import Batches
 from goose.features.batches.trait import BatchTrait
+from goose.features.checkpoints import Checkpoints
 from goose.features.controls import Controls, Orders
 from goose.features.crons.entries import Cron
 from goose.features.crons.firing import Firing
+from goose.features.flows import book
 from goose.features.flows.book import Flows
 from goose.features.limits.leases import Leases
 from goose.features.limits.trait import Limits
 from goose.features.once import Once
-from goose.features.results import Results
+from goose.features.results import Results, progress
+from goose.features.results.progress import ProgressLog
 from goose.features.traits import Defer
 from goose.features.uniques import claims
 from goose.features.uniques.holders import Unique
 from goose.features.uniques.records import Record, trait_of
-from goose.stores.base import Put
-from goose.worker import traits
+from goose.stores.base import Get, Put
+from goose.worker import execution, traits
+from goose.worker.engine import Engine
 from goose.worker.settle import Settler
 
 
@@ -287,3 +296,158 @@ def pauses_nothing(monkeypatch):
 def reads_no_marks(monkeypatch):
     """Workers never hear which jobs are to end."""
     monkeypatch.setattr(Controls, "marks", lambda self: {})
+
+
+def begins_anew(monkeypatch):
+    """No run asks where the one before it came to."""
+    monkeypatch.setattr(Checkpoints, "_get", lambda self, job: None)
+
+
+def keeps_only_once(monkeypatch):
+    """A cursor is stored where there is none yet."""
+
+    def put(checkpoints, id_, value):
+        checkpoints._store().apply([Put(f"checkpoint:{id_}", value, only_if_absent=True)])
+
+    monkeypatch.setattr(Checkpoints, "_put", put)
+
+
+def keeps_all_in_one_place(monkeypatch):
+    """The cursor of a job is that of another one, too, and they are enqueued at one instant."""
+    monkeypatch.setattr(checkpoints, "_key", lambda id_: "checkpoint:all")
+    get = Checkpoints._get
+
+    def anybodys(checkpoints, job):
+        [value] = checkpoints._store().apply([Get("checkpoint:all")])
+        return get(
+            checkpoints, job.evolve(enqueued_at=json.loads(value or "{}").get("enqueued_at", 0))
+        )
+
+    monkeypatch.setattr(Checkpoints, "_get", anybodys)
+
+
+def forgets_with_each_run(monkeypatch):
+    """The cursor goes with a run, whether that has ended the job or not."""
+    settled = Engine._on_settled
+
+    def careless(engine, batch, lost):
+        settled(engine, batch, lost)
+        engine.checkpoints.ended(each.delivery.envelope.id for each in batch)
+
+    monkeypatch.setattr(Engine, "_on_settled", careless)
+
+
+def forgets_no_cursor(monkeypatch):
+    """The cursor of a job that is done is left to time."""
+    monkeypatch.setattr(Checkpoints, "ended", lambda self, ids: None)
+
+
+def postpones_by_attempts(monkeypatch):
+    """Who gives himself back at a deploy pays for it."""
+    decide = execution.decide
+
+    def costly(job, error, *args, **more):
+        found = decide(job, error, *args, **more)
+        if isinstance(error, Postpone):
+            later = found.next.evolve(attempt=job.attempt + 1)
+            found = dataclasses.replace(found, next=later)
+        return found
+
+    monkeypatch.setattr(execution, "decide", costly)
+
+
+def says_it_after_others(monkeypatch):
+    """What a run has said is written however long it is over. Words wait for longer than they do."""
+    monkeypatch.setattr(progress, "EVERY", 15.0)
+    monkeypatch.setattr(ProgressLog, "ended", lambda self, job_id, final: None)
+
+
+def says_nothing_twice(monkeypatch):
+    """What could not be written is not tried again."""
+    write = ProgressLog._write
+
+    def once(log, news):
+        with contextlib.suppress(BrokerError):
+            write(log, news)
+
+    monkeypatch.setattr(ProgressLog, "_write", once)
+
+
+def cancels_no_batch(monkeypatch):
+    """Members of a cancelled batch start."""
+    monkeypatch.setattr(BatchTrait, "_is_cancelled", lambda self, id_: False)
+
+
+def counts_no_cancelled(monkeypatch):
+    """A member that is cancelled is not counted as an end."""
+    ended = BatchTrait.ended
+
+    def some(trait, endings):
+        ended(trait, [end for end in endings if end.ending != "cancelled"])
+
+    monkeypatch.setattr(BatchTrait, "ended", some)
+
+
+def counts_cancelled_as_deleted(monkeypatch):
+    """A member that is cancelled counts as one that was deleted."""
+    monkeypatch.setitem(members_of_batches._KINDS, "cancelled", members.DELETED)
+
+
+def counts_the_last_word(monkeypatch):
+    """A member that was done is cancelled once somebody says so."""
+    joined = members.joined
+
+    def careless(value, reports):
+        found = bytearray(joined(value, reports))
+        for place, kind in reports.items():
+            if kind == members.CANCELLED:
+                found[members.HEAD + place] = kind
+        return bytes(found)
+
+    monkeypatch.setattr(members, "joined", careless)
+
+
+def cancels_callbacks(monkeypatch):
+    """What answers a batch that is cancelled ends with it."""
+
+    def membership(job):
+        trait = job.traits.get("batch")
+        return trait and (trait["id"], trait.get("n", 0), bool(trait.get("again")))
+
+    monkeypatch.setattr(members_of_batches, "membership", membership)
+
+
+def stops_nothing(monkeypatch):
+    """A job that waits is said to be stopped, and waits on."""
+    monkeypatch.setattr(Flows, "stop", lambda self, job_id: "stopped")
+
+
+def stops_what_leaves(monkeypatch):
+    """A job that somebody is about to send is said to be stopped, and is sent."""
+    stop = Flows.stop
+    said = {"leaving": "stopped"}
+    monkeypatch.setattr(Flows, "stop", lambda self, id_: said.get(found := stop(self, id_), found))
+
+
+def stops_without_a_word(monkeypatch):
+    """What depends on a job that is stopped is not told."""
+    stop = Flows.stop
+
+    def silent(flows, job_id):
+        told, flows._ended = flows._ended, lambda endings: None
+        try:
+            return stop(flows, job_id)
+        finally:
+            flows._ended = told
+
+    monkeypatch.setattr(Flows, "stop", silent)
+
+
+def finishes_no_stop(monkeypatch):
+    """Who dies while he stops a job leaves it to nobody."""
+    monkeypatch.setattr("goose.features.flows.stops.finish", lambda tools, troubles: None)
+
+
+def takes_cancelled_for_done(monkeypatch):
+    """What depends on a cancelled job runs, whatever its edge says."""
+    monkeypatch.setitem(book._EDGES, "cancelled", "ok")

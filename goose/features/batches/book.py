@@ -12,6 +12,9 @@ break, and what holds:
 * *A member adds another and ends while somebody looks.* Numbers from elsewhere only grow, and are
   given out before the adding member ends. Shards are looked at in the order of numbers, and how
   many there are is read with the last of them: so whoever sees the parent as ended sees its child.
+* *Somebody looks, and is slow to say how it has ended.* A member that was cancelled may be done after
+  all, by a process that had lost it. So whoever says something new looks once more after that, until
+  he finds what he has said.
 * *It is sealed when all members have ended already.* Then whoever seals it looks; if that client
   dies between the two, `sweep`, which workers do once in a while, looks.
 * *The process dies between the decision and the callbacks.* The record says which are due, and
@@ -66,8 +69,6 @@ SWEEP_SECONDS = 60.0
 """Between two sweeps of all who use the store."""
 
 Send = Callable[[Sequence[Job[Any]]], object]
-
-
 Watch = Callable[[Record, Record, Progress], object]
 
 
@@ -225,9 +226,14 @@ class Batches:
         Raises:
             BrokerError: Store or broker failed; what is left to do is done by the next who looks.
         """
-        counts = self._ended(record) if record.is_sealed else None
-        if counts is None:
-            return
+        seen, counts = None, self._ended(record) if record.is_sealed else None
+        while counts is not None and counts != seen and self._conclude(record.id, counts):
+            seen, counts = counts, self._ended(record)
+        if counts is not None:
+            self._finish(record.id)
+
+    def _conclude(self, id_: str, counts: tuple[int, ...]) -> bool:
+        """Note how the batch has ended; say whether that is news."""
         progress = progress_of(counts, is_open=False)
         status = progress.status
         assert status is not None
@@ -238,13 +244,12 @@ class Batches:
             before[:] = [found]
             return found.concluded(status, now, self._name)
 
-        after = self._change(record.id, conclude)
-        if after is None:
-            return
+        after = self._change(id_, conclude)
+        if after is None or after == before[0]:
+            return False
         if before[0].status != after.status and self._on_ended is not None:
             self._on_ended(before[0], after, progress)
-        if after.phase == "ending":
-            self._finish(after.id)
+        return True
 
     def _ended(self, record: Record) -> tuple[int, ...] | None:
         """Return how many members are of each kind if all have ended, else None."""
@@ -325,9 +330,8 @@ class Batches:
         if not self._one(Put(SWEEP, b"1", ttl=SWEEP_SECONDS, only_if_absent=True)):
             return
         for record in [parse(value) for page in self._pages(PREFIX) for _, value in page]:
-            if record.phase == "sealed":
+            if record.phase in ("sealed", "ending"):
                 self.settle(record)
-            elif record.phase == "ending":
                 self._finish(record.id)
             elif record.phase == "deleted":
                 self._erase(record)

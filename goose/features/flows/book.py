@@ -247,7 +247,12 @@ class Flows:
                 return
             changed = node.told(parent, edge)
             if node.state == "waiting" and node.verdict == "run" and changed != node:
-                return  # it is free, and on its way: nothing that is news takes that back
+                # It is free, and on its way: nothing that is news takes that back. But a parent that ends
+                # once more, in another way, may have set it free by an end whose teller died over it.
+                if edge == "pending":
+                    return
+                changed = node
+                break
             if node.state == "cancelled" and changed.verdict != "cancel":
                 if revived is None:
                     self._revive(child, parent, edge)

@@ -20,6 +20,9 @@ FEATURES = (
     "throttle",
     "unique-cron",
     "control",
+    "long",
+    "batch-cancel",
+    "flow-cancel",
 )
 """What jobs of a world may use."""
 

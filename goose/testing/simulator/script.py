@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from goose.errors import Bury, Postpone, Skip
-from goose.jobs import Job
+from goose.jobs import JSON, Job
 
 MAX_RETRIES = 2
 """Of every job here."""
@@ -61,6 +62,10 @@ class Part:
     """Seconds it is scheduled for; None for at once."""
     stubborn: bool
     """Whether it cannot be interrupted."""
+    steps: int = 1
+    """In how many it does its work, if it is a long one."""
+    polite: bool = False
+    """Whether a long one gives itself back when it should stop."""
 
     def end(self, attempt: int, ended: int) -> None:
         """Return or raise as this part does.
@@ -86,6 +91,30 @@ class Part:
                 return
 
 
+class Run(Protocol):
+    """What a run of a long job tells those who check it."""
+
+    def asks(self) -> None:
+        """Note that it is about to ask where the one before it came to."""
+        ...
+
+    def found(self, cursor: JSON) -> int:
+        """Check what it was told; return the step that is next."""
+        ...
+
+    def keeps(self, step: int) -> JSON:
+        """Return the cursor that says that *step* is next, and is about to be stored."""
+        ...
+
+    def kept(self, *, surely: bool) -> None:
+        """Note that the call which stores it is over, and whether it is stored *surely*."""
+        ...
+
+    def says(self, step: int) -> str:
+        """Note that it says how far it is; return the words for that."""
+        ...
+
+
 class Script:
     """All parts of a world, and how often each has ended a run. A resource of its workers."""
 
@@ -94,6 +123,8 @@ class Script:
         self.ended = [0] * len(parts)
         self.returned: list[list[int]] = [[] for _ in parts]
         """By part: which of its runs have returned something, of those that ended."""
+        self.on_run: Callable[[Job[Any]], Run]
+        """Called when a long job begins to run, where there are such."""
 
     def part_of(self, job: Job[Any]) -> Part:
         """Return the part that *job* plays."""

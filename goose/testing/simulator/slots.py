@@ -1,6 +1,7 @@
 """The slots of a simulated process: a job's run takes virtual time.
 
-An async function is driven by hand through the real `Engine.arun`, from one `Nap` to the next.
+An async function is driven by hand through the real `Engine.arun`, from one `Nap` to the next. What is
+to cancel it while it waits for the store does so at its next nap.
 A sync one is called, through the real `Engine.run`, when its time is over, under a clock that
 first shows the instant of its start.
 """
@@ -17,7 +18,7 @@ from goose.errors import Bury, Postpone, Skip
 from goose.middleware.base import Execution
 from goose.testing.simulator.ledger import Ledger, Loan
 from goose.testing.simulator.script import Kind, Part
-from goose.testing.simulator.timeline import Actor, Timeline
+from goose.testing.simulator.timeline import Actor, Died, Timeline
 from goose.worker.execution import Interrupted
 from goose.worker.notes import Running
 from goose.worker.work import Work
@@ -80,6 +81,7 @@ class Slot(Actor):
         "_ledger",
         "_loan",
         "_timeline",
+        "_told",
         "_worker",
         "number",
         "work",
@@ -95,6 +97,8 @@ class Slot(Actor):
         self._loan: Loan | None = None
         self._coroutine: Coroutine[Any, Any, None] | None = None
         self._context = contextvars.Context()
+        self._told = False
+        """Whether its coroutine is to be cancelled at its next ``await``."""
 
     def _part(self, work: Work) -> Part:
         return self._worker.script.part_of(work.job)
@@ -111,16 +115,19 @@ class Slot(Actor):
             self._coroutine = worker.engine.arun(work)
             # Runs take turns, and each has a context of its own, as a task has.
             self._context = contextvars.copy_context()
-            self._context.run(self._coroutine.send, None)
-        later = self._timeline.now + self._part(work).seconds
-        self._timeline.at(later, self, lambda: self._end(work))
+            self._drive(self._coroutine.send, None)
+        else:
+            self._later(work, self._part(work).seconds)
+
+    def _later(self, work: Work, seconds: float) -> None:
+        self._timeline.at(self._timeline.now + seconds, self, lambda: self._go_on(work))
 
     def ended(self, ending: str) -> None:
         """Note how the run has ended."""
         if self._loan is not None:
             self._loan.ending = ending
 
-    def _end(self, work: Work) -> None:
+    def _go_on(self, work: Work) -> None:
         if self.work is not work:
             return  # it was interrupted
         if self._part(work).kind is Kind.POISON:
@@ -133,11 +140,11 @@ class Slot(Actor):
     def interrupt(self) -> None:
         """End the run early, as at the end of a shutdown's grace, unless its part is stubborn."""
         work = self.work
-        if work is None or self._part(work).stubborn:
+        if work is None or self._part(work).stubborn or (self.busy and self._coroutine is None):
             return
         work.interrupted = True
         if self._coroutine is not None:
-            self._drive(self._coroutine.throw, asyncio.CancelledError())
+            self.cancel()
         else:
             # It is not entered any more, so no middleware notes this.
             self.ended("interrupted")
@@ -145,23 +152,32 @@ class Slot(Actor):
 
     def cancel(self) -> None:
         """Cancel it at its ``await``, if it is async."""
-        if self._coroutine is not None:
+        if self._coroutine is not None and self.busy:
+            self._told = True
+        elif self._coroutine is not None:
             self._drive(self._coroutine.throw, asyncio.CancelledError())
 
     def drop(self) -> None:
         """Forget the run: its process is dead."""
         self.work = self._loan = None
-        if self._coroutine is not None:
+        if self._coroutine is not None and not self.busy:  # else it ends by what it is in now
             self._context.run(self._coroutine.close)
-            self._coroutine = None
+        self._coroutine = None
 
     def _drive(self, resume: Callable[[Any], Any], value: object) -> None:
+        """Let the coroutine go on to its next nap, or to its end."""
+        work, coroutine = self.work, self._coroutine
+        assert work is not None
+        assert coroutine is not None
         try:
-            self._context.run(resume, value)
+            seconds = self._context.run(resume, value)
+            while self._told and self.place.alive:
+                self._told = False
+                seconds = self._context.run(coroutine.throw, asyncio.CancelledError())
         except StopIteration:
             self._free()
         else:
-            raise AssertionError("a job's function has napped twice")
+            self._later(work, seconds)
 
     def _call(
         self, work: Work, call: Callable[[Callable[[Execution], Any], Execution], None]
@@ -183,5 +199,8 @@ class Slot(Actor):
         self._free()
 
     def _free(self) -> None:
+        if not self.place.alive:  # the run was in the midst of a call when its process ended
+            raise Died
         self.work = self._loan = self._coroutine = None
+        self._told = False
         self._worker.ended()

@@ -93,7 +93,11 @@ class World:
         )  # fmt: skip
 
     def _drained(self) -> bool:
-        """Say whether all that was asked for has come to its end."""
+        """Say whether all that was asked for has come to its end; asked after all that happens."""
+        return self._is_over()
+
+    def _is_over(self) -> bool:
+        """Say the same, as it is now."""
         return not self.ledger.open
 
     def _seen(self) -> Counter[str]:
@@ -221,12 +225,7 @@ class World:
                 when = self.random.uniform(0.0, scenario.stormy)
                 timeline.at(when, self.network.outside, self._event)
         timeline.run(scenario.stormy, self._is_broken)
-        end = scenario.stormy + scenario.patience
-        drained = timeline.run(end, lambda: self._drained() or self._is_broken())
-        if drained:
-            # What is left of dead sessions is found once they have lapsed.
-            end = timeline.now + 6 * scenario.ttl
-            timeline.run(end, lambda: self._is_broken() or self._quiet())
+        self._drain()
         if not self._is_broken():
             self._close()
         for worker in self._workers:
@@ -235,6 +234,18 @@ class World:
             self.seed, ledger.violations, ledger.trace or [], ledger.injected, ledger.overlapped,
             ledger.runs, ledger.duplicates, timeline.now, self.calls, self._seen(),
         )  # fmt: skip
+
+    def _drain(self) -> None:
+        """Let all that was asked for come to its end, and all that is left of it."""
+        timeline, scenario = self.timeline, self.scenario
+        end = scenario.stormy + scenario.patience
+        while timeline.run(end, lambda: self._drained() or self._is_broken()):
+            # What is left of dead sessions is found once they have lapsed.
+            later = timeline.now + 6 * scenario.ttl
+            timeline.run(later, lambda: self._is_broken() or self._quiet())
+            # A process that had lost a job, and ends it only now, may set others free.
+            if self._is_broken() or self._is_over():
+                return
 
     def _is_broken(self) -> bool:
         return bool(self.ledger.violations)

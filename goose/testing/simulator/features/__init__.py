@@ -1,4 +1,4 @@
-"""Worlds whose jobs use features: uniqueness, batches, flows, limits, cron, results, orders.
+"""Worlds whose jobs use features: uniqueness, batches, flows, limits, cron, results, orders, checkpoints.
 
 The engine, the timeline, the faults and the checker of jobs are those of every world. New is a
 store with the same clock, reached through the same wires, so that each call to it can fail, crash or
@@ -11,7 +11,8 @@ stand still as one to the broker can; and clients that may die, since features b
 * `ledger` follows jobs, as its base does, and tells the acts of them.
 * `acts` says what an `Act` is: one feature's part in a world, what is asked for and what must hold.
   `uniques`, `batches`, `flows`, `limits`, `rates`, `crons`, `unique_crons`, `results`, `debounces`,
-  `throttles` and `controls` are those that there are; `calls` and `operators` have tasks of some.
+  `throttles`, `controls`, `longs`, `cancelled_batches` and `cancelled_flows` are those that there are; `calls`
+  and `operators` have tasks of some, `cancels` has what holds of every job that is cancelled.
 
 The features themselves are the product's own; nothing of them is imitated here.
 """

@@ -121,6 +121,8 @@ class Act:
     """Whether jobs of it that are done may be stored again."""
     ordered = False
     """Whether workers are to follow orders, and serve the queue of that."""
+    long = False
+    """Whether jobs of it say how far they are, so that workers have to write that."""
     ledger: FeatureLedger
     store: Store
 

@@ -18,7 +18,7 @@ from goose.testing.simulator.ledger import Entry
 from goose.testing.simulator.script import Kind
 
 _CALLBACKS = (Kind.FINE, Kind.FINE, Kind.FLAKY, Kind.DOOMED, Kind.POSTPONES)
-_NAMES = {"done": 7, "skipped": 6, "dead": 5}
+_NAMES = {"done": 7, "skipped": 6, "dead": 5, "cancelled": 4}
 """By ending: the kind of a member, as the store has it."""
 
 
@@ -86,13 +86,17 @@ class Batches(Act):
 
     once = True
     copies = True
+    name = "batch"
+    """What the names of its batches begin with."""
 
     def __init__(self, cast: Cast) -> None:
         super().__init__(cast)
-        self._batches = [self._plan(cast, f"batch{n}") for n in range(cast.random.randint(1, 2))]
-        self._pauses = [cast.random.choice([0.0, 0.5, 4.0]) for _ in self._batches]
+        self.batches = [
+            self._plan(cast, f"{self.name}{n}") for n in range(cast.random.randint(1, 2))
+        ]
+        self._pauses = [cast.random.choice([0.0, 0.5, 4.0]) for _ in self.batches]
         self._called: dict[int, Planned] = {}
-        for each in self._batches:
+        for each in self.batches:
             self._called[each.complete] = self._called[each.success] = each
 
     def _plan(self, cast: Cast, name: str) -> Planned:
@@ -107,14 +111,14 @@ class Batches(Act):
     @property
     def numbers(self) -> Sequence[int]:
         """See `Act.numbers`."""
-        return [n for each in self._batches for n in (*each.members, each.complete, each.success)]
+        return [n for each in self.batches for n in (*each.members, each.complete, each.success)]
 
     def tasks(self) -> list[Task]:
         """See `Act.tasks`."""
-        pairs = zip(self._batches, self._pauses, strict=True)
+        pairs = zip(self.batches, self._pauses, strict=True)
         return [Filling(self, planned, pause) for planned, pause in pairs]
 
-    def _endings(self, number: int) -> set[str]:
+    def endings(self, number: int) -> set[str]:
         """Return how that part has ended so far, as whichever job."""
         playing = self.ledger.playing(number)
         return {ending for _, entry in playing for ending in self.ledger.endings(entry)}
@@ -128,7 +132,7 @@ class Batches(Act):
         good = {"done", "skipped"}
         self.ledger.seen["on_success" if number == batch.success else "on_complete"] += 1
         for member in batch.members:
-            ended = self._endings(member)
+            ended = self.endings(member)
             if not ended:
                 self.ledger.wrong(f"{batch.name} calls back before member {member} has ended")
             elif number == batch.success and not ended & good:
@@ -140,12 +144,12 @@ class Batches(Act):
     @property
     def is_done(self) -> bool:
         """See `Act.is_done`."""
-        records = [self._record(batch) for batch in self._batches]
+        records = [self._record(batch) for batch in self.batches]
         return all(record is not None and record.phase == "ended" for record in records)
 
     def close(self) -> None:
         """Check that each batch has ended as its members did, and has called back."""
-        for batch in self._batches:
+        for batch in self.batches:
             record = self._record(batch)
             if record is None or record.phase != "ended":
                 phase = "not there" if record is None else record.phase
@@ -170,10 +174,15 @@ class Batches(Act):
         if len(found) != len(batch.members):
             self.ledger.wrong(f"{batch.name} counts {len(found)} of {len(batch.members)} members")
         for number, kind in zip(batch.members, found, strict=False):
-            endings = self._endings(number)
+            endings = self.endings(number)
+            playing = [entry for _, entry in self.ledger.playing(number)]
+            loans = [loan for entry in playing for loan in entry.loans]
+            if any((loan.ending, loan.verb) == ("fine", "ack") for loan in loans):
+                endings = {"done"}  # nothing can undo that
+            self.ledger.seen["a member was cancelled"] += kind == _NAMES["cancelled"]
             if kind not in {_NAMES[ending] for ending in endings}:
                 self.ledger.wrong(f"member {number} is of kind {kind}, and ended as {endings}")
         return found
 
     def _ran(self, number: int) -> bool:
-        return bool(self._endings(number))
+        return bool(self.endings(number))

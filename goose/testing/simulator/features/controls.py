@@ -1,8 +1,6 @@
 """Orders: a paused queue starts nothing, a cancelled job never starts again, and nothing is stuck.
 
-A worker does what it is told within a second, if it can read it. Who cannot reach the store goes on as
-before, and obeys soon after it can. So while nothing is wrong an order has to hold after that
-second, and else some seconds after the last fault. What was removed from its queue must not start at all.
+When an order has to be obeyed, is told in `cancels`.
 
 In the end, when all is calm, the queue is paused once more, with a job in it that is cancelled and one
 that runs as soon as it may.
@@ -13,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from goose.clients import Client
+from goose.stores.base import Store
 from goose.testing.simulator.features.acts import Act, Cast, Task
-from goose.testing.simulator.features.ledger import ENDED
+from goose.testing.simulator.features.cancels import Cancels
+from goose.testing.simulator.features.ledger import FeatureLedger
 from goose.testing.simulator.features.operators import (
     SLOW,
-    WITHIN,
     Cancelling,
     Pausing,
     Queued,
@@ -26,10 +25,6 @@ from goose.testing.simulator.features.operators import (
 from goose.testing.simulator.features.ordered import QUEUE
 from goose.testing.simulator.ledger import Entry
 from goose.testing.simulator.script import Kind
-from goose.worker.loops import BACKOFF_LIMIT
-
-RECOVERED = BACKOFF_LIMIT + 5.0
-"""Seconds after a fault until every worker has read its orders again."""
 
 
 class Controls(Act):
@@ -51,8 +46,12 @@ class Controls(Act):
         self.freed_at: float | None = None
         """When the queue was free for the last time."""
         self._paused_at: float | None = None
-        self._cancelled: dict[str, tuple[float, str]] = {}
-        """By id: when somebody was told what, who cancelled it."""
+        self.cancels: Cancels
+
+    def join(self, ledger: FeatureLedger, store: Store) -> None:
+        """See `Act.join`."""
+        super().join(ledger, store)
+        self.cancels = Cancels(ledger)
 
     @property
     def numbers(self) -> Sequence[int]:
@@ -96,39 +95,16 @@ class Controls(Act):
 
     def cancel(self, client: Client, job_id: str) -> None:
         """Cancel a job, and check what is said of it."""
-        ledger = self.ledger
-        entry = ledger.entries[job_id]
-        ledger.called_off.add(job_id)
-        answer = client.cancel(job_id)[job_id]
-        ledger.say(f"job {entry.part.number} is cancelled: {answer}")
-        ledger.seen[f"a job was cancelled: {answer}"] += 1
-        if answer in ("not_found", "dead"):
-            if entry.state not in ENDED and not ledger.endings(entry):
-                ledger.wrong(f"job {entry.part.number} is {answer}, and it is {entry.state}")
-        else:
-            self._cancelled.setdefault(job_id, (ledger.now(), answer))
+        self.cancels.ask([job_id], lambda: client.cancel(job_id))
 
     # --- what must hold -------------------------------------------------------------------
-
-    def _holds(self, since: float) -> bool:
-        """Say whether an order of that moment must be obeyed by now."""
-        return self.is_calm and self.ledger.now() > since + WITHIN
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether every worker has read its orders after what went wrong last."""
-        ledger = self.ledger
-        last = ledger.faults[-1][0] if ledger.faults else 0.0
-        return ledger.now() > max(last, ledger.disturbed_until) + RECOVERED
 
     def starts(self, job_id: str, entry: Entry) -> None:
         """Check that nobody has ordered that it does not."""
         ledger, number = self.ledger, entry.part.number
-        if self._paused_at is not None and self._holds(self._paused_at):
+        if self._paused_at is not None and self.cancels.holds(self._paused_at):
             ledger.wrong(f"job {number} starts, and its queue is paused")
-        at, answer = self._cancelled.get(job_id, (0.0, ""))
-        if answer == "removed" or (answer and self._holds(at)):
-            ledger.wrong(f"job {number} starts, and its cancel was told: {answer}")
+        self.cancels.check_start(job_id, entry)
         if self.freed_at is not None and ledger.now() > self.freed_at + SLOW:
             ledger.wrong(
                 f"job {number} starts {ledger.now() - self.freed_at:.1f} s after the resume"

@@ -86,8 +86,8 @@ class Flows(Act):
     def __init__(self, cast: Cast) -> None:
         super().__init__(cast)
         self._graphs = [self._draw(cast) for _ in range(cast.random.randint(1, 2))]
-        self._all: list[Made] = []
-        self._of: dict[str, tuple[Made, int]] = {}
+        self.all: list[Made] = []
+        self.of: dict[str, tuple[Made, int]] = {}
 
     def _draw(self, cast: Cast) -> Graph:
         chance = cast.random
@@ -112,28 +112,28 @@ class Flows(Act):
 
     def made(self, graph: Graph) -> Made:
         """Return what a client is about to make of *graph*."""
-        self._all.append(Made(graph))
-        return self._all[-1]
+        self.all.append(Made(graph))
+        return self.all[-1]
 
     def know(self, made: Made) -> None:
         """Note the jobs of a client."""
-        self._of.update({job_id: (made, number) for number, job_id in made.ids.items()})
+        self.of.update({job_id: (made, number) for number, job_id in made.ids.items()})
         self.ledger.doubt(made.ids.values())
 
     # --- what must hold -------------------------------------------------------------------
 
     def _parents(self, job_id: str) -> Mapping[str, OnFailure]:
-        made, number = self._of[job_id]
+        made, number = self.of[job_id]
         return {made.ids[each]: policy for each, policy in made.graph.parents[number].items()}
 
-    def _fates(self, job_id: str) -> set[str]:
+    def fates(self, job_id: str) -> set[str]:
         """Return how that job has ended, or that it is to be cancelled, or waits for ever."""
         entry = self.ledger.entries.get(job_id)
         if entry is not None:
             return self.ledger.endings(entry)
         fates = set[str]()
         for parent, policy in self._parents(job_id).items():
-            ended = self._fates(parent)
+            ended = self.fates(parent)
             gone = "cancelled" in ended
             if ("dead" in ended and policy == "cancel") or (gone and policy != "run"):
                 fates.add("cancelled")
@@ -150,14 +150,15 @@ class Flows(Act):
         self._check(job_id, entry, "runs")
 
     def _check(self, job_id: str, entry: Entry, what: str) -> None:
-        made, number = self._of[job_id]
+        made, number = self.of[job_id]
         for parent, policy in self._parents(job_id).items():
-            fates = self._fates(parent) - {"waits"}
+            fates = self.fates(parent) - {"waits"}
             if not (fates if policy == "run" else fates & GOOD):
                 parents = made.graph.parents[number]
                 self.ledger.wrong(f"job {number} {what}, and of {parents} one is {fates or 'open'}")
 
-    def _state(self, job_id: str) -> str:
+    def state(self, job_id: str) -> str:
+        """Return how the store has that job, empty if it has not."""
         node = flows.Flows(self.store, MemoryBroker()).node(job_id)
         return "" if node is None else node.state
 
@@ -165,20 +166,21 @@ class Flows(Act):
     def is_done(self) -> bool:
         """See `Act.is_done`."""
         return all(
-            job_id in self.ledger.entries or self._state(job_id) in self._fates_in_store(job_id)
-            for made in self._all
+            job_id in self.ledger.entries or self.state(job_id) in self.fates_in_store(job_id)
+            for made in self.all
             if made.stored
             for job_id in made.ids.values()
         )
 
-    def _fates_in_store(self, job_id: str) -> set[str]:
-        fates = self._fates(job_id)
+    def fates_in_store(self, job_id: str) -> set[str]:
+        """Return how the store may have a job that was never sent, in the end."""
+        fates = self.fates(job_id)
         states = {"cancelled": "cancelled", "waits": "waiting"}
         return {state for fate, state in states.items() if fate in fates}
 
     def close(self) -> None:
         """Check that each job of a flow that was enqueued has run, or had a reason not to."""
-        for made in self._all:
+        for made in self.all:
             if not made.stored:
                 continue
             self.ledger.seen["a flow was enqueued"] += 1
@@ -186,7 +188,7 @@ class Flows(Act):
                 if job_id in self.ledger.entries:
                     self.ledger.seen["a job of a flow ran"] += 1
                     continue
-                state, meant = self._state(job_id), self._fates_in_store(job_id)
+                state, meant = self.state(job_id), self.fates_in_store(job_id)
                 if state not in meant:
                     self.ledger.wrong(f"job {number} of a flow is {state}, not one of {meant}")
                 self.ledger.seen[f"a job of a flow is {state}"] += 1

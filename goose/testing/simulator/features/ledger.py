@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from goose.brokers.base import Delivery
-from goose.jobs import Envelope
+from goose.jobs import Envelope, Job
 from goose.testing.simulator.ledger import MAX_CRASHES, MAY_FOLLOW, Entry, Ledger, Loan
-from goose.testing.simulator.script import MAX_RETRIES, Kind, Script
+from goose.testing.simulator.script import MAX_RETRIES, Kind, Run, Script
 from goose.testing.simulator.timeline import Place
 from goose.testing.simulator.wire import EPOCH
 
@@ -269,9 +269,21 @@ class FeatureLedger(Ledger):
         """Return how many attempts that job had behind it when it was lent last."""
         return self._said[entry.loans[-1].receipt][0]
 
+    def check_attempts(self, entry: Entry) -> None:
+        """Check that each attempt it has behind it was a run that failed."""
+        attempts = self.attempts(entry)
+        failed = sum(loan.ending == "failed" for loan in entry.loans)
+        if attempts > failed:
+            number = entry.part.number
+            self.wrong(f"job {number} has used {attempts} attempts, and failed {failed} times")
+
     def returned(self, number: int) -> list[list[int]]:
         """Return what runs of that part have returned."""
         return [[number, run] for run in self._script.returned[number]]
+
+    def follow_runs(self, on_run: Callable[[Job[Any]], Run]) -> None:
+        """Have *on_run* called when a long job begins to run."""
+        self._script.on_run = on_run
 
     def running(self, entry: Entry) -> Loan | None:
         """Return the loan under which that job runs now; what was given up does not count."""

@@ -89,7 +89,7 @@ class Rehearsing(Task):
         """Do what comes next."""
         act, client = self._act, caller.client
         wait: float | None = None
-        if not act.is_calm:
+        if not act.cancels.is_calm:
             return 1.0
         if self._place == 0:
             act.pause(client)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from goose.brokers.base import Share
 from goose.calls import Offer
-from goose.testing.simulator.features.worker import FeatureWorker
+from goose.testing.simulator.features.worker import FeatureWorker, LongWorker
 from goose.worker.config import WorkerConfig
 from goose.worker.engine import Engine
 from goose.worker.follower import Follower, open_queues
@@ -46,6 +46,10 @@ class OrderedWorker(FeatureWorker):
         for slot in self._slots:
             if slot.work in ended:
                 slot.cancel()
+
+
+class OrderedLongWorker(OrderedWorker, LongWorker):
+    """One with the steps for both."""
 
 
 class _Carrying:

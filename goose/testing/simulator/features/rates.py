@@ -67,7 +67,7 @@ class Rates(Limiting):
         since = ran[-1] + 1 if ran and not ledger.strays(entry) else 0
         asking = entry.loans[since:]
         ledger.seen["a job waited for its instant" if asking[1:] else "a job met its instant"] += 1
-        self._check_attempts(entry)
+        ledger.check_attempts(entry)
         self._starts.append(Start(number, asking[0].lent_at, ledger.now() + EARLY))
         self._check_instants(self._starts[-1])
         # Before them the line may reach to its end; what does not fit in comes back and asks again.
@@ -75,15 +75,6 @@ class Rates(Limiting):
         late = ledger.now() - self._asked_at
         if number in self._probes and late > longest:
             ledger.wrong(f"job {number} starts {late:.1f} s after the calm")
-
-    def _check_attempts(self, entry: Entry) -> None:
-        attempts = self.ledger.attempts(entry)
-        failed = sum(loan.ending == "failed" for loan in entry.loans)
-        if attempts > failed:
-            number = entry.part.number
-            self.ledger.wrong(
-                f"job {number} has used {attempts} attempts, and failed {failed} times"
-            )
 
     def _check_instants(self, last: Start) -> None:
         """Check that the line has enough instants for *last* and those before it."""

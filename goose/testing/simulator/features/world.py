@@ -10,20 +10,23 @@ from goose.testing.simulator import faults
 from goose.testing.simulator.features.acts import Act, Cast, Task
 from goose.testing.simulator.features.batches import Batches
 from goose.testing.simulator.features.callers import Caller, by_chance
+from goose.testing.simulator.features.cancelled_batches import CancelledBatches
+from goose.testing.simulator.features.cancelled_flows import CancelledFlows
 from goose.testing.simulator.features.controls import Controls
 from goose.testing.simulator.features.crons import Crons
 from goose.testing.simulator.features.debounces import Debounces
 from goose.testing.simulator.features.flows import Flows
 from goose.testing.simulator.features.ledger import FeatureLedger
 from goose.testing.simulator.features.limits import Limits
-from goose.testing.simulator.features.ordered import OrderedWorker
+from goose.testing.simulator.features.longs import Longs
+from goose.testing.simulator.features.ordered import OrderedLongWorker, OrderedWorker
 from goose.testing.simulator.features.rates import Rates
 from goose.testing.simulator.features.results import Results
 from goose.testing.simulator.features.throttles import Throttles
 from goose.testing.simulator.features.unique_crons import UniqueCrons
 from goose.testing.simulator.features.uniques import Uniques
 from goose.testing.simulator.features.wire import STORE_VERBS
-from goose.testing.simulator.features.worker import FeatureWorker
+from goose.testing.simulator.features.worker import FeatureWorker, LongWorker
 from goose.testing.simulator.ledger import Ledger
 from goose.testing.simulator.process import Worker
 from goose.testing.simulator.script import Script, draw
@@ -53,6 +56,9 @@ ACTS: dict[str, type[Act]] = {
     "throttle": Throttles,
     "unique-cron": UniqueCrons,
     "control": Controls,
+    "long": Longs,
+    "batch-cancel": CancelledBatches,
+    "flow-cancel": CancelledFlows,
 }
 
 
@@ -125,8 +131,11 @@ class FeatureWorld(World):
         self._call(tasks)
 
     def _make_worker(self, name: str) -> Worker:
-        ordered = any(act.ordered for act in self._acts)
-        return (OrderedWorker if ordered else FeatureWorker)(
+        kinds = (FeatureWorker, LongWorker), (OrderedWorker, OrderedLongWorker)
+        ordered, long = (
+            any(getattr(act, what) for act in self._acts) for what in ("ordered", "long")
+        )
+        return kinds[ordered][long](
             name, self.network, self.scenario, self.script, self._offer,
             self._chance, random.Random(self.random.random()), self._gone,
         )  # fmt: skip
@@ -141,9 +150,7 @@ class FeatureWorld(World):
         if self.timeline.now < self._look_at:
             return False
         self._look_at = self.timeline.now + LOOK
-        if any(caller.todo for caller in self._callers) or not self._checker.is_at_rest:
-            return False
-        if not all(act.is_done for act in self._acts):
+        if not self._is_over():
             return False
         if self._probed:
             return True
@@ -153,6 +160,11 @@ class FeatureWorld(World):
             probe.at = self.timeline.now
             self._callers[0].do(probe)
         return not probes
+
+    def _is_over(self) -> bool:
+        if any(caller.todo for caller in self._callers) or not self._checker.is_at_rest:
+            return False
+        return all(act.is_done for act in self._acts)
 
     def _close(self) -> None:
         super()._close()
