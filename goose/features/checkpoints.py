@@ -5,8 +5,8 @@ stored when the call returns, under ``checkpoint:{ID}``, so it survives whatever
 deploy, an error that is retried, a crash, a kill. The next run reads it as `Execution.cursor`.
 
 It names the instant at which its job was enqueued, so a later job of the same id begins anew. It
-goes when the job is done, skipped or cancelled; a dead job keeps it, so that a replay goes on from
-there, and after `KEPT` it goes by itself.
+goes when the job is done, skipped or cancelled by a process that has seen it; a dead job keeps it, so
+that a replay goes on from there, and after `KEPT` it goes by itself.
 
 The store is written and read on threads of this module's own: a timeout or a shutdown may interrupt
 a function anywhere in its own thread, and must not do so in the midst of a connection's reply.
@@ -29,6 +29,8 @@ KEPT = 30 * 86_400.0
 """Seconds for which a cursor is kept."""
 MAX_CURSOR = 1 << 18
 """Bytes of an encoded cursor at most."""
+KNOWN = 100_000
+"""Jobs with a cursor that one process remembers; those that end elsewhere would be remembered for ever."""
 THREADS = 4
 IDLE = 60.0
 
@@ -68,13 +70,18 @@ class Checkpoints:
                 f"a cursor of {len(value):,} bytes is over the limit of {MAX_CURSOR:,}; keep the data "
                 "elsewhere, and in the cursor where that is"
             )
-        with self._lock:
-            self._kept.add(job.id)
+        self._remember(job.id)
         return self._run(lambda: self._put(job.id, value))
 
     def load(self, job: Job[Any]) -> Future[JSON]:
         """Return what the last run of *job* kept, None if there is nothing, once the future ends."""
         return self._run(lambda: self._get(job))
+
+    def _remember(self, id_: str) -> None:
+        with self._lock:
+            if len(self._kept) >= KNOWN:
+                self._kept.pop()  # any; its cursor goes by itself in the end
+            self._kept.add(id_)
 
     def ended(self, ids: Iterable[str]) -> None:
         """Note that these jobs need no cursor any more; `step` removes what there is."""
@@ -121,8 +128,7 @@ class Checkpoints:
         [value] = self._store().apply([Get(_key(job.id))])
         if value is None:
             return None
-        with self._lock:
-            self._kept.add(job.id)
+        self._remember(job.id)
         try:
             fields = parse(value, max_bytes=MAX_VALUE)
         except Undecodable:

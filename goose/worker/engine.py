@@ -237,7 +237,8 @@ class Engine:
         # From here on it is not what ends this process, whatever does.
         self.notes.ended(work.slot)
         self.running.discard(work)
-        self.progress.ended(work.job.id, final=outcome.ending in FINAL)
+        if self.progress.runs:
+            self.progress.ended(work.job.id, final=outcome.ending in FINAL)
         now = self._clock.mono()
         self.buffer.ended(work, now - work.started_mono if work.started_mono else 0.0, now)
         if self.circuits is not None:

@@ -65,7 +65,7 @@ class ProgressLog:
         self._store = store
         self.on_news = on_news
         self._news: dict[str, Progress] = {}
-        self._runs: dict[str, _Run] = {}
+        self.runs: dict[str, _Run] = {}
         """Of jobs that have said something here."""
         self._known: dict[str, bytes | None] = {}
         """What is there of jobs, as far as this process knows. Only for `step`."""
@@ -76,7 +76,7 @@ class ProgressLog:
     def note(self, job_id: str, done: float, total: float | None, note: str) -> None:
         """Remember how far that job is, to be written soon."""
         with self._lock:
-            self._runs[job_id] = "on"
+            self.runs[job_id] = "on"
             self._news[job_id] = Progress(done, total, note[:MAX_NOTE])
             waits = self._rests or len(self._news) > 1
         if not waits:
@@ -84,9 +84,9 @@ class ProgressLog:
 
     def ended(self, job_id: str, *, final: bool) -> None:
         """Note that the run of that job is over; if it is not *final*, there will be another, anywhere."""
-        if job_id in self._runs:
+        if job_id in self.runs:
             with self._lock:
-                self._runs[job_id] = "over" if final else "left"
+                self.runs[job_id] = "over" if final else "left"
 
     def step(self, _now: float) -> float:
         """Write what is new; return the seconds until the next call.
@@ -98,9 +98,9 @@ class ProgressLog:
         with self._lock:
             news, self._news = self._news, {}
             self._rests = bool(news)
-            silent = [id_ for id_, run in self._runs.items() if run != "on" and id_ not in news]
+            silent = [id_ for id_, run in self.runs.items() if run != "on" and id_ not in news]
             for job_id in silent:
-                del self._runs[job_id]
+                del self.runs[job_id]
                 self._known.pop(job_id, None)
         if not news:
             return IDLE
@@ -123,7 +123,7 @@ class ProgressLog:
             while not written:
                 swap = Swap(key, self._known.get(job_id), value, ttl=KEPT)
                 written, self._known[job_id] = store.apply([swap, Get(key)])
-                if self._runs.get(job_id) == "left":
+                if self.runs.get(job_id) == "left":
                     break
 
 
