@@ -91,7 +91,7 @@ def cancelled(client: Client, jobs: Sequence[drawing.Shown]) -> dict[str, Cancel
     # Last ones first: of those that are to run anyway none is set free.
     waiting = [job.id for job in reversed(jobs) if job.status == "waiting"]
     under_way = [job.id for job in jobs if job.status in live]
-    found = {**client.cancel(*waiting), **client.cancel(*under_way)}
+    found: dict[str, Cancelled] = {**client.cancel(*waiting), **client.cancel(*under_way)}
     return {job.id: found[job.id] for job in jobs if job.id in found}
 
 
