@@ -206,6 +206,7 @@ def test_a_page_token_must_be_one() -> None:
 def test_what_is_left_out_is_listed() -> None:
     """The suite names the optional parts and capabilities that a broker does not offer."""
     assert [
+        "Posting",
         "Transactional",
         "Completing",
         "DURABLE",

@@ -62,6 +62,7 @@ def test_the_example_keeps_every_promise(installed: Path, own_folder: Path, root
         "FileBroker does not implement Completing",
         "FileBroker does not implement Grouped",
         "FileBroker does not implement Inspector",
+        "FileBroker does not implement Posting",
         "FileBroker does not implement Transactional",
         "FileBroker does not implement Upkeep",
         "FileBroker has no limits of dead jobs",
