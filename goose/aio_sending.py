@@ -121,7 +121,9 @@ _tasks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Tasks] = WeakKeyDictionary
 
 def _new_tasks(loop: asyncio.AbstractEventLoop) -> _Tasks:
     # Tasks of a loop that was closed before they were told keep it, until somebody comes after it.
-    for other in list(_tasks):
-        if other.is_closed():
+    # A copy that is made in one step: loops of other threads come and go meanwhile.
+    for known in _tasks.keyrefs():
+        other = known()
+        if other is not None and other.is_closed():
             _tasks.pop(other, None)
     return _tasks.setdefault(loop, _Tasks())

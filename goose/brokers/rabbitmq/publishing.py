@@ -269,8 +269,7 @@ class Publisher:
         if item is None:
             return
         self._torn = True
-        under_way = self._unconfirmed
-        room = (1 if self._suspects else self._options.window) - under_way
+        room = (1 if self._suspects else self._options.window) - self._unconfirmed
         out: list[bytes] = []
         while item is not None and room > 0:
             batch, _ = item
