@@ -44,7 +44,9 @@ def judge(medians: Medians) -> list[Verdict]:
             theirs = [name for name in names if (name in TASKS) == (callers == "tasks")]
             judge.ratio(f"16 {callers}, confirmed{kind}", "together", theirs, 3, of=of)
     judge.ratio("idle p50, quorum queues", "p50", QUORUM, 1, least=False)
-    judge.ratio("idle p50, classic queues", "p50", OTHERS, 1, least=False, of="goose-classic")
+    for what, names in (("confirmed", CLASSIC), ("unconfirmed", UNCONFIRMED)):
+        name = f"idle p50, classic, {what}"
+        judge.ratio(name, "p50", names, 1, least=False, of="goose-classic")
     return judge.verdicts
 
 

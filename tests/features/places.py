@@ -38,7 +38,7 @@ PLACES = (*EVERYWHERE, *filter(None, os.environ.get("PLACES", "").split(",")))
 ALL = os.environ.get("CRASHES") == "all"
 SOME = 7
 """One call of so many is a place to crash at, where calls take long."""
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until a process that should have come to rest is given up."""
 
 
