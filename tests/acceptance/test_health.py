@@ -15,7 +15,7 @@ import goose
 from goose.metrics.base import BUSY, HELD, IN_FLIGHT, PROCESSES, SERVING, SLOTS, WINDOW, Tags
 from tests.acceptance import jobs
 from tests.acceptance.command import GOOSE, Worker, run
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 APP = """
 import time

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import goose
 from tests.acceptance import jobs
 from tests.acceptance.command import GOOSE, Worker, environment, run
+from tests.servers.ports import free_port
 
 pytestmark = pytest.mark.processes
 
@@ -25,12 +26,6 @@ PLUGINS = "tests.acceptance.plugins"
 def client(own_folder: Path) -> Iterator[goose.Client]:
     with goose.Client(f"sqlite:///{own_folder}/goose.db") as made:
         yield made
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def enqueue_some(client: goose.Client) -> None:

@@ -20,8 +20,9 @@ from goose.metrics.handover import AHEAD
 from tests.acceptance import jobs
 from tests.acceptance.command import Worker
 from tests.servers.kinds import KINDS, address
+from tests.servers.ports import free_port
 from tests.servers.prometheus import Prometheus, promtool
-from tests.servers.redis import RedisServer, free_port
+from tests.servers.redis import RedisServer
 
 JOBS = "tests.acceptance.jobs"
 SUFFIXES = ("", "_total", "_bucket", "_sum", "_count")

@@ -56,10 +56,11 @@ class Tripwire:
         trips = len(self.calls) == self.at
         if trips and self.side == "before":
             raise Crash(f"before call {self.at}, {name}")
-        result = do()
-        if trips:
-            raise Crash(f"after call {self.at}, {name}")
-        return result
+        try:
+            return do()
+        finally:
+            if trips:  # also after an answer that is an error
+                raise Crash(f"after call {self.at}, {name}")
 
 
 class WiredBroker(FaultyBroker):

@@ -113,10 +113,11 @@ class Interloper(Tripwire):
         now = len(self.calls) == self.at
         if now and self.side == "before":
             self._do()
-        result = do()
-        if now and self.side == "after":
-            self._do()
-        return result
+        try:
+            return do()
+        finally:
+            if now and self.side == "after":
+                self._do()
 
 
 class Dying(Interloper):

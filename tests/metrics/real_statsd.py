@@ -23,7 +23,7 @@ import environments  # noqa: E402 - needs the path above
 
 from goose.metrics.catalogue import MEASURES  # noqa: E402
 from goose.metrics.statsd import StatsD  # noqa: E402
-from tests.servers.redis import free_port  # noqa: E402
+from tests.servers.ports import free_port  # noqa: E402
 
 PATIENCE = 20.0
 

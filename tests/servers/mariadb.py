@@ -22,7 +22,7 @@ from typing import Self
 import pymysql
 
 from tests.servers import programs
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 PATIENCE = 60.0
 """Seconds a server may take to start or to stop."""

@@ -15,7 +15,7 @@ from typing import Any, Self
 import psycopg
 
 from tests.servers import postgres, programs
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 
 class Pgbouncer:

@@ -29,7 +29,7 @@ from typing import Any, Self
 import psycopg
 
 from tests.servers import programs
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 PATIENCE = 30.0
 """Seconds a server may take to start or to stop."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.servers import programs
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 PATIENCE = 30.0
 """Seconds the server may take to start."""

@@ -26,19 +26,12 @@ from pathlib import Path
 from typing import Self
 
 from tests.servers import programs
+from tests.servers.ports import free_port
 
 PATIENCE = 150.0
 """Seconds a node may take to start or to stop: ten times what it takes where others work, too."""
 _SCRIPTS = "/usr/lib/rabbitmq/bin"
 """Where Debian keeps the programs themselves; those on the path insist on a user of their own."""
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _script(name: str) -> str:

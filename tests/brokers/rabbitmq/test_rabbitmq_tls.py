@@ -15,7 +15,8 @@ from goose.brokers.rabbitmq import RabbitMQBroker
 from goose.errors import BrokerError
 from goose.jobs import Envelope
 from tests.servers.certificates import Authority, Pair
-from tests.servers.rabbitmq import RabbitServer, free_port
+from tests.servers.ports import free_port
+from tests.servers.rabbitmq import RabbitServer
 
 
 @dataclass

@@ -15,7 +15,8 @@ from goose.brokers.redis import RedisBroker
 from goose.errors import BrokerError, BrokerUnavailable
 from goose.jobs import Envelope
 from tests.servers.certificates import Authority, Pair
-from tests.servers.redis import QUICK, RedisServer, free_port
+from tests.servers.ports import free_port
+from tests.servers.redis import QUICK, RedisServer
 
 MAIL = [Share("mail")]
 Wait = Callable[..., None]
