@@ -19,7 +19,8 @@ marks its node as sent. A cancel may come between any two of these:
   ``asked``: the mark stays, and whoever gets it ends it.
 * After all of it: the first look may have come too early, the second does not.
 * Either side dies: a parent's end is told again, and sends what is free. The mark of a cancel stays, and
-  workers finish what is marked (`goose.features.flows.stops`), as another cancel does.
+  workers finish what is marked (`goose.features.flows.stops`), as another cancel does. What it
+  had removed from a queue they know by its note (`goose.features.removals`).
 * Two cancels at once: both tell the same traits the same. One says ``removed``; the slower one may say
   ``not_found``, as after it.
 * Its client is still enqueueing it: it is ``not_found``, as before the enqueue.

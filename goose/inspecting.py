@@ -22,7 +22,7 @@ from goose.brokers import sees_all
 from goose.brokers.base import Inspector, QueueStats, Session, State, Stored
 from goose.calls import Call, encode_arguments, name_of
 from goose.errors import Undecodable, Unsupported
-from goose.features.removals import noted
+from goose.features.removals import Confirm, noted
 from goose.features.traits import Ended, Ending, Traits
 from goose.jobs import MAX_BYTES, Envelope, Job, decode, seal
 from goose.values import seconds
@@ -148,8 +148,8 @@ class Inspection:
         """Remove those of *jobs* (or ids) that are in *state* (not `RUNNING`); return their ids.
 
         Raises:
-            BrokerError: Some may be removed; workers tell features of those within minutes, where the
-                broker shows jobs in every state.
+            BrokerError: Some may be removed; workers tell features of those within minutes, unless it
+                is the broker that failed and does not show jobs in every state.
         """
         return self.remove(jobs, state=state, ending="deleted")
 
@@ -157,8 +157,9 @@ class Inspection:
         """Remove them as `delete`, and tell features of that *ending*."""
         named = [jobs] if isinstance(jobs, (str, StoredJob)) else list(jobs)
         bearing = {each.id: each.job for each in self._bearing(named)}
-        with self._noted(ending, bearing.values()):
+        with self._noted(ending, bearing.values()) as confirm:
             removed = [*self._inspector.delete(_ids(named), state=state)]
+            confirm(removed)
             self._tell(ending, [bearing[id_] for id_ in removed if id_ in bearing])
         return removed
 
@@ -176,9 +177,11 @@ class Inspection:
         # All are read before the first is removed, for removing would shift the pages; and told
         # after the last, for what follows from an end, such as a callback, is not to be purged.
         ids = list(bearing)
-        with self._noted("deleted", bearing.values()):
+        with self._noted("deleted", bearing.values()) as confirm:
             for at in range(0, len(ids), PAGE):
-                removed += self._inspector.delete(ids[at : at + PAGE], state=state)
+                page = self._inspector.delete(ids[at : at + PAGE], state=state)
+                confirm(page)
+                removed += page
             count = len(removed) + self._inspector.purge(state, queue, older_than=age)
             self._tell("deleted", [bearing[id_] for id_ in removed])
         return count
@@ -299,12 +302,19 @@ class Inspection:
 
     def _noted(
         self, ending: Ending, jobs: Iterable[Job[Any] | None]
-    ) -> AbstractContextManager[None]:
+    ) -> AbstractContextManager[Confirm]:
         """Have workers tell of *jobs* that are removed in the block, should this process die in it."""
         known = [job for job in jobs if job]
-        if not known or self._traits is None or not self.sees_all:
-            return nullcontext()
-        return noted(self._traits.tools.store(), ending, known)
+        if not known or self._traits is None:
+            return nullcontext(_unnoted)
+        shown = self.sees_all
+        try:
+            store = self._traits.tools.store()
+        except Unsupported:  # then no worker of this broker's has one, either
+            if shown:
+                raise
+            return nullcontext(_unnoted)
+        return noted(store, ending, known, shown=shown)
 
     def _tell(self, ending: Ending, jobs: Sequence[Job[Any] | None]) -> None:
         if jobs and self._traits is not None:
@@ -337,6 +347,10 @@ class Inspection:
             problem=problem,
             session=stored.session,
         )
+
+
+def _unnoted(_removed: Sequence[str]) -> None:
+    """Confirm nothing: nobody has to be told."""
 
 
 def _moment(epoch: float) -> datetime:

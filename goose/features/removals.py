@@ -5,12 +5,18 @@ faster, and tells their traits after. Before both it leaves a *note* in the stor
 remove, and takes that away in the end. A note that stays is of somebody who died in between. Workers look
 for such once in a while: of its jobs those that are gone are told of, and the note goes.
 
+Where the broker does not show every job (RabbitMQ) no worker could say what is gone. There the note is
+written once more as soon as the broker has answered, and names what was removed: that is told of unseen.
+
 How it could break, and what holds:
 
 * It dies before it removed anything, or after a part: what is still there is left alone.
 * It dies after it has told: it is told once more, and traits are idempotent.
 * It is slow, not dead: what is gone already is told of twice, with the same ending.
-* The broker does not show every job (RabbitMQ): nobody could say what is gone, so nothing is noted.
+* It dies where the broker does not show every job, before that answer is noted, or the answer is an
+  error after a part was removed: nobody is told, since nobody knows, and workers say so in their log. What
+  waits for such a job does so until it is cancelled, or until the job is sent again under its id.
+* The store is away: nothing is removed, since nobody could be told.
 * A note cannot be read, or one of its jobs not be told of: the other notes are done, and this one goes
   after `KEPT`.
 * A worker was faster, and the job is gone because it is done: that was told first. What is told
@@ -22,12 +28,13 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
-from goose.brokers import sees_all
-from goose.brokers.base import Inspector
+from goose._words import several
+from goose.brokers import name_of, sees_all
+from goose.brokers.base import Broker, Inspector
 from goose.errors import BrokerUnavailable
 from goose.features.traits import Ended, Ending, Tools
 from goose.jobs import Envelope, Job, decode, encode
@@ -36,12 +43,16 @@ from goose.stores.base import Delete, Put, Store
 logger = logging.getLogger("goose.features")
 
 PREFIX = "removal:"
-AT_ONCE = 500
-"""Jobs in one note."""
+AT_ONCE = 200
+"""Jobs in one note; as many as are removed at once where there are more (`goose.inspecting.PAGE`)."""
+NAMED = 5
+"""Jobs named in one warning."""
 LEFT = 60.0
 """Seconds after which a note is taken to be of somebody who died."""
 KEPT = 7 * 86_400.0
 """Seconds after which a note goes that no worker could do anything about."""
+Confirm: TypeAlias = Callable[[Sequence[str]], None]
+"""Called with the ids of jobs, as soon as the broker has said that they are removed."""
 
 
 class Troubles:
@@ -64,20 +75,42 @@ class Troubles:
 
 
 @contextmanager
-def noted(store: Store, ending: Ending, jobs: Sequence[Job[Any]]) -> Iterator[None]:
+def noted(
+    store: Store, ending: Ending, jobs: Sequence[Job[Any]], *, shown: bool = True
+) -> Iterator[Confirm]:
     """Have workers tell of *jobs* that are removed in the block, should it not come to its end.
+
+    Args:
+        store: Where workers look for notes.
+        ending: How the jobs end.
+        jobs: Those that are to be removed.
+        shown: Whether the broker shows jobs in every state.
+
+    Yields:
+        What has to be told which of them were removed, before anybody else is.
 
     Raises:
         BrokerError: The store failed; before the block nothing is removed.
     """
-    keys: list[str] = []
-    for at in range(0, len(jobs), AT_ONCE):
-        bodies = [packed(job) for job in jobs[at : at + AT_ONCE]]
-        note = {"at": store.now(), "ending": ending, "jobs": bodies}
-        keys.append(PREFIX + uuid.uuid4().hex)
-        store.apply([Put(keys[-1], json.dumps(note).encode(), ttl=KEPT)])
-    yield
-    for key in keys:
+    parts = {
+        PREFIX + uuid.uuid4().hex: jobs[at : at + AT_ONCE] for at in range(0, len(jobs), AT_ONCE)
+    }
+
+    def note(key: str, noted: Sequence[Job[Any]], **more: bool) -> None:
+        fields = {"at": store.now(), "ending": ending, "jobs": [packed(job) for job in noted]}
+        store.apply([Put(key, json.dumps({**fields, **more}).encode(), ttl=KEPT)])
+
+    def confirm(removed: Sequence[str]) -> None:
+        known = set(() if shown else removed)
+        for key, part in parts.items():
+            gone = [job for job in part if job.id in known]
+            if gone:  # this takes no more room than before, so it is not refused
+                note(key, gone, gone=True)
+
+    for key, part in parts.items():
+        note(key, part, **({} if shown else {"gone": False}))
+    yield confirm
+    for key in parts:
         store.apply([Delete(key)])
 
 
@@ -87,18 +120,40 @@ def finish(tools: Tools, troubles: Troubles) -> None:
     Raises:
         BrokerError: Broker or store are away; it is done the next time.
     """
-    if not (isinstance(tools.broker, Inspector) and sees_all(tools.broker)):
-        return
     store = tools.store()
     for key, value in store.scan(PREFIX):
         with troubles.skipped(f"the note {key} of removed jobs"):
             note = json.loads(value)
             if store.now() - note["at"] < LEFT:
                 continue
-            jobs = [unpacked(body) for body in note["jobs"]]
-            gone = [job for job in jobs if tools.broker.find(job.id) is None]
-            tools.ended([Ended(job, note["ending"], reason="removed by hand") for job in gone])
-            store.apply([Delete(key)])
+            gone = _gone(tools.broker, note.get("gone"), [unpacked(body) for body in note["jobs"]])
+            if gone is not None:
+                tools.ended([Ended(job, note["ending"], reason="removed by hand") for job in gone])
+                store.apply([Delete(key)])
+
+
+def _gone(broker: Broker, known: bool | None, jobs: list[Job[Any]]) -> list[Job[Any]] | None:
+    """Return those of noted *jobs* that are gone; None if others have to look.
+
+    Args:
+        broker: Where to look.
+        known: Whether who removed them had been told that they are gone; None if they can be looked for.
+        jobs: Those in the note.
+    """
+    if known is None:
+        if not (isinstance(broker, Inspector) and sees_all(broker)):
+            return None
+        return [job for job in jobs if broker.find(job.id) is None]
+    if not known:
+        logger.warning(
+            "sweep: somebody who died over it may have removed %s, and %s cannot say: %s; what waits "
+            "for one that is gone waits until it is cancelled, or that one is enqueued again",
+            several(len(jobs)),
+            name_of(broker),
+            ", ".join(job.id for job in jobs[:NAMED]) + (", ..." if len(jobs) > NAMED else ""),
+        )
+        return []
+    return jobs
 
 
 def packed(job: Job[Any]) -> str:

@@ -11,7 +11,8 @@ steps makes up for that:
 * *Sending*: the last parent's edge is written to the node, the job goes to the broker, and then the
   node becomes ``sent``. All of that comes before the parent is settled. A crash anywhere in it has
   the parent end again, and everything is done again: the edge is there, the job has the same id
-  and runs once (see `goose.features.once`).
+  and runs once (see `goose.features.once`). A parent that was removed by hand, and is settled before,
+  ends again by the note of who removed it (see `goose.features.removals`).
 * *Cancelling*: the traits of the dependent are told first, then its node is marked. Its own
   dependents follow in the same way, from a list and not by recursion: flows may be long.
 * *Reviving* (a parent is replayed): the traits of the dependent are told, then its own dependents are
