@@ -346,27 +346,27 @@ class ToyClaim:
 
 @pytest.fixture
 def claiming(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The toy asked for by the option ``group``, whose value it takes, and claimed."""
-    monkeypatch.setitem(asking.PREPARED, "group", f"{__name__}:toy_by_group")
+    """The toy asked for by the option ``unique``, whose value it takes, and claimed."""
+    monkeypatch.setitem(asking.PREPARED, "unique", f"{__name__}:toy_by_key")
     monkeypatch.setitem(asking.CLAIMED, "toy", f"{__name__}:ToyClaim")
     ToyClaim.undone = []
 
 
-def toy_by_group(chosen: Any) -> Any:
-    return lambda job, call: job.evolve(traits={"toy": chosen.group})
+def toy_by_key(chosen: Any) -> Any:
+    return lambda job, call: job.evolve(traits={"toy": chosen.unique})
 
 
 def test_asyncio_code_claims_as_threads_do(place: Place, toy: Any, claiming: None) -> None:
     """What a feature keeps is not sent by an awaited enqueue either."""
-    kept = asyncio.run(place.client.using(group="keep").aio.enqueue(toy.note, "kept"))
+    kept = asyncio.run(place.client.using(unique="keep").aio.enqueue(toy.note, "kept"))
 
     assert ("kept", 0) == (remembered(place, kept), place.counts()[State.READY])
 
 
 def test_a_claimed_job_may_stay_with_its_feature(place: Place, toy: Any, claiming: None) -> None:
     """What a feature keeps is not sent; the others of the same call are."""
-    kept = place.client.using(group="keep").enqueue(toy.note, "kept")
-    sent = place.client.using(group="send").enqueue(toy.note, "sent")
+    kept = place.client.using(unique="keep").enqueue(toy.note, "kept")
+    sent = place.client.using(unique="send").enqueue(toy.note, "sent")
 
     assert ("kept", 1) == (remembered(place, kept), place.counts()[State.READY])
     place.process().run()
@@ -385,7 +385,7 @@ def test_claims_are_undone_for_what_is_not_stored(
 
         return send
 
-    client = place.client.using(group="send")
+    client = place.client.using(unique="send")
     line = client._root.link(client._to.broker).ready
     monkeypatch.setattr(line, "_send", refuse(BrokerError("full")))
     with pytest.raises(goose.EnqueueError):
@@ -403,7 +403,7 @@ def test_what_needs_a_store_says_so(toy: Any, claiming: None) -> None:
     names = [name for name in dir(real) if not name.startswith("_") and name != "open_store"]
     storeless: Any = type("Storeless", (), {name: getattr(real, name) for name in names})()
     with pytest.raises(Unsupported, match=r"goose\.configure\(store="):
-        goose.Client(storeless, group="x").enqueue(toy.note)
+        goose.Client(storeless, unique="x").enqueue(toy.note)
 
     assert 0 == real.count(State.READY)
 
