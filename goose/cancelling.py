@@ -23,7 +23,12 @@ marks its node as sent. A cancel may come between any two of these:
   had removed from a queue they know by its note (`goose.features.removals`).
 * Two cancels at once: both tell the same traits the same. One says ``removed``; the slower one may say
   ``not_found``, as after it.
-* Its client is still enqueueing it: it is ``not_found``, as before the enqueue.
+* Its client is still telling its parents of it: it is ``not_found``, as before the enqueue. From when it
+  waits it is ``removed``, and stays so though the enqueue fails then and is sent again.
+
+What the broker had and has no more leaves nothing behind. So a job that was ``removed`` there is stored
+again by a client that never heard of its enqueue and repeats it, and has to be cancelled once more. To
+remember every id that was ever removed, against that, would cost all jobs more than it is worth.
 """
 
 from __future__ import annotations

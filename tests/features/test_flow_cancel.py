@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ import goose
 from goose.brokers.base import Inspector, State
 from goose.cancelling import Canceller
 from goose.errors import JobFailed
+from goose.features import asking
 from goose.features.batches.book import SWEEP
 from goose.features.batches.trait import Sweeper
 from goose.features.controls import Controls
@@ -322,6 +324,48 @@ def test_a_parents_end_at_any_moment_of_a_cancel_is_in_time(
         place.close()
         if len(wire.calls) < at:
             break
+
+
+@pytest.mark.parametrize("first_at_it", ["the client", "who cancels"])
+def test_an_enqueue_that_is_given_up_beside_a_cancel(
+    new_place: Callable[[], Place], app: Any, first_at_it: str
+) -> None:
+    """What was ``removed`` stays so though its enqueue failed, whatever meets whom, and is sent again."""
+    seen: list[str] = []
+    for at, side in points(new_place()):
+        place = new_place()
+        app.runs.clear()
+        flow = place.client.flow()
+        first = flow.add(app.one, "first")
+        second = flow.add(app.tidy, first.output)
+        wire = Interloper(0, side, lambda: None)
+        store: Any = WiredStore(place.store, wire)
+        claimed = asking.claimed(flow._sealed, place.broker, store)
+        lost: dict[Any, Any] = {job: "not_stored" for job, _ in flow._sealed}
+        answers: dict[str, str] = {}
+        if first_at_it == "the client":
+            wire.at, wire._do = len(wire.calls) + at, partial(_cancel, place, second, answers)
+            claimed.undo(lost)
+        else:
+            wire = Interloper(at, side, partial(claimed.undo, lost))
+            answers.update(wired(place, wire).cancel([second.id]))
+        place.client.submit(lost)
+        place.process().run()
+        if not answers or (first_at_it != "the client" and len(wire.calls) < at):
+            break
+
+        answer, where = answers[second.id], f"{side} call {at}"
+        seen.append(answer)
+        expected = ["first"] if answer == "removed" else ["first", "first"]
+        assert expected == app.runs, where
+        assert ("cancelled" if answer == "removed" else "done") == second.status(), where
+        assert place.store.get(body_key(second.id)) is None, where
+        place.close()
+    assert {"removed", "not_found"} == set(seen)
+
+
+def _cancel(place: Place, job: Any, answers: dict[str, str]) -> None:
+    answers.update(place.client.cancel(job))
 
 
 def test_one_that_is_just_being_sent_is_left_to_its_worker(place: Place, app: Any) -> None:

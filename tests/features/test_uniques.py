@@ -17,6 +17,7 @@ from goose.brokers.base import State
 from goose.brokers.memory import MemoryBroker
 from goose.clients import Client
 from goose.errors import BrokerError, CallError, ConfigError, EnqueueError
+from goose.features.traits import Ended, Finish
 from goose.features.uniques import claims, holders, records
 from goose.jobs import Job
 from goose.settings import Settings
@@ -38,6 +39,13 @@ def fail(word):
 
 def bury(word):
     raise goose.Bury(word)
+
+meanwhile = []
+
+def work(word):
+    ran.append(word)
+    while meanwhile:
+        meanwhile.pop()()
 """
 
 
@@ -206,6 +214,149 @@ def test_the_last_call_that_was_stored_wins(
     process.run(until=lambda: not any(place.counts().values()))
 
     assert ["b"] == app.ran
+
+
+@pytest.mark.parametrize("retried", [False, True], ids=["at once", "after a retry"])
+def test_a_running_job_that_is_sent_again_takes_nothing_from_the_last_call(
+    place: Place, app: Any, retried: bool
+) -> None:
+    """A client that was unsure may repeat its enqueue while the job runs: the call after it runs, too."""
+    if not sees_all(place.broker):
+        pytest.skip("its broker does not show what is scheduled")
+    quick = place.client.using(unique="k", debounce=0.1, retry=goose.Retry(backoff=0))
+    process, other = place.process(), place.process()
+
+    def meanwhile() -> None:
+        quick.enqueue(app.work, "b")
+        place.client.submit([first])
+        other.step()  # it sees the later one while the first still runs
+
+    def fails() -> None:
+        app.meanwhile.append(meanwhile)
+        raise ValueError
+
+    app.meanwhile.append(fails if retried else meanwhile)
+    first = quick.enqueue(app.work, "a")
+    expected = ["a", "a", "b"] if retried else ["a", "b"]
+    process.run(until=lambda: len(app.ran) >= len(expected) or not any(place.counts().values()))
+
+    assert expected == app.ran
+
+
+def test_a_running_job_that_is_sent_again_frees_nobody_it_came_after(
+    place: Place, app: Any
+) -> None:
+    """Its end, told as often as you like, leaves those superseded that came before it."""
+    if not sees_all(place.broker):
+        pytest.skip("its broker does not show what is scheduled")
+    quick = place.client.using(unique="k", debounce=0.1)
+    older = quick.enqueue_in(60, app.work, "a")
+    last = quick.enqueue(app.work, "b")
+    app.meanwhile.append(lambda: place.client.submit([last]))
+    process = place.process()
+    process.run(until=lambda: app.ran)
+    process.run()
+    place.client.inspector.promote([older.id])
+    process.run()
+
+    assert ["b"] == app.ran
+
+
+def test_who_cancels_the_last_call_frees_none_before_it(place: Place, app: Any) -> None:
+    """What another call came after is skipped, though that one ends before it starts."""
+    if not sees_all(place.broker):
+        pytest.skip("its broker does not show what is scheduled")
+    quick = place.client.using(unique="k", debounce=0.1)
+    quick.enqueue(app.note, "a")
+    place.client.cancel(quick.enqueue(app.note, "b"))
+    place.process().run()
+
+    assert ([], {}) == (app.ran, {s: n for s, n in place.counts().items() if n})
+
+
+def test_a_call_that_is_sent_again_keeps_its_place(place: Place, app: Any) -> None:
+    """It is the same call: who came after it stays the last, also while a worker skips the first."""
+    if not sees_all(place.broker):
+        pytest.skip("its broker does not show what is scheduled")
+    quick = place.client.using(unique="k", debounce=0.1)
+    first, last = quick.enqueue(app.note, "a"), quick.enqueue(app.note, "b")
+    process = place.process()
+    trait = process.engine.traits.of("unique")
+    assert {first.id} == set(trait.admit([first]))
+    place.client.submit([first])
+    trait.admit([last])
+    trait.ended([Ended(first, "skipped")])
+    process.run(until=lambda: not any(place.counts().values()))
+
+    assert ["b"] == app.ran
+
+
+def test_a_job_that_is_sent_again_between_its_end_and_its_ack_takes_nothing(
+    place: Place, app: Any, wait_until: WaitUntil
+) -> None:
+    """The broker still has it then, and stores no other: the call that came after it is to run."""
+    if not sees_all(place.broker):
+        pytest.skip("its broker does not show what is scheduled")
+    quick = place.client.using(unique="k", debounce=0.1)
+    first = quick.enqueue(app.note, "a")
+    trait = place.process().engine.traits.of("unique")
+    wait_until(lambda: not trait.admit([first]))
+    trait.ended([Ended(first, "done")])
+    last = quick.enqueue(app.note, "b")
+    place.client.submit([first])
+
+    assert not isinstance(trait.admit([last]).get(last.id), Finish)
+
+
+def test_a_started_job_that_is_sent_again_is_no_answer(place: Place, app: Any) -> None:
+    """With ``until="started"`` the next call gets a job of its own, whatever the first one's client does."""
+    unique = place.client.using(unique="k", until="started")
+    answers: list[Job[Any]] = []
+
+    def meanwhile() -> None:
+        place.client.submit([first])
+        answers.append(unique.enqueue(app.work, "b"))
+
+    app.meanwhile.append(meanwhile)
+    first = unique.enqueue(app.work, "a")
+    place.process().run(until=lambda: app.ran)
+
+    assert [True] == [each.id != first.id for each in answers]
+
+
+def test_a_job_that_starts_before_its_client_knows_is_its_own(place: Place, app: Any) -> None:
+    """With ``until="started"`` the key may be free again before the enqueue is confirmed."""
+    unique = place.client.using(unique="k", until="started")
+    claim = claims.Claim(place.broker, place.store)
+    job, envelope = unique.sealer.seal(app.note, ("a",), {})
+    claim.claim([(job, envelope)])
+    place.broker.enqueue([envelope])
+    process = place.process()
+    process.engine.fetcher.step(process.clock.mono())
+
+    assert {} == claim.sent([job])
+
+
+def test_a_refused_call_leaves_the_key_as_it_was(app: Any) -> None:
+    """Whoever had it before has it again, and who had been superseded still is."""
+    refusing = []
+
+    class Refusing(MemoryBroker):
+        def enqueue(self, envelopes: Any) -> None:
+            if refusing:
+                raise BrokerError("no")
+            super().enqueue(envelopes)
+
+    client = Client(Refusing(), settings=Settings())
+    quiet = client.using(unique="k", debounce=5)
+    quiet.enqueue(app.note, "a")
+    quiet.enqueue(app.note, "b")
+    before = client.store.scan(records.PREFIX)
+    refusing.append(True)
+    with pytest.raises(EnqueueError):
+        quiet.enqueue(app.note, "c")
+
+    assert before == client.store.scan(records.PREFIX)
 
 
 def test_a_client_that_died_blocks_nobody_for_long(
@@ -377,7 +528,8 @@ def test_records_survive_their_journey(app: Any) -> None:
     """A record comes back equal, with its job; one that is none is an error."""
     job: Job[Any] = Job("1", "a:b", ("x",), {"k": [1]}, enqueued_at=5.0)
     trait = records.Trait("d" * 64, "k", "time", 5.0, 2.0)
-    record = records.record_of(job, trait, 9.0).superseded_by(job.evolve(id="2"), trait, 10.0)
+    left = records.record_of(job, trait, 9.0).left(trait, 9.5, begun="0")
+    record = left.superseded_by(job.evolve(id="2"), trait, 10.0)
 
     assert record == records.parse(records.dump(record))
     assert job.evolve(id="2") == records.parse(records.dump(record)).job()

@@ -202,9 +202,17 @@ class Flows:
                 return changed
 
     def forget(self, job_id: str) -> None:
-        """Remove a node that was not stored after all."""
-        node = self.node(job_id)
-        self._store.apply([Delete(key_of(job_id)), Delete(body_key(job_id))])
+        """Remove a node that was not stored after all; who was stopped stays so, if sent again."""
+        self._keep_body(job_id, JOINING)  # should the client die between node and body
+        while True:
+            value: bytes | None = self._one(Get(key_of(job_id)))
+            node = None if value is None else read(value)
+            if node is not None and node.state in ("stopped", "ended"):
+                self._keep_body(job_id, None)  # until all traits are told
+                return
+            if value is None or self._one(Swap(key_of(job_id), value, None)):
+                break
+        self._one(Delete(body_key(job_id)))
         for parent in node.parents if node else ():
             self._one(Delete(child_key(parent, job_id)))
             self._parting.unmark(parent)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from goose.brokers import sees_all
@@ -42,6 +42,18 @@ sleeping: ContextVar[Callable[[float], object]] = ContextVar(
 Sealed = tuple[Job[Any], Envelope]
 
 
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """A key that is claimed for a job about to be sent."""
+
+    trait: Trait
+    value: bytes
+    """The record of the claim, and its seconds to live."""
+    ttl: float
+    before: bytes | None
+    """What was there before, and is again if the job is certainly not stored."""
+
+
 class Claim:
     """See `goose.features.asking.Claim`."""
 
@@ -49,8 +61,8 @@ class Claim:
         self._broker = broker
         self._store = store
         self._sleep = sleeping.get()
-        self._claimed: dict[str, tuple[Job[Any], Trait, bytes, float]] = {}
-        """By id: the jobs whose key is claimed here, with the record and its time to live."""
+        self._claimed: dict[str, _Claimed] = {}
+        """By id: the jobs whose key is claimed here."""
         self._shows: bool | None = None
 
     def claim(self, sealed: Sequence[Sealed]) -> Mapping[str, Job[Any]]:
@@ -76,26 +88,24 @@ class Claim:
         """Note that *jobs* are stored; return, by id, the holders of those that came too late."""
         late: dict[str, Job[Any]] = {}
         for job in jobs:
-            if job.id in self._claimed:
-                _, trait, value, ttl = self._claimed.pop(job.id)
-                if not self._swap(trait, value, dump(parse(value).confirmed()), ttl):
-                    holder = self._read(trait)
-                    if holder is not None and parse(holder).id != job.id and not trait.quiet:
-                        late[job.id] = parse(holder).job()
+            mine = self._claimed.pop(job.id, None)
+            if mine is None:  # it keeps its place
+                continue
+            trait, stored = mine.trait, dump(parse(mine.value).confirmed())
+            if not self._swap(trait, mine.value, stored, mine.ttl):
+                found = self._read(trait)
+                holder = None if found is None else parse(found)
+                # Held by nobody, it has begun, or may as soon as it is taken.
+                if holder is not None and holder.id not in ("", job.id) and not trait.quiet:
+                    late[job.id] = holder.job()
         return late
 
     def undo(self, jobs: Sequence[Job[Any]]) -> Sequence[Job[Any]]:
         """Give the keys of *jobs* back, which are certainly not stored."""
-        for job in jobs:
-            if job.id in self._claimed:
-                _, trait, value, ttl = self._claimed.pop(job.id)
-                record, back = parse(value), None
-                if record.before:
-                    others = record.without(record.before, job.id)
-                    back = dump(
-                        Record(record.before, record.at, stored=True, superseded=others, fn=job.fn)
-                    )
-                self._swap(trait, value, back, ttl)
+        for job in reversed(jobs):  # one may have come after another
+            mine = self._claimed.pop(job.id, None)
+            if mine is not None:
+                self._swap(mine.trait, mine.value, mine.before, mine.ttl)
         return ()
 
     def holder(self, digest: str, own: Collection[str] = ()) -> Record | None:
@@ -137,14 +147,19 @@ class Claim:
             value = dump(record_of(job, trait, now))
             [made] = self._store.apply([Put(trait.key, value, ttl, only_if_absent=True)])
             if made:
-                self._claimed[job.id] = (job, trait, value, ttl)
+                self._claimed[job.id] = _Claimed(trait, value, ttl, None)
                 return None
             found = self._read(trait)
             if found is None:
                 continue
             holder = parse(found)
             if holder.id == job.id:  # sent again after an answer that never came
-                self._claimed[job.id] = (job, trait, found, ttl)
+                # Perhaps it was stored then, and is refused now. Where the last call wins it keeps its key,
+                # or it would run at once; elsewhere it takes the key when a worker has it.
+                before = found if trait.quiet else None
+                self._claimed[job.id] = _Claimed(trait, found, ttl, before)
+                return None
+            if holder.keeps_its_place(job.id, trait):  # likewise, and the others have gone on
                 return None
             free = trait.quiet or not holder.id
             verdict = "replace" if free else self._verdict(holder, trait, now)
@@ -153,7 +168,7 @@ class Claim:
             if verdict == "replace":
                 value = dump(holder.superseded_by(job, trait, now))
                 if self._swap(trait, found, value, ttl):
-                    self._claimed[job.id] = (job, trait, value, ttl)
+                    self._claimed[job.id] = _Claimed(trait, value, ttl, found)
                     return None
             else:
                 self._sleep(look)

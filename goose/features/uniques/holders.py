@@ -11,6 +11,7 @@ from goose.brokers.base import Inspector
 from goose.features.traits import Admission, Defer, Ended, Finish, Tools
 from goose.features.uniques.claims import is_there
 from goose.features.uniques.records import (
+    AFTER,
     CLAIM,
     Record,
     Trait,
@@ -45,13 +46,24 @@ class Unique:
             trait = trait_of(end.job)
             if end.ending == "renewed":
                 self._pardon(end.job.id, trait)
-            elif trait.until != "time":
+            elif trait.until != "time" or trait.quiet:
                 self._release(end.job.id, trait)
 
     def _release(self, id_: str, trait: Trait) -> None:
         while True:
             value = self._read(trait)
-            if value is None or parse(value).id != id_ or self._swap(trait, value, None):
+            if value is None:
+                return
+            record = parse(value)
+            if record.id == id_:
+                left = record.left(trait, self._tools.store().now())
+                known = left.superseded or left.begun
+                done = self._leave(trait, value, left if known else None, shadow_of(trait))
+            elif record.is_left_by(id_):
+                done = self._leave(trait, value, record, AFTER)
+            else:
+                return
+            if done:
                 return
 
     def _pardon(self, id_: str, trait: Trait) -> None:
@@ -82,17 +94,15 @@ class Unique:
                 if not record.stored and not self._confirm(trait, value, record):
                     continue
                 return Defer(trait.quiet - (now - record.at), "unique: it is not quiet yet")
-            if self._begun(trait, record, value):
+            if self._begun(job, trait, record, value):
                 return None
 
-    def _begun(self, trait: Trait, record: Record, value: bytes) -> bool:
+    def _begun(self, job: Job[Any], trait: Trait, record: Record, value: bytes) -> bool:
         """Note that the holder is about to start; say whether nobody changed the record meanwhile."""
-        if trait.quiet and record.superseded:
-            store = self._tools.store()
-            left = dump(record.left(store.now()))
-            return bool(store.apply([Swap(trait.key, value, left, shadow_of(trait))])[0])
         if trait.until == "started" or trait.quiet:
-            return self._swap(trait, value, None)
+            # An enqueue of it that is repeated from now on must not claim the key again.
+            left = record.left(trait, self._tools.store().now(), begun=job.id)
+            return self._leave(trait, value, left, shadow_of(trait))
         return record.stored or self._confirm(trait, value, record)
 
     def _confirm(self, trait: Trait, value: bytes, record: Record) -> bool:
@@ -112,7 +122,8 @@ class Unique:
                 self._confirm(trait, value, record)
                 return Defer(0.0, "unique: the later call was stored")
             others = record.without(job.id, record.id)
-            again = replace(record_of(job, trait, record.at), stored=True, superseded=others)
+            again = record_of(job, trait, record.at).confirmed()
+            again = replace(again, superseded=others, begun=record.begun)
             self._swap(trait, value, dump(again), again)
             return Defer(0.0, "unique: the later call was not stored")
         if trait.quiet and not record.stored and record.follows(job.id):
@@ -124,7 +135,7 @@ class Unique:
         if trait.until != "done" or trait.quiet:
             return None  # its own time is over; the other's began after that
         if not record.id:
-            mine = replace(record_of(job, trait, now), stored=True, superseded=record.superseded)
+            mine = record.superseded_by(job, trait, now).confirmed()
             if self._swap(trait, value, dump(mine), mine):
                 return None
         return Defer(AGAIN, f"unique: {record.id} holds its key")
@@ -143,9 +154,13 @@ class Unique:
         value: bytes | None = self._tools.store().apply([Get(trait.key)])[0]
         return value
 
-    def _swap(
-        self, trait: Trait, old: bytes, new: bytes | None, record: Record | None = None
-    ) -> bool:
+    def _leave(self, trait: Trait, old: bytes, left: Record | None, ttl: float) -> bool:
+        """Write what is known of a key that nobody holds; say whether nobody changed it meanwhile."""
+        new = None if left is None else dump(left)
+        swap = Swap(trait.key, old, new, None if left is None else ttl)
+        return bool(self._tools.store().apply([swap])[0])
+
+    def _swap(self, trait: Trait, old: bytes, new: bytes, record: Record) -> bool:
         store = self._tools.store()
-        ttl = None if record is None else ttl_of(trait, elapsed=store.now() - record.at)
+        ttl = ttl_of(trait, elapsed=store.now() - record.at)
         return bool(store.apply([Swap(trait.key, old, new, ttl)])[0])

@@ -16,6 +16,11 @@ What can break it, and what holds:
 * The worker that ends A dies between the release and the broker's settle: A is lent again, finds the
   key free and takes it again, or finds it taken and waits until it is free.
 * The end of A is told twice, or late: a release names its holder, so it never frees another's.
+* The enqueue of A is repeated by a client that was unsure, and A has begun, or another call came after
+  it where the last one wins: it is the same call and keeps its place, so it claims nothing. Were it to
+  claim, it would take the key from the call after it, whose job would be skipped in favour of one that
+  had begun before. Who has begun is known until its end, and `AFTER` seconds longer: an enqueue that comes
+  between the end and the broker's settle finds the job stored, and stores nothing.
 * A is removed by tools that tell nobody: whoever claims next sees on the broker that it is not
   there, where the broker shows that; else the record goes by its time, `BACKSTOP`.
 """
@@ -38,9 +43,14 @@ CLAIM = 10.0
 """Seconds by the store's clock for which a claim holds whose job is not confirmed."""
 BACKSTOP = 30 * 86400.0
 """Seconds after which a record goes by itself, counted from when its job is due."""
+AFTER = 600.0
+"""Seconds for which it is known that a job had begun, from its end on, if nothing else is known."""
 MAX_KEPT = 1 << 18
 """Bytes of a job that are kept in a record, to be the answer of those who come second."""
 MAX_SUPERSEDED = 50
+"""Jobs that are remembered of those that another came after; the newest are."""
+MAX_BEGUN = 50
+"""Likewise of those that have begun, while the key is never left alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,8 @@ class Record:
     """The confirmed job that it came instead of, where the last call wins."""
     superseded: tuple[str, ...] = ()
     """Jobs whose claim went to another, and which are not to run."""
+    begun: tuple[str, ...] = ()
+    """Jobs that gave the key back when they were about to start; some may have ended since."""
     fn: str = ""
     shown: str = ""
     body: bytes = b""
@@ -123,7 +135,10 @@ class Record:
             # Only a newer one that is stored can stand for it.
             before = self.id
         return replace(
-            record_of(job, trait, now), superseded=self.without(job.id, self.id), before=before
+            record_of(job, trait, now),
+            before=before,
+            superseded=self.without(job.id, self.id),
+            begun=self.begun,
         )
 
     def without(self, pardoned: str, gone: str) -> tuple[str, ...]:
@@ -136,9 +151,26 @@ class Record:
         before = self.superseded.index(self.before) if self.before in self.superseded else -1
         return job_id in self.superseded[before + 1 :]
 
-    def left(self, now: float) -> Record:
-        """Return it held by nobody: its job begins, and those it came in place of are yet to come."""
-        return Record("", now, stored=True, superseded=self.superseded, shown=self.shown)
+    def keeps_its_place(self, job_id: str, trait: Trait) -> bool:
+        """Say whether that job had claimed the key before, and is not to claim it again.
+
+        It has begun, or a later call came in its place. Where the first call wins, one that lost its
+        claim may try again.
+        """
+        return job_id in self.begun or (trait.quiet > 0 and job_id in self.superseded)
+
+    def left(self, trait: Trait, now: float, begun: str = "") -> Record:
+        """Return it held by nobody, with those that are yet to come, and the job that has *begun*."""
+        known = (*self.begun, begun) if begun else self.begun
+        # Where the first call wins, who lost a claim may run once the key is free.
+        late = self.superseded if trait.quiet else ()
+        return Record(
+            "", now, stored=True, superseded=late, begun=known[-MAX_BEGUN:], shown=self.shown
+        )
+
+    def is_left_by(self, job_id: str) -> bool:
+        """Say whether nothing is known of the key but that this job has begun."""
+        return not self.id and not self.superseded and self.begun == (job_id,)
 
     def job(self) -> Job[Any]:
         """Return the job that holds it, as it was sent, or as much as is known of it."""
@@ -169,6 +201,8 @@ def dump(record: Record) -> bytes:
         fields["before"] = record.before
     if record.superseded:
         fields["superseded"] = list(record.superseded)
+    if record.begun:
+        fields["begun"] = list(record.begun)
     fields |= {"fn": record.fn, "shown": record.shown}
     # One line, then the job as it is: there is no reason to encode it once more.
     return json.dumps(fields, separators=(",", ":")).encode() + b"\n" + record.body
@@ -189,6 +223,7 @@ def parse(value: bytes) -> Record:
             bool(fields.get("stored", False)),
             str(fields.get("before", "")),
             tuple(fields.get("superseded", ())),
+            tuple(fields.get("begun", ())),
             str(fields.get("fn", "")),
             str(fields.get("shown", "")),
             body,
@@ -211,5 +246,5 @@ def ttl_of(trait: Trait, *, delay: float = 0.0, elapsed: float = 0.0) -> float:
 
 
 def shadow_of(trait: Trait) -> float:
-    """Return the seconds for which it is known who was superseded, once the last one has begun."""
+    """Return the seconds for which it is known who was superseded or has begun, where nobody holds the key."""
     return 86_400.0 + 2 * trait.quiet

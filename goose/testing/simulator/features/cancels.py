@@ -55,7 +55,7 @@ class Cancels:
         Args:
             ids: Of jobs.
             cancel: Does it.
-            loose: Jobs that are being enqueued: who does that may undo it, and do it again.
+            loose: Jobs that are being enqueued: who does that may store them again.
         """
         for job_id in ids:
             self.begin(job_id)
@@ -71,7 +71,8 @@ class Cancels:
         number = "that waits" if entry is None else str(entry.part.number)
         ledger.say(f"job {number} is cancelled: {answer}")
         if answer not in ("not_found", "dead"):
-            if loose:
+            # What was stopped while it waited stays so; what the broker had may be stored again.
+            if loose and not (answer == "removed" and entry is None):
                 return
             self._told.setdefault(job_id, ledger.now())
             if answer == "removed":

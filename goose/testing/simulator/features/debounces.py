@@ -57,7 +57,7 @@ class Debounces(Calling):
         later = [each for each in self.tries if each.began > sent_at and self._counts(each)]
         over = [each for each in later if not self._had_begun(entry, before=each.ended)]
         ledger.seen["a debounced job starts"] += 1
-        if over and not any(map(self._was_sent_late, self.tries)):
+        if over:
             calls = [each.number for each in over]
             ledger.wrong(f"job {number} starts, and calls {calls} came after it")
 
@@ -70,15 +70,6 @@ class Debounces(Calling):
         ends = [*(loan.lent_at for loan in entry.loans[1:]), math.inf]
         spans = zip(entry.loans, ends, strict=True)
         return any(loan.lent_at <= before and self._may_begin(loan, end) for loan, end in spans)
-
-    def _was_sent_late(self, call: Try) -> bool:
-        """Say whether a client sent a job once more that had begun by then.
-
-        It takes the key again, and its end gives that back: who had it before is not known any more.
-        """
-        playing = dict(self.ledger.playing(call.number))
-        loans = playing[call.answer].loans if call.answer in playing else []
-        return any(loan.run_at is not None and loan.run_at < call.asked for loan in loans)
 
     def _may_begin(self, loan: Loan, end: float) -> bool:
         if loan.verb != "requeue" or loan.run_at is not None:
