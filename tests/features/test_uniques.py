@@ -156,10 +156,10 @@ def test_the_last_call_wins_after_a_pause(place: Place, app: Any) -> None:
         pytest.skip("its broker does not show what is scheduled")
     quiet = place.client.using(unique="k", debounce=30)
     process = place.process()
-    for word in ("a", "b", "c"):
-        quiet.enqueue(app.note, word)
+    for number in range(120):
+        quiet.enqueue(app.note, str(number))
     process.run()
-    # The first two are skipped as soon as a worker sees them, the last waits for its time.
+    # The others are skipped as soon as a worker sees them, the last waits for its time.
     assert ([], 1) == (app.ran, place.counts()[State.SCHEDULED])
     quick = place.client.using(unique="k", debounce=0.1)
     last = quick.enqueue(app.note, "d")

@@ -47,8 +47,9 @@ AFTER = 600.0
 """Seconds for which it is known that a job had begun, from its end on, if nothing else is known."""
 MAX_KEPT = 1 << 18
 """Bytes of a job that are kept in a record, to be the answer of those who come second."""
-MAX_SUPERSEDED = 50
-"""Jobs that are remembered of those that another came after; the newest are."""
+MAX_SUPERSEDED = 1_000
+"""Jobs that are remembered of those that another came after; the newest are. One of more calls in a single
+pause that no worker has seen meanwhile may run, too; remembering costs 39 bytes each."""
 MAX_BEGUN = 50
 """Likewise of those that have begun, while the key is never left alone."""
 
