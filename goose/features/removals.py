@@ -13,8 +13,9 @@ How it could break, and what holds:
 * It dies before it removed anything, or after a part: what is still there is left alone.
 * It dies after it has told: it is told once more, and traits are idempotent.
 * It is slow, not dead: what is gone already is told of twice, with the same ending.
-* It dies where the broker does not show every job, before that answer is noted, or the answer is an
-  error after a part was removed: nobody is told, since nobody knows, and workers say so in their log. What
+* The answer cannot be noted: whoever removed them lives, and tells of them. Should that fail, too, or
+  had it died before, or if the answer is an error after a part was removed: where the broker does not
+  show every job nobody is told, since nobody knows, and workers say so in their log. What
   waits for such a job does so until it is cancelled, or until the job is sent again under its id.
 * The store is away: nothing is removed, since nobody could be told.
 * A note cannot be read, or one of its jobs not be told of: the other notes are done, and this one goes
@@ -28,23 +29,23 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from goose._words import several
 from goose.brokers import name_of, sees_all
 from goose.brokers.base import Broker, Inspector
-from goose.errors import BrokerUnavailable
+from goose.errors import BrokerError, BrokerUnavailable, Unsupported
 from goose.features.traits import Ended, Ending, Tools
 from goose.jobs import Envelope, Job, decode, encode
-from goose.stores.base import Delete, Put, Store
+from goose.stores.base import MAX_VALUE, Delete, Put, Store, Swap
 
 logger = logging.getLogger("goose.features")
 
 PREFIX = "removal:"
 AT_ONCE = 200
-"""Jobs in one note; as many as are removed at once where there are more (`goose.inspecting.PAGE`)."""
+"""Jobs in one note, at most; fewer if they are large."""
 NAMED = 5
 """Jobs named in one warning."""
 LEFT = 60.0
@@ -92,26 +93,55 @@ def noted(
     Raises:
         BrokerError: The store failed; before the block nothing is removed.
     """
-    parts = {
-        PREFIX + uuid.uuid4().hex: jobs[at : at + AT_ONCE] for at in range(0, len(jobs), AT_ONCE)
-    }
+    notes = {PREFIX + uuid.uuid4().hex: part for part in _parts(jobs)}
+    places = {} if shown else {id_: key for key, part in notes.items() for id_ in part}
+    gone: dict[str, list[str]] = {}
 
-    def note(key: str, noted: Sequence[Job[Any]], **more: bool) -> None:
-        fields = {"at": store.now(), "ending": ending, "jobs": [packed(job) for job in noted]}
-        store.apply([Put(key, json.dumps({**fields, **more}).encode(), ttl=KEPT)])
+    def note(key: str, bodies: Sequence[str], **more: bool) -> None:
+        fields = {"at": store.now(), "ending": ending, "jobs": bodies, **more}
+        store.apply([Put(key, json.dumps(fields, ensure_ascii=False).encode(), ttl=KEPT)])
 
     def confirm(removed: Sequence[str]) -> None:
-        known = set(() if shown else removed)
-        for key, part in parts.items():
-            gone = [job for job in part if job.id in known]
-            if gone:  # this takes no more room than before, so it is not refused
-                note(key, gone, gone=True)
+        known = [id_ for id_ in removed if id_ in places]
+        for id_ in known:
+            gone.setdefault(places[id_], []).append(notes[places[id_]][id_])
+        for key in {places[id_]: None for id_ in known}:
+            try:
+                note(key, gone[key], gone=True)
+            except BrokerError as error:  # who removed them lives, and tells of them next
+                logger.warning(
+                    "removed jobs could not be noted (%s); they are told of at once", error
+                )
 
-    for key, part in parts.items():
-        note(key, part, **({} if shown else {"gone": False}))
-    yield confirm
-    for key in parts:
+    for key, part in notes.items():
+        note(key, [*part.values()], **({} if shown else {"gone": False}))
+    try:
+        yield confirm
+    except Unsupported:  # then nothing was removed
+        _forget(store, notes)
+        raise
+    _forget(store, notes)
+
+
+def _forget(store: Store, keys: Iterable[str]) -> None:
+    for key in keys:
         store.apply([Delete(key)])
+
+
+def _parts(jobs: Sequence[Job[Any]]) -> Iterator[dict[str, str]]:
+    """Yield what is to be noted of *jobs*, by id, for one note after the other."""
+    part: dict[str, str] = {}
+    size = 0
+    for job in jobs:
+        body = packed(job)
+        taken = 2 * len(body.encode())  # at most: quotes and backslashes are written with another
+        if part and (len(part) == AT_ONCE or size + taken > MAX_VALUE // 2):
+            yield part
+            part, size = {}, 0
+        part[job.id] = body
+        size += taken
+    if part:
+        yield part
 
 
 def finish(tools: Tools, troubles: Troubles) -> None:
@@ -129,7 +159,8 @@ def finish(tools: Tools, troubles: Troubles) -> None:
             gone = _gone(tools.broker, note.get("gone"), [unpacked(body) for body in note["jobs"]])
             if gone is not None:
                 tools.ended([Ended(job, note["ending"], reason="removed by hand") for job in gone])
-                store.apply([Delete(key)])
+                # Unless its answer has come meanwhile: then the next one tells of that.
+                store.apply([Swap(key, value, None)])
 
 
 def _gone(broker: Broker, known: bool | None, jobs: list[Job[Any]]) -> list[Job[Any]] | None:
@@ -157,8 +188,8 @@ def _gone(broker: Broker, known: bool | None, jobs: list[Job[Any]]) -> list[Job[
 
 
 def packed(job: Job[Any]) -> str:
-    """Return *job* for a note: without arguments, which no trait wants to see at an end."""
-    return encode(job.evolve(args=(), kwargs={})).decode()
+    """Return *job* for a note: without what no trait wants to see at such an end, and may be large."""
+    return encode(job.evolve(args=(), kwargs={}, failure=None)).decode()
 
 
 def unpacked(body: str) -> Job[Any]:

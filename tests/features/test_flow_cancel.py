@@ -21,6 +21,7 @@ from goose.features import asking
 from goose.features.batches.book import SWEEP
 from goose.features.batches.trait import Sweeper
 from goose.features.controls import Controls
+from goose.features.flows import book
 from goose.features.flows.book import Flows
 from goose.features.flows.records import body_key, key_of
 from goose.features.traits import Traits
@@ -362,6 +363,44 @@ def test_an_enqueue_that_is_given_up_beside_a_cancel(
         assert place.store.get(body_key(second.id)) is None, where
         place.close()
     assert {"removed", "not_found"} == set(seen)
+
+
+def test_no_crash_of_an_enqueue_that_is_given_up_leaves_a_job_waiting(
+    app: Any, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    """A client that dies while it removes a node leaves a whole one, or one that is soon forgotten."""
+    states: set[str] = set()
+    for at in range(1, 100):
+        place = Place("memory", f"memory://feature-{uuid.uuid4()}")
+        app.runs.clear()
+        flow = place.client.flow()
+        first = flow.add(app.one, "first")
+        second = flow.add(app.tidy, first.output)
+        wire = Tripwire()
+        store: Any = WiredStore(place.store, wire)
+        claimed = asking.claimed(flow._sealed, place.broker, store)
+        wire.at = len(wire.calls) + at
+        with monkeypatch.context() as patch:
+            patch.setattr(book, "JOINING", 0.05)
+            try:
+                claimed.undo({job: "not_stored" for job, _ in flow._sealed})
+            except Crash:
+                # Whatever is kept for as long as somebody joins is gone when this is.
+                place.store.apply([Put("clock", b"", ttl=book.JOINING)])
+                wait_until(partial(_is_gone, place, "clock"))
+            else:
+                break
+        place.broker.enqueue([flow._sealed[0][1]])
+        place.process().run()
+        states.add(second.status())
+        assert (second.status() == "done") == (app.runs == ["first", "first"]), at
+        place.close()
+    assert "waiting" not in states
+    assert "done" in states
+
+
+def _is_gone(place: Place, key: str) -> bool:
+    return place.store.get(key) is None
 
 
 def _cancel(place: Place, job: Any, answers: dict[str, str]) -> None:

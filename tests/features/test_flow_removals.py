@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from goose.features.controls import Controls
 from goose.features.flows.book import Flows
 from goose.features.traits import Traits
 from goose.inspecting import Inspection
+from goose.jobs import new_id
 from goose.testing.faults import Crash
 from tests.features.places import ALL, SOME, Place, Tripwire, WiredBroker, WiredStore
 
@@ -205,3 +207,59 @@ def test_nothing_is_removed_while_the_store_is_away(
     scene.check("away")
 
     assert "done" == scene.first.status()
+
+
+@pytest.mark.usefixtures("hide")
+def test_an_answer_that_cannot_be_noted_is_told_at_once(
+    app: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store fails after the broker has removed a job: whoever removed it lives, and tells of it."""
+
+    class Hiccup(Tripwire):
+        def call(self, name: str, do: Callable[[], Any]) -> Any:
+            self.calls.append(name)
+            if self.calls[-2:] == ["delete", "Put"]:
+                raise BrokerUnavailable("the store was away for a moment")
+            return do()
+
+    scene = Scene(memory(), app)
+    scene.end("delete", Hiccup())
+
+    assert "the store was away for a moment" in caplog.text
+    assert ("deleted", "cancelled") == (scene.first.status(), scene.jobs[1].status())
+    scene.check("noted")
+
+
+@pytest.mark.usefixtures("hide")
+def test_what_the_broker_cannot_do_leaves_no_note(app: Any) -> None:
+    """A removal that is refused has removed nothing, and nobody is warned of it."""
+
+    class Refusing(Tripwire):
+        def call(self, name: str, do: Callable[[], Any]) -> Any:
+            if name == "delete":
+                raise goose.Unsupported("this broker cannot look at such jobs")
+            return do()
+
+    scene = Scene(memory(), app)
+    with pytest.raises(goose.Unsupported):
+        scene.end("delete", Refusing())
+
+    assert [] == scene.place.store.scan(removals.PREFIX)
+    scene.check("refused")
+
+
+def test_notes_of_large_jobs_are_cut(place: Place) -> None:
+    """Any number of jobs of any size can be removed: no note is larger than a store takes."""
+    traits = {"toy": '\\"é' * 10_000}
+    jobs = [goose.Job(id=new_id(), fn="m:f", traits=traits) for _ in range(60)]
+    with removals.noted(place.store, "deleted", jobs, shown=False) as confirm:
+        notes = place.store.scan(removals.PREFIX)
+        confirm([job.id for job in jobs[::2]])
+        kept = [json.loads(value) for _, value in place.store.scan(removals.PREFIX)]
+
+    assert len(notes) > 1
+    assert jobs[::2] == sorted(
+        (removals.unpacked(body) for note in kept if note["gone"] for body in note["jobs"]),
+        key=lambda job: job.id,
+    )
+    assert [] == place.store.scan(removals.PREFIX)

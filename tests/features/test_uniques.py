@@ -324,8 +324,11 @@ def test_a_started_job_that_is_sent_again_is_no_answer(place: Place, app: Any) -
     assert [True] == [each.id != first.id for each in answers]
 
 
-def test_a_job_that_starts_before_its_client_knows_is_its_own(place: Place, app: Any) -> None:
-    """With ``until="started"`` the key may be free again before the enqueue is confirmed."""
+@pytest.mark.parametrize("another", [False, True], ids=["alone", "before another"])
+def test_a_job_that_starts_before_its_client_knows_is_its_own(
+    place: Place, app: Any, another: bool
+) -> None:
+    """With ``until="started"`` the key may be free, or another's, before the enqueue is confirmed."""
     unique = place.client.using(unique="k", until="started")
     claim = claims.Claim(place.broker, place.store)
     job, envelope = unique.sealer.seal(app.note, ("a",), {})
@@ -334,7 +337,11 @@ def test_a_job_that_starts_before_its_client_knows_is_its_own(place: Place, app:
     process = place.process()
     process.engine.fetcher.step(process.clock.mono())
 
+    later = unique.enqueue(app.note, "b") if another else None
+
     assert {} == claim.sent([job])
+    process.run()
+    assert ["a", *("b" for _ in [later] if later)] == app.ran
 
 
 def test_a_refused_call_leaves_the_key_as_it_was(app: Any) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
+import time
 from pathlib import Path
 from typing import Self
 
-from tests.servers.rabbitmq import NameServer, RabbitServer
+from tests.servers.rabbitmq import PATIENCE, NameServer, RabbitServer
 
 
 class RabbitCluster:
@@ -40,7 +41,21 @@ class RabbitCluster:
             node.control("stop_app")
             node.control("join_cluster", first.node)
             node.control("start_app")
+        self.gather()
         return self
+
+    def gather(self) -> None:
+        """Wait until each node knows that all of them run.
+
+        A replicated queue has replicas on those alone that run when it is declared.
+        """
+        deadline = time.monotonic() + PATIENCE
+        every = f"{len(self.nodes)}"
+        while any(
+            node.eval("length(rabbit_nodes:all_running()).").strip() != every for node in self.nodes
+        ):
+            assert time.monotonic() < deadline, "the nodes do not come together"
+            time.sleep(0.1)
 
     def __exit__(self, *_: object) -> None:
         for node in self.nodes:

@@ -203,16 +203,19 @@ class Flows:
 
     def forget(self, job_id: str) -> None:
         """Remove a node that was not stored after all; who was stopped stays so, if sent again."""
-        self._keep_body(job_id, JOINING)  # should the client die between node and body
         while True:
             value: bytes | None = self._one(Get(key_of(job_id)))
             node = None if value is None else read(value)
-            if node is not None and node.state in ("stopped", "ended"):
-                self._keep_body(job_id, None)  # until all traits are told
-                return
-            if value is None or self._one(Swap(key_of(job_id), value, None)):
+            if value is None or node is None:
                 break
-        self._one(Delete(body_key(job_id)))
+            if node.state in ("stopped", "ended"):
+                return
+            # Parents do not send one that joins, and it goes by itself: should the client die here, no node is
+            # left that waits without its body, and who was stopped keeps its own until all traits are told.
+            joining = replace(node, state="joining")
+            if node == joining or self._swap(job_id, value, joining):
+                break
+        self._store.apply([Delete(key_of(job_id)), Delete(body_key(job_id))])
         for parent in node.parents if node else ():
             self._one(Delete(child_key(parent, job_id)))
             self._parting.unmark(parent)

@@ -24,6 +24,7 @@ from goose.features.uniques.records import (
     holder_trait,
     parse,
     record_of,
+    shadow_of,
     trait_of,
     ttl_of,
 )
@@ -95,8 +96,9 @@ class Claim:
             if not self._swap(trait, mine.value, stored, mine.ttl):
                 found = self._read(trait)
                 holder = None if found is None else parse(found)
-                # Held by nobody, it has begun, or may as soon as it is taken.
-                if holder is not None and holder.id not in ("", job.id) and not trait.quiet:
+                # Else it has begun, or ended, and another came after that.
+                overtaken = holder is not None and holder.id and job.id in holder.superseded
+                if holder is not None and overtaken and not trait.quiet:
                     late[job.id] = holder.job()
         return late
 
@@ -105,7 +107,10 @@ class Claim:
         for job in reversed(jobs):  # one may have come after another
             mine = self._claimed.pop(job.id, None)
             if mine is not None:
-                self._swap(mine.trait, mine.value, mine.before, mine.ttl)
+                ttl = mine.ttl
+                if mine.before is not None and not parse(mine.before).id:
+                    ttl = shadow_of(mine.trait)  # nobody held it
+                self._swap(mine.trait, mine.value, mine.before, ttl)
         return ()
 
     def holder(self, digest: str, own: Collection[str] = ()) -> Record | None:

@@ -50,6 +50,8 @@ MAX_KEPT = 1 << 18
 MAX_SUPERSEDED = 1_000
 """Jobs that are remembered of those that another came after; the newest are. One of more calls in a single
 pause that no worker has seen meanwhile may run, too; remembering costs 39 bytes each."""
+MAX_PAST = 100
+"""Likewise of those of pauses that are over: a key in steady use is not to carry all its past."""
 MAX_BEGUN = 50
 """Likewise of those that have begun, while the key is never left alone."""
 
@@ -164,7 +166,7 @@ class Record:
         """Return it held by nobody, with those that are yet to come, and the job that has *begun*."""
         known = (*self.begun, begun) if begun else self.begun
         # Where the first call wins, who lost a claim may run once the key is free.
-        late = self.superseded if trait.quiet else ()
+        late = self.superseded[-MAX_PAST:] if trait.quiet else ()
         return Record(
             "", now, stored=True, superseded=late, begun=known[-MAX_BEGUN:], shown=self.shown
         )

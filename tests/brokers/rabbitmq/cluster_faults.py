@@ -29,6 +29,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitCluster]
         yield cluster
 
 
+@pytest.fixture(autouse=True)
+def _whole(cluster: RabbitCluster) -> None:
+    """Whatever the test before has done to it."""
+    cluster.gather()
+
+
 class Producer:
     """Enqueues batches until it is told to stop; knows what was confirmed."""
 
