@@ -20,8 +20,8 @@ SEEDS = 300
 TRIED = 100
 """Worlds of which one has to find a defect."""
 RARE = {
-    "a line moved blindly": 300,
-    "a member that was done uncounted": 130,
+    "a line moved blindly": 350,
+    "a member that was done uncounted": 400,
     "a cancel that nobody finishes": 50,
 }
 """From which world on details are looked for that few worlds show."""

@@ -203,17 +203,14 @@ class Flows:
 
     def forget(self, job_id: str) -> None:
         """Remove a node that was not stored after all; who was stopped stays so, if sent again."""
-        while True:
-            value: bytes | None = self._one(Get(key_of(job_id)))
-            node = None if value is None else read(value)
-            if value is None or node is None:
-                break
+        node: Node | None = None
+        while (value := self._one(Get(key_of(job_id)))) is not None:
+            node = read(value)
             if node.state in ("stopped", "ended"):
                 return
             # Parents do not send one that joins, and it goes by itself: should the client die here, no node is
             # left that waits without its body, and who was stopped keeps its own until all traits are told.
-            joining = replace(node, state="joining")
-            if node == joining or self._swap(job_id, value, joining):
+            if self._swap(job_id, value, replace(node, state="joining")):
                 break
         self._store.apply([Delete(key_of(job_id)), Delete(body_key(job_id))])
         for parent in node.parents if node else ():
