@@ -117,8 +117,9 @@ def noted(
         note(key, [*part.values()], **({} if shown else {"gone": False}))
     try:
         yield confirm
-    except Unsupported:  # then nothing was removed
-        _forget(store, notes)
+    except Unsupported:
+        if not (shown or gone):  # nothing was removed, which workers could not see for themselves
+            _forget(store, notes)
         raise
     _forget(store, notes)
 

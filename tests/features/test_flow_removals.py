@@ -248,6 +248,28 @@ def test_what_the_broker_cannot_do_leaves_no_note(app: Any) -> None:
     scene.check("refused")
 
 
+@pytest.mark.parametrize("hidden", [False, True], ids=["shown", "hidden"])
+def test_what_was_removed_before_a_refusal_is_told(
+    app: Any, request: pytest.FixtureRequest, hidden: bool
+) -> None:
+    """A purge removes what features know, and cannot do the rest: workers tell of what is gone."""
+    if hidden:
+        request.getfixturevalue("hide")
+
+    class Refusing(Tripwire):
+        def call(self, name: str, do: Callable[[], Any]) -> Any:
+            if name == "purge":
+                raise goose.Unsupported("this broker cannot tell how old they are")
+            return do()
+
+    scene = Scene(memory(), app)
+    with pytest.raises(goose.Unsupported):
+        scene.end("purge", Refusing())
+    scene.check("refused half way")
+
+    assert "deleted" == scene.first.status()
+
+
 def test_notes_of_large_jobs_are_cut(place: Place) -> None:
     """Any number of jobs of any size can be removed: no note is larger than a store takes."""
     traits = {"toy": '\\"é' * 10_000}
