@@ -119,13 +119,13 @@ class RabbitMQBroker(Inspecting):
             raise unsent(error) from error.__cause__
         parts.publisher.send(parcels)
 
-    def _bound(self, parts: Parts, envelope: Envelope, word: str | None) -> Parcel:
+    def _bound(self, parts: Parts, envelope: Envelope, words: str | None) -> Parcel:
         """Return *envelope* as a message to where it belongs now."""
         delay = delay_of(envelope)
         if delay <= 0:
-            return parcel(envelope, "", parts.topology.ready(envelope.queue), word)
+            return parcel(envelope, "", parts.topology.ready(envelope.queue), words)
         way = climb(delay)
-        return aloft(envelope, way, parts.topology.way(way, envelope.queue), word)
+        return aloft(envelope, way, parts.topology.way(way, envelope.queue), words)
 
     # --- out -----------------------------------------------------------------------------
 
@@ -156,7 +156,9 @@ class RabbitMQBroker(Inspecting):
     def requeue(self, deliveries: Sequence[tuple[Delivery, Envelope]]) -> Sequence[Delivery]:
         """See `Broker.requeue`."""
         parts = self._parts
-        return self._replace(deliveries, lambda envelope, word: self._bound(parts, envelope, word))
+        return self._replace(
+            deliveries, lambda envelope, words: self._bound(parts, envelope, words)
+        )
 
     def bury(self, deliveries: Sequence[tuple[Delivery, Envelope]]) -> Sequence[Delivery]:
         """See `Broker.bury`; the server drops the oldest dead jobs of a queue that has too many."""
@@ -179,13 +181,13 @@ class RabbitMQBroker(Inspecting):
         intake = parts.intake
         ours, lost = intake.good([delivery for delivery, _ in pairs])
         envelopes = {delivery.receipt: envelope for delivery, envelope in pairs}
-        parcels = [message(envelopes[d.receipt], intake.word_of(d)) for d in ours]
+        parcels = [message(envelopes[d.receipt], intake.words_of(d)) for d in ours]
         try:
             parts.publisher.send(parcels)
         except Refused:
             # Its queue may have just been deleted; then it is made again.
             parts.topology.forget()
-            parcels = [message(envelopes[d.receipt], intake.word_of(d)) for d in ours]
+            parcels = [message(envelopes[d.receipt], intake.words_of(d)) for d in ours]
             parts.publisher.send(parcels)
         # What is taken back by the server between the two is stored twice, and runs again.
         intake.settle(ours)

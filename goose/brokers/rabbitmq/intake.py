@@ -134,8 +134,10 @@ class Intake:
         lane.pace.take()
         receipt = next(self._receipts)
         headers = arrival.headers or {}
-        word = arrival.word or headers.get(HEADER)
-        self.loans[receipt] = Loan(lane, arrival.id, arrival.tag, lane.generation, lane.epoch, word)
+        words = arrival.words or headers.get(HEADER)
+        self.loans[receipt] = Loan(
+            lane, arrival.id, arrival.tag, lane.generation, lane.epoch, words
+        )
         lane.lent += 1
         group = headers.get("goose-group")
         envelope = Envelope(arrival.id, lane.queue, arrival.body, None, None, group)
@@ -185,10 +187,10 @@ class Intake:
         if self.strays.get(loan.id) is loan:
             del self.strays[loan.id]
 
-    def word_of(self, delivery: Delivery) -> str | None:
-        """Return the last word about the job that was heeded."""
+    def words_of(self, delivery: Delivery) -> str | None:
+        """Return the words about the job that were heeded, for its header."""
         loan = self.loans.get(delivery.receipt)  # type: ignore[call-overload]
-        return None if loan is None else loan.word
+        return None if loan is None else loan.words
 
     def settle(self, deliveries: Sequence[Delivery], *, back: bool = False) -> list[Delivery]:
         """End these loans, by an ack or by giving them *back*; return those that were not ours.

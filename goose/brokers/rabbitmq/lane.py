@@ -262,17 +262,17 @@ class Lane:
     def _examine(self, now: float) -> None:
         kept: deque[tuple[float, Arrival]] = deque()
         for until, arrival in self.quarantine:
-            heeded = arrival.headers.get(HEADER) if arrival.headers else None
-            word = self._intake.hearsay.about(arrival.id, heeded)
-            if word is None and until > now:
+            header = arrival.headers.get(HEADER) if arrival.headers else None
+            heeded = self._intake.hearsay.about(arrival.id, header)
+            if heeded is None and until > now:
                 kept.append((until, arrival))
                 continue
-            verdict = said = None
-            if word is not None and word.verdict != UNSTARTED:
-                verdict, said = word.verdict, word.id
-            elif word is None and count_of(arrival.headers) >= UNEXPLAINED:
+            verdict = words = None
+            if heeded is not None and heeded.verdict != UNSTARTED:
+                verdict, words = heeded
+            elif heeded is None and count_of(arrival.headers) >= UNEXPLAINED:
                 verdict = SUSPECT
-            self.buffer.append(arrival._replace(arrived_mono=now, verdict=verdict, word=said))
+            self.buffer.append(arrival._replace(arrived_mono=now, verdict=verdict, words=words))
         self.quarantine = kept
 
     def sweep(self, now: float) -> None:

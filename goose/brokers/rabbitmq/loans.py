@@ -24,7 +24,7 @@ class Arrival(NamedTuple):
     headers: dict[str, Any] | None
     arrived_mono: float
     verdict: str | None = None
-    word: str | None = None
+    words: str | None = None
 
 
 @dataclass(slots=True)
@@ -36,8 +36,8 @@ class Loan:
     tag: int
     generation: int
     epoch: int
-    word: str | None
-    """The last word about it that was heeded."""
+    words: str | None
+    """Those about it that were heeded, for its header."""
 
 
 class Ended:

@@ -31,17 +31,17 @@ _LONGEST_ID = 255
 
 
 def parcel(
-    envelope: Envelope, exchange: str, key: str, word: str | None = None, **more: str
+    envelope: Envelope, exchange: str, key: str, words: str | None = None, **more: str
 ) -> Parcel:
     """Return *envelope* as a message to *exchange* with that routing *key*."""
     identity = envelope.id
     headers: dict[str, Any] | None = None
-    if envelope.group is not None or word is not None or more or len(identity) > _LONGEST_ID // 4:
+    if envelope.group is not None or words is not None or more or len(identity) > _LONGEST_ID // 4:
         headers = {name.replace("_", "-"): text for name, text in more.items()}
         if envelope.group is not None:
             headers[GROUP] = envelope.group
-        if word is not None:
-            headers[HEADER] = word
+        if words is not None:
+            headers[HEADER] = words
         raw = identity.encode()
         if len(raw) > _LONGEST_ID:
             headers[ID] = identity
@@ -58,10 +58,10 @@ def delay_of(envelope: Envelope) -> float:
     return 0.0
 
 
-def aloft(envelope: Envelope, way: Climb, exchange: str, word: str | None) -> Parcel:
+def aloft(envelope: Envelope, way: Climb, exchange: str, words: str | None) -> Parcel:
     """Return *envelope* as a message on its way up the ladder."""
     more = {"goose_queue": envelope.queue, "goose_left": repr(way.left)} if way.left else {}
-    return parcel(envelope, exchange, way.key(envelope.queue), word, **more)
+    return parcel(envelope, exchange, way.key(envelope.queue), words, **more)
 
 
 def kept_headers(headers: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -8,7 +8,8 @@ and a job that is lent again waits in quarantine, for a second or two, for such 
 comes, nobody holds anything against it.
 
 Who gives jobs back unstarted says so too, once, so that nobody has to wait. Each word about a
-death has an id, which travels with the job from then on: a word is heeded once.
+death has an id, and the ids of those that were heeded travel with the job from then on: a word is
+heeded once, however often it is said again and whatever is said of other deaths meanwhile.
 
 Where no supervisor survives, nobody speaks. A job that was lent again very often without any
 word is at last suspected, and runs alone and ever more rarely, but it is never condemned.
@@ -18,14 +19,17 @@ Source: docs/adr/0010-blame-on-rabbitmq.md.
 from __future__ import annotations
 
 import json
+import re
+import secrets
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-HEADER = "goose-word"
-"""The header with the id of the last word that was heeded."""
+HEADER = "goose-words"
+"""The header with the ids of the words that were heeded, the last ones, with blanks between."""
+HEEDED = 50
+"""Ids in that header: more deaths than one job causes while words are remembered, as it waits longer each time."""
 COUNT = "x-delivery-count"
 """The header in which the server counts how often it lent a job again."""
 UNSTARTED = "unstarted"
@@ -44,6 +48,9 @@ MOST = 100_000
 """Words remembered."""
 ID_BYTES = 200
 """Bytes of a job's id that survivors know."""
+_WORD_BYTES = 8
+"""Of a word's id: random, so that a job never meets two with the same."""
+_WORD = re.compile(r"[0-9a-z]{0,64}")
 
 
 def short(job_id: str) -> str:
@@ -52,13 +59,23 @@ def short(job_id: str) -> str:
     return job_id if len(raw) <= ID_BYTES else raw[:ID_BYTES].decode("utf-8", "replace")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Word:
-    """What is said of one job."""
+    """What is said of one job; without an id by who gave it back."""
 
     id: str
     verdict: str
     heard_mono: float
+    spent: bool = False
+    """Whether it has excused a return."""
+
+
+class Heeded(NamedTuple):
+    """What comes of the words about a job."""
+
+    verdict: str
+    words: str
+    """For its header: they are not heeded again."""
 
 
 def spoken(word: str, verdicts: Mapping[str, str]) -> bytes:
@@ -70,17 +87,19 @@ class Hearsay:
     """Words heard, by job. For one thread at a time."""
 
     def __init__(self) -> None:
-        self._words: dict[str, Word] = {}
+        self._words: dict[str, list[Word]] = {}
 
     def hear(self, body: bytes) -> bool:
         """Remember what a message says; say whether it said anything."""
         try:
             said = json.loads(body)
-            word, verdicts = said["word"], said["verdicts"]
+            word, verdicts = str(said["word"]), said["verdicts"]
             pairs = [(str(job), str(verdict)) for job, verdict in verdicts.items()]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return False  # whoever may write to the server may say anything
-        self._note(str(word), pairs)
+        if not _WORD.fullmatch(word):
+            return False
+        self._note(word, pairs)
         return True
 
     def given_back(self, job_ids: Iterable[str]) -> None:
@@ -90,28 +109,41 @@ class Hearsay:
     def _note(self, word: str, pairs: Iterable[tuple[str, str]]) -> None:
         now = time.monotonic()
         for job, verdict in pairs:
-            known = self._words.pop(job, None)  # so that the latest stand last
-            heard = known.heard_mono if known is not None and known.id == word and word else now
-            self._words[job] = Word(word, verdict, heard)
+            said = self._words.pop(job, [])  # so that the latest stand last
+            if not word or word not in [known.id for known in said]:
+                # The latest excuse takes the place of earlier ones.
+                said = [known for known in said if known.id or word][-HEEDED:]
+                said.append(Word(word, verdict, now))
+            self._words[job] = said
         while self._words:
             oldest = next(iter(self._words))
-            if len(self._words) <= MOST and now - self._words[oldest].heard_mono < KEPT_FOR:
+            if len(self._words) <= MOST and now - self._words[oldest][-1].heard_mono < KEPT_FOR:
                 break
             del self._words[oldest]
 
-    def about(self, job_id: str, heeded: object) -> Word | None:
-        """Return what is said of a job that was lent again, unless that was *heeded* before."""
-        if not self._words:
-            return None
+    def about(self, job_id: str, header: object) -> Heeded | None:
+        """Return what is said of a job that was lent again, unless that was heeded before.
+
+        Of several deaths, all are heeded, and the last one is what comes of it. An excuse is for one return.
+
+        Args:
+            job_id: The job's.
+            header: What its header says was heeded.
+        """
         key = short(job_id)
-        word = self._words.get(key)
-        if word is None or (word.id and word.id == heeded):
+        said = self._words.get(key)
+        if not said:
             return None
-        if word.verdict == UNSTARTED:
-            del self._words[key]  # it explains one return
-            if time.monotonic() - word.heard_mono > FRESH:
-                return None
-        return word
+        before = str(header or "").split()
+        new = [word for word in said if not word.spent and word.id not in before]
+        deaths = [word for word in new if word.verdict != UNSTARTED]
+        if deaths:
+            words = [*before, *[word.id for word in deaths]]
+            return Heeded(deaths[-1].verdict, " ".join(words[-HEEDED:]))
+        oldest = time.monotonic() - FRESH
+        for excuse in new:
+            excuse.spent = True
+        return Heeded(UNSTARTED, "") if any(w.heard_mono > oldest for w in new) else None
 
 
 class Testimony:
@@ -123,7 +155,7 @@ class Testimony:
     def add(self, verdicts: Mapping[str, str]) -> None:
         """Say this from now on."""
         until = time.monotonic() + REPEATED_FOR
-        self._sayings.append((until, spoken(str(uuid.uuid4()), verdicts)))
+        self._sayings.append((until, spoken(secrets.token_hex(_WORD_BYTES), verdicts)))
 
     def sayings(self) -> list[bytes]:
         """Return what is to be said now."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ from goose.brokers.rabbitmq.names import Names
 from goose.brokers.rabbitmq.options import read
 from goose.brokers.rabbitmq.pace import Pace
 from goose.brokers.rabbitmq.tags import Tags
-from goose.brokers.rabbitmq.words import Hearsay, spoken
+from goose.brokers.rabbitmq.words import HEEDED, Hearsay, spoken
 from goose.errors import BrokerUnavailable, ConfigError
 from goose.jobs import Envelope
 
@@ -92,14 +94,64 @@ def test_a_word_is_heeded_once() -> None:
     """What a job was charged with already is not said of it again; a later word is."""
     hearsay = Hearsay()
     assert hearsay.hear(spoken("first", {"job": "alone"}))
-    word = hearsay.about("job", None)
-    assert word is not None
-    assert ("first", "alone") == (word.id, word.verdict)
+    assert ("alone", "first") == hearsay.about("job", None)
     assert None is hearsay.about("job", "first")
     hearsay.hear(spoken("second", {"job": "suspect"}))
-    again = hearsay.about("job", "first")
-    assert again is not None
-    assert "suspect" == again.verdict
+    assert ("suspect", "first second") == hearsay.about("job", "first")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["first", "second", "third"])))
+def test_a_word_that_is_said_again_beside_others_is_heeded_once(order: tuple[str, ...]) -> None:
+    """Whichever of three deaths is told last, a job is charged with those it was not charged with before."""
+    hearsay = Hearsay()
+    for word in order:
+        hearsay.hear(spoken(word, {"job": "alone"}))
+    found = hearsay.about("job", "first second")
+    assert found is not None
+    assert "first second third" == found.words
+    for word in reversed(order):
+        hearsay.hear(spoken(word, {"job": "alone"}))
+
+    assert None is hearsay.about("job", found.words)
+
+
+def test_a_death_counts_more_than_an_excuse() -> None:
+    """That a job was given back meanwhile does not hide the death it was not charged with."""
+    hearsay = Hearsay()
+    hearsay.hear(spoken("death", {"job": "alone"}))
+    hearsay.given_back(["job"])
+    assert ("alone", "death") == hearsay.about("job", None)
+
+
+def test_an_excuse_outlasts_words_that_were_heeded() -> None:
+    """A job that was given back need not wait, though an old death is told again meanwhile."""
+    hearsay = Hearsay()
+    hearsay.given_back(["job"])
+    hearsay.hear(spoken("death", {"job": "alone"}))
+    assert ("unstarted", "") == hearsay.about("job", "death")
+    assert None is hearsay.about("job", "death")
+
+
+def test_an_excuse_that_is_repeated_is_for_one_return() -> None:
+    """A neighbour of a job that was killed is excused once, though survivors say so for minutes."""
+    hearsay = Hearsay()
+    hearsay.hear(spoken("killed", {"job": "unstarted"}))
+    assert ("unstarted", "") == hearsay.about("job", None)
+    hearsay.hear(spoken("killed", {"job": "unstarted"}))
+    assert None is hearsay.about("job", None)
+
+
+def test_a_header_keeps_the_last_words() -> None:
+    """However often a job comes back, its header stays short, and what was said last is in it."""
+    header = ""
+    for number in range(3 * HEEDED):
+        hearsay = Hearsay()
+        hearsay.hear(spoken(f"w{number}", {"job": "suspect"}))
+        found = hearsay.about("job", header)
+        assert found is not None
+        header = found.words
+
+    assert [f"w{number}" for number in range(2 * HEEDED, 3 * HEEDED)] == header.split()
 
 
 def test_an_ended_job_is_known_once_and_by_its_body() -> None:
@@ -186,6 +238,7 @@ def test_a_return_is_excused_once() -> None:
         b"{}",
         b'{"word": 1}',
         b'{"word": 1, "verdicts": []}',
+        b'{"word": "a b", "verdicts": {"job": "alone"}}',
         b"\xff",
         b"[" * 9999,
     ],
