@@ -29,6 +29,12 @@ exposed: set[int] = set()
 others rely on."""
 
 
+def may_strike() -> bool:
+    """Say whether something may be raised in this thread at any step, by a timeout or a signal handler."""
+    own = threading.get_ident()
+    return own in exposed or own == threading.main_thread().ident
+
+
 class _Nothing(BaseException):
     """What is raised so that the flag goes down."""
 

@@ -6,6 +6,9 @@ where somebody `expect`s them are read straight from the bytes, and those that c
 are handed over at once. Confirms are read the same way, for those who `await_confirms`. All else is the
 driver's as ever, in the order of its arrival; so is a job in several frames, which is a long one.
 
+**Reading in somebody's stead.** Who waits for what comes may be lent the socket, and reads from it until it
+is taken back; the driver's loop does not look at it meanwhile.
+
 **Writing.** The driver keeps what it is given until the loop has told it that the socket takes
 more, and then sends it piece by piece. Here the socket is asked at once, and the driver gets
 what is left.
@@ -33,6 +36,8 @@ _MARK = 0xCE
 """The last byte of a frame."""
 _DELIVER = b"\x00\x3c\x00\x3c"
 _ACK = b"\x00\x3c\x00\x50"
+READ = 1 << 16
+"""Bytes taken from the socket at a time."""
 _PROTOCOL = b"AMQP"
 _PLAIN = BasicProperties.FLAG_DELIVERY_MODE | BasicProperties.FLAG_MESSAGE_ID
 
@@ -57,7 +62,7 @@ Confirm = Callable[[int, bool], None]
 
 
 class Connection(SelectConnection):  # type: ignore[misc]  # to mypy the driver has no types
-    """The driver's connection. For the wire's thread only."""
+    """The driver's connection. For who deals with it at the moment only: see `driving`."""
 
     _frame_buffer: bytes
     """What came and is not a whole frame yet."""
@@ -80,6 +85,47 @@ class Connection(SelectConnection):  # type: ignore[misc]  # to mypy the driver 
         """Leave what comes on that channel to the driver again."""
         self._takers.pop(channel, None)
         self._confirms.pop(channel, None)
+
+    def lend(self) -> int:
+        """Return the socket to wait for, at which the loop does not look any more; -1 if it cannot be had."""
+        transport = self._transport
+        # What is encrypted may be here already, and a writer has the loop look at the socket in any case.
+        if self.params.ssl_options or not self._is_alive() or transport.get_write_buffer_size():
+            return -1
+        source: int = transport._sock.fileno()  # noqa: SLF001
+        self.ioloop.update_handler(source, 0)
+        return source
+
+    def read(self) -> None:
+        """Deal with what has come, if anything has."""
+        if not self._is_alive():
+            return
+        transport = self._transport
+        try:
+            data = transport._sock.recv(READ)  # noqa: SLF001 - there is no public way, nor below
+        except BlockingIOError:
+            return
+        except OSError as error:
+            transport._initiate_abort(error)  # noqa: SLF001
+            return
+        if data:
+            self._on_data_available(data)
+        else:
+            transport._on_socket_readable()  # noqa: SLF001 - which reads that it has ended, once more
+
+    def take_back(self) -> None:
+        """Have the loop look at the socket again."""
+        if self._is_alive() and not self._transport.get_write_buffer_size():
+            self.ioloop.update_handler(self._transport._sock.fileno(), self.ioloop.READ)  # noqa: SLF001
+
+    def _is_alive(self) -> bool:
+        transport = self._transport
+        return transport is not None and transport._state == transport._STATE_ACTIVE  # noqa: SLF001
+
+    def _proto_connection_made(self, transport: Any) -> None:
+        # The driver would read 4 KiB, which is a dozen jobs.
+        transport._MAX_RECV_BYTES = READ  # noqa: SLF001 - there is no public way
+        super()._proto_connection_made(transport)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _adapter_emit_data(self, data: bytes) -> None:
         transport = self._transport

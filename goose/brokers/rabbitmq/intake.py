@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from goose._interrupts import may_strike
 from goose.brokers.base import Delivery, Session, Share, order
+from goose.brokers.rabbitmq.driving import Bell
 from goose.brokers.rabbitmq.faults import translated
 from goose.brokers.rabbitmq.lane import Lane
 from goose.brokers.rabbitmq.loans import Ended, Hearing, Loan
@@ -56,6 +58,7 @@ class Intake:
         self.options = options
         self.names = names
         self.condition = threading.Condition()
+        self._bell = Bell()
         self.loans: dict[int, Loan] = {}
         self.strays: dict[str, Loan] = {}
         """Loans whose message the server has taken back, by job; they may still be running."""
@@ -99,11 +102,29 @@ class Intake:
                     if nap <= 0:
                         return []
                     # Short naps: acks on their way elsewhere give a lane credit without a word.
-                    self.condition.wait(nap if sure else min(nap, NAP))
+                    self._wait(nap if sure else min(nap, NAP))
                     now = time.monotonic()
             finally:
                 for lane in lanes:
                     lane.askers -= 1
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for news, if possible by reading them from the connection; the condition is held, but not meanwhile."""
+        heard = self._bell.rung
+        attended = False
+        if not may_strike():
+            self.condition.release()
+            try:
+                attended = self.wire.attend(self._bell, heard, seconds)
+            finally:
+                self.condition.acquire()
+        if not attended and self._bell.rung == heard:
+            self.condition.wait(seconds)
+
+    def notify(self) -> None:
+        """Have those who wait look again; under the condition."""
+        self.condition.notify_all()
+        self._bell.ring()
 
     def _lane(self, queue: str) -> Lane:
         lane = self._lanes.get(queue)
@@ -162,7 +183,7 @@ class Intake:
         """End a dequeue that waits, or the next one."""
         with self.condition:
             self._woken = True
-            self.condition.notify_all()
+            self.notify()
 
     # --- settling ------------------------------------------------------------------------
 
@@ -343,7 +364,7 @@ class Intake:
         """Let go of the connection; the server lends again what is not settled."""
         with self.condition:
             self._closed = True
-            self.condition.notify_all()
+            self.notify()
             held = [arrival.id for lane in self._lanes.values() for arrival in lane.buffer]
         if held:
             self._announce(held)

@@ -211,7 +211,7 @@ class Lane:
         with self._intake.condition:
             self.clear = True
             self.error = None
-            self._intake.condition.notify_all()
+            self._intake.notify()
 
     def _delivered(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """Take a job that the driver has read."""
@@ -236,7 +236,7 @@ class Lane:
             if self.quarantine:
                 self._examine(now)
             if self.buffer:
-                intake.condition.notify_all()
+                intake.notify()
         if ended:
             logger.info("%s lent again that had ended here already", several(len(ended)))
             self.ack(ended)
@@ -257,7 +257,7 @@ class Lane:
             with self._intake.condition:
                 self._examine(now)
                 if self.buffer:
-                    self._intake.condition.notify_all()
+                    self._intake.notify()
 
     def _examine(self, now: float) -> None:
         kept: deque[tuple[float, Arrival]] = deque()
@@ -392,4 +392,4 @@ class Lane:
             for loan in self._intake.loans.values():
                 if loan.lane is self:
                     self._intake.strays[loan.id] = loan
-            self._intake.condition.notify_all()
+            self._intake.notify()

@@ -6,9 +6,9 @@ made again, on the next of the hosts, after a growing, jittered pause; one that 
 it was asked something is given up, long before heartbeats would notice.
 
 While that thread has nothing to do, a caller may write on its own, with `Wire.do`, which saves one
-of the two changes of threads that an enqueue costs. A lock keeps the two apart: the wire's thread
-holds it while it deals with anything, and lets it go while it waits for something to happen. Threads
-in which a timeout may be raised at any step hand over all the same.
+of the two changes of threads that an enqueue costs. Threads in which a timeout may be raised at any
+step hand over all the same. And who waits for what the connection brings may read it on its own, with
+`Wire.attend`, which saves another. A lock keeps the wire's thread and such callers apart.
 
 What the connection carries is not decided here: its `Freight` sets up channels when it is up
 and picks up the pieces when it is down. All its methods are called under that lock.
@@ -24,13 +24,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any
 
 import pika
 from pika.adapters.select_connection import IOLoop
 
 from goose._interrupts import exposed
 from goose.brokers.rabbitmq.connection import Connection
+from goose.brokers.rabbitmq.driving import Bell, Freight, loop_under
 from goose.brokers.rabbitmq.faults import Remedy, judge, said
 from goose.brokers.rabbitmq.options import Options
 from goose.errors import BrokerUnavailable
@@ -45,45 +46,6 @@ PAUSE_LIMIT = 2.0
 """Seconds: no ceiling is above this, so that a server is in use again soon after its start."""
 _STALLED = 0.5
 """Seconds a timer may be late before nothing is concluded from silence: we were asleep ourselves."""
-
-
-class Freight(Protocol):
-    """What a connection is for."""
-
-    def up(self, connection: Any) -> None:
-        """Begin on a new connection."""
-        ...
-
-    def down(self, error: BaseException) -> None:
-        """Give up what was under way: the connection is lost, or could not be made."""
-        ...
-
-    def unblocked(self) -> None:
-        """Go on: the server takes messages again."""
-        ...
-
-    def waiting(self) -> bool:
-        """Say whether the connection is needed now."""
-        ...
-
-
-def _loop_under(lock: threading.Lock) -> IOLoop:
-    """Return a loop that holds *lock* while it deals with anything, and not while it waits."""
-    loop: Any = IOLoop()
-    # The driver has no public way in between; these two are all that it does with what happened.
-    poller = loop._poller  # noqa: SLF001
-    dispatch, process = poller._dispatch_fd_events, poller._process_timeouts  # noqa: SLF001
-
-    def dispatch_alone(events: dict[int, int]) -> None:
-        with lock:
-            dispatch(events)
-
-    def process_alone() -> None:
-        with lock:
-            process()
-
-    poller._dispatch_fd_events, poller._process_timeouts = dispatch_alone, process_alone  # noqa: SLF001
-    return cast("IOLoop", loop)
 
 
 class Wire:
@@ -122,7 +84,9 @@ class Wire:
         self._driving = threading.Lock()
         """Held by who deals with the connection and what it carries."""
         self._driver = 0
-        """The caller that does so now, by its thread."""
+        """The caller that writes now, by its thread."""
+        self._attended = False
+        """Whether a caller reads, instead of the wire's thread."""
         self._called = False
         self._loop: IOLoop | None = None
         self._thread: threading.Thread | None = None
@@ -146,7 +110,7 @@ class Wire:
                 return
             self._called = True
             if self._loop is None:
-                self._loop = _loop_under(self._driving)
+                self._loop = loop_under(self._driving)
                 self._thread = threading.Thread(
                     target=self._run, name=f"goose-rabbitmq-{self._role}", daemon=True
                 )
@@ -190,10 +154,52 @@ class Wire:
         # Who was called first comes first.
         return self.connection is not None and not self._called and not self._calls
 
+    def attend(self, bell: Bell, heard: int, seconds: float) -> bool:
+        """Wait for what the connection brings and deal with it here, until there was something.
+
+        Not for threads in which something `may_strike`: what was read and not dealt with, nobody has.
+
+        Args:
+            bell: Ends it, too.
+            heard: What `Bell.rung` was when the caller last looked for what he waits for.
+            seconds: After which it ends in any case.
+
+        Returns:
+            False, and at once, if the connection is not open, brings what only its own thread can
+            read, or has somebody who attends to it.
+        """
+        with self._driving:
+            connection = self.connection
+            source = -1 if connection is None or self._attended else connection.lend()
+            if source < 0:
+                return False
+            self._attended = True
+        came = False
+        try:
+            came = bell.wait(source, heard, seconds)
+        finally:
+            with self._driving:
+                self._attended = False
+                if connection is self.connection:
+                    self._read(connection, came)
+        return True
+
+    def _read(self, connection: Any, came: bool) -> None:
+        try:
+            if came:
+                connection.read()
+            connection.take_back()
+        except Exception as error:  # noqa: BLE001 - it is told
+            self._tell(error)
+            self.abandon(error)
+
     def later(self, seconds: float, do: Callable[[], Any]) -> None:
-        """Have *do* called after *seconds*; on the wire's thread only."""
+        """Have *do* called after *seconds*; only for who deals with the connection."""
         assert self._loop is not None
         self._loop.call_later(seconds, do)
+        # Which may be waiting, and for longer than that.
+        if threading.current_thread() is not self._thread:
+            self._loop.add_callback_threadsafe(lambda: None)
 
     def close(self, timeout: float) -> None:
         """End the connection in good order, so that the server has all that was written."""
@@ -213,18 +219,20 @@ class Wire:
         while not self._stopped:
             try:
                 self._loop.start()
-            except Exception as error:
-                # The driver asks a socket that is gone already who is there, and may wrap the answer.
-                if isinstance(error, OSError) or isinstance(error.__context__, OSError):
-                    logger.warning(
-                        "the %s connection failed: %r; it is replaced", self._role, error
-                    )
-                else:
-                    logger.exception("a defect on the %s connection; it is replaced", self._role)
+            except Exception as error:  # noqa: BLE001 - it is told
+                self._tell(error)
                 # A thread that ended would leave everybody waiting: another connection is better.
                 with self._driving:
                     self.abandon(error)
         self._loop.close()
+
+    def _tell(self, error: Exception) -> None:
+        # The driver asks a socket that is gone already who is there, and may wrap the answer.
+        if isinstance(error, OSError) or isinstance(error.__context__, OSError):
+            logger.warning("the %s connection failed: %r; it is replaced", self._role, error)
+        else:
+            told = "a defect on the %s connection; it is replaced"
+            logger.error(told, self._role, exc_info=error)
 
     def _obey(self) -> None:
         # Cleared before looking: a call from here on is not forgotten.

@@ -45,12 +45,16 @@ KEPT_FOR = 600.0
 FRESH = 3.0
 """Seconds for which a job that was given back may come without being asked why."""
 MOST = 100_000
-"""Words remembered."""
+"""Jobs of which words are remembered."""
+MOST_OF_ONE = 8
+"""Words remembered of one job."""
 ID_BYTES = 200
 """Bytes of a job's id that survivors know."""
 _WORD_BYTES = 8
 """Of a word's id: random, so that a job never meets two with the same."""
-_WORD = re.compile(r"[0-9a-z]{0,64}")
+_WORD = re.compile(r"[0-9a-z-]{1,64}")
+_GRAVITY = {SUSPECT: 0, "ended": 1}
+"""How grave a verdict is; others are graver."""
 
 
 def short(job_id: str) -> str:
@@ -97,8 +101,10 @@ class Hearsay:
             pairs = [(str(job), str(verdict)) for job, verdict in verdicts.items()]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return False  # whoever may write to the server may say anything
-        if not _WORD.fullmatch(word):
+        if word and not _WORD.fullmatch(word):
             return False
+        if not word:  # then it could be heeded again and again
+            pairs = [(job, verdict) for job, verdict in pairs if verdict == UNSTARTED]
         self._note(word, pairs)
         return True
 
@@ -112,8 +118,8 @@ class Hearsay:
             said = self._words.pop(job, [])  # so that the latest stand last
             if not word or word not in [known.id for known in said]:
                 # The latest excuse takes the place of earlier ones.
-                said = [known for known in said if known.id or word][-HEEDED:]
-                said.append(Word(word, verdict, now))
+                said = [known for known in said if known.id or word]
+                said = [*said[1 - MOST_OF_ONE :], Word(word, verdict, now)]
             self._words[job] = said
         while self._words:
             oldest = next(iter(self._words))
@@ -124,7 +130,7 @@ class Hearsay:
     def about(self, job_id: str, header: object) -> Heeded | None:
         """Return what is said of a job that was lent again, unless that was heeded before.
 
-        Of several deaths, all are heeded, and the last one is what comes of it. An excuse is for one return.
+        Of several deaths, all are heeded, and the gravest is what comes of it. An excuse is for one return.
 
         Args:
             job_id: The job's.
@@ -134,12 +140,13 @@ class Hearsay:
         said = self._words.get(key)
         if not said:
             return None
-        before = str(header or "").split()
+        before = _WORD.findall(str(header or ""))
         new = [word for word in said if not word.spent and word.id not in before]
         deaths = [word for word in new if word.verdict != UNSTARTED]
         if deaths:
             words = [*before, *[word.id for word in deaths]]
-            return Heeded(deaths[-1].verdict, " ".join(words[-HEEDED:]))
+            gravest = max(deaths, key=lambda word: _GRAVITY.get(word.verdict, len(_GRAVITY)))
+            return Heeded(gravest.verdict, " ".join(words[-HEEDED:]))
         oldest = time.monotonic() - FRESH
         for excuse in new:
             excuse.spent = True

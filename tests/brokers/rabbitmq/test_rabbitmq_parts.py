@@ -123,6 +123,33 @@ def test_a_death_counts_more_than_an_excuse() -> None:
     assert ("alone", "death") == hearsay.about("job", None)
 
 
+@pytest.mark.parametrize("order", [("alone", "suspect"), ("suspect", "alone"), ("ended", "alone")])
+def test_of_several_deaths_the_gravest_counts(order: tuple[str, str]) -> None:
+    """A worker that has just begun hears of several in any order, and condemns nobody the less."""
+    hearsay = Hearsay()
+    for verdict in order:
+        hearsay.hear(spoken(verdict, {"job": verdict}))
+    assert ("alone", " ".join(order)) == hearsay.about("job", None)
+
+
+def test_a_death_without_an_id_is_not_heard() -> None:
+    """It could be heeded again and again; only an excuse needs none."""
+    hearsay = Hearsay()
+    hearsay.hear(spoken("", {"job": "alone"}))
+    assert None is hearsay.about("job", None)
+
+
+def test_what_is_remembered_of_one_job_is_bounded() -> None:
+    """Whoever says a thousand things of a job fills neither memory nor its header, whatever is in that."""
+    hearsay = Hearsay()
+    for number in range(1000):
+        hearsay.hear(spoken(f"w{number}", {"job": "suspect"}))
+    found = hearsay.about("job", "x" * 100_000)
+    assert found is not None
+    assert [f"w{number}" for number in range(992, 1000)] == found.words.split()[-8:]
+    assert len(found.words) < 4_000
+
+
 def test_an_excuse_outlasts_words_that_were_heeded() -> None:
     """A job that was given back need not wait, though an old death is told again meanwhile."""
     hearsay = Hearsay()
