@@ -220,12 +220,25 @@ def reset_thrice(arena: Arena) -> None:
 
 
 def _lasting(begin: Callable[[Proxy], object]) -> Act:
+    """Return a fault that lasts for a while, and until it has met something."""
+
     def act(arena: Arena) -> None:
+        before = arena.proxy.hits.total()
         begin(arena.proxy)
-        arena.wait()
-        arena.proxy.heal()
+        try:
+            arena.wait()
+            wait_until(lambda: arena.proxy.hits.total() > before, 5, "it meets a request under way")
+        finally:
+            arena.proxy.heal()
 
     return act
+
+
+def refuse(arena: Arena) -> None:
+    """New connections are refused."""
+    arena.proxy.refuse()
+    arena.wait()
+    arena.proxy.heal()
 
 
 def strand(arena: Arena) -> None:
@@ -248,7 +261,7 @@ def _cutting(arm: Callable[[Arena], None], times: int = 5) -> Act:
 NETWORK: Mapping[str, Act] = {
     "reset": reset,
     "reset three times": reset_thrice,
-    "refuse": _lasting(Proxy.refuse),
+    "refuse": refuse,
     "blackhole": _lasting(Proxy.blackhole),
     "strand": strand,
     "delay 100 ms": _lasting(lambda proxy: proxy.delay(0.1)),
