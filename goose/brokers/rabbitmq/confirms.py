@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import struct
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -28,6 +30,8 @@ _FRAME = struct.Struct(">BHI")
 _CONTENT = struct.Struct(">HHQH")  # class, weight, body size, flags
 _PUBLISH = (60, 40, 0)
 MANDATORY = 1
+RENEW = 0.5
+"""Seconds at least between two channels of which the first has refused something: a queue may just be full."""
 _FLAGS = BasicProperties.FLAG_DELIVERY_MODE | BasicProperties.FLAG_MESSAGE_ID
 _END = b"\xce"
 
@@ -84,6 +88,8 @@ class Outlet:
         self._channel: Any = None
         self._opening = False
         self._number = 0
+        self._refusing = False
+        self._renewed_mono = -math.inf
 
     @property
     def ready(self) -> bool:
@@ -147,7 +153,22 @@ class Outlet:
             error = Refused(
                 f"RabbitMQ at {self._where} did not take the job: its queue is full, or has no leader"
             )
+            self._refusing = True
         self._settle(frame.method.delivery_tag, frame.method.multiple, error)
+        if self._refusing and not self._unconfirmed:
+            self._renew()
+
+    def _renew(self) -> None:
+        """Go on over another channel: one that first met a queue while it had no leader refuses for ever.
+
+        Source: ``pick_server`` in rabbit_fifo_client.erl, by which a channel keeps to the member that is dead.
+        """
+        now = time.monotonic()
+        if self._channel is not None and now - self._renewed_mono >= RENEW:
+            self._renewed_mono = now
+            self._refusing = False
+            channel, self._channel = self._channel, None
+            channel.close()
 
     def _stored(self, tag: int, multiple: bool) -> None:
         self._settle(tag, multiple, None)

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from pika import spec
+from pika.frame import Method
 
 import goose
 from goose._interrupts import exposed
@@ -281,6 +283,23 @@ def test_a_job_over_the_consumer_timeout_is_kept(
         worker.dequeue(SESSION, MAIL, limit=1, wait=0.1)
         assert time.monotonic() < deadline
     assert [] == list(worker.ack(held))
+
+
+def test_a_channel_that_refused_is_replaced(rabbit: RabbitServer, connect: Connect) -> None:
+    """One that met a queue while it had no leader would refuse for ever, though others do not."""
+    broker = connect()
+    broker.enqueue(envelopes("before"))
+    outlet = rested(broker)._outlets[0]
+    channel = outlet._channel
+    refusal = Method(channel.channel_number, spec.Basic.Nack(delivery_tag=0))
+    rested(broker).wire.call(lambda: outlet._answered(refusal))
+    deadline = time.monotonic() + 20
+    while outlet._channel in (channel, None):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    broker.enqueue(envelopes("after"))
+
+    assert ["after", "before"] == ids(take(broker, 2))
 
 
 def test_a_full_queue_refuses(rabbit: RabbitServer, connect: Connect) -> None:
