@@ -31,7 +31,8 @@ _CONTENT = struct.Struct(">HHQH")  # class, weight, body size, flags
 _PUBLISH = (60, 40, 0)
 MANDATORY = 1
 RENEW = 0.5
-"""Seconds at least between two channels of which the first has refused something: a queue may just be full."""
+"""Seconds: a channel that refuses something is replaced no more often, as a queue may just be full, and
+is given no more for so long, so that what is on its way can be heard of before."""
 _FLAGS = BasicProperties.FLAG_DELIVERY_MODE | BasicProperties.FLAG_MESSAGE_ID
 _END = b"\xce"
 
@@ -94,7 +95,9 @@ class Outlet:
     @property
     def ready(self) -> bool:
         """Whether messages can be given to it."""
-        return self._channel is not None
+        # What is on its way is heard of first, but who says nothing must not hold up the rest.
+        resting = self._refusing and time.monotonic() - self._renewed_mono < RENEW
+        return self._channel is not None and not resting
 
     def open(self, connection: Any) -> None:
         """Open the channel, if it is not open or about to be."""
@@ -121,7 +124,7 @@ class Outlet:
     def lose(self) -> None:
         """Note that there is no channel any more."""
         self._channel = None
-        self._opening = False
+        self._opening = self._refusing = False
 
     def take_back(self) -> list[Item]:
         """Return, and no longer know, what was not confirmed, in its order."""
@@ -153,22 +156,20 @@ class Outlet:
             error = Refused(
                 f"RabbitMQ at {self._where} did not take the job: its queue is full, or has no leader"
             )
-            self._refusing = True
+            now = time.monotonic()
+            if now - self._renewed_mono >= RENEW:
+                self._renewed_mono, self._refusing = now, True
         self._settle(frame.method.delivery_tag, frame.method.multiple, error)
-        if self._refusing and not self._unconfirmed:
-            self._renew()
 
     def _renew(self) -> None:
         """Go on over another channel: one that first met a queue while it had no leader refuses for ever.
 
         Source: ``pick_server`` in rabbit_fifo_client.erl, by which a channel keeps to the member that is dead.
         """
-        now = time.monotonic()
-        if self._channel is not None and now - self._renewed_mono >= RENEW:
-            self._renewed_mono = now
-            self._refusing = False
-            channel, self._channel = self._channel, None
-            channel.close()
+        channel = self._channel
+        self.lose()
+        if channel is not None and channel.is_open:
+            channel.close()  # and when it is, another one is opened
 
     def _stored(self, tag: int, multiple: bool) -> None:
         self._settle(tag, multiple, None)
@@ -184,6 +185,8 @@ class Outlet:
                 batch, parcel = item
                 returned = self._returned.pop(parcel.id, None) if self._returned else None
                 batch.settle(error or returned)
+        if self._refusing and not self._unconfirmed:
+            self._renew()
         self._on_room()
 
     def _was_returned(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:

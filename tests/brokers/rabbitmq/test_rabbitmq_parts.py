@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pika import BasicProperties
+from pika import BasicProperties, spec
 from pika.exceptions import AMQPConnectionError
-from pika.frame import decode_frame
+from pika.frame import Method, decode_frame
 
 from goose.brokers.rabbitmq import RabbitMQBroker, ladder
-from goose.brokers.rabbitmq.confirms import Parcel, marshal
+from goose.brokers.rabbitmq.confirms import Outlet, Parcel, marshal
 from goose.brokers.rabbitmq.faults import translated
 from goose.brokers.rabbitmq.intake import Intake
 from goose.brokers.rabbitmq.ladder import climb, milliseconds
@@ -23,7 +24,7 @@ from goose.brokers.rabbitmq.options import read
 from goose.brokers.rabbitmq.pace import Pace
 from goose.brokers.rabbitmq.tags import Tags
 from goose.brokers.rabbitmq.words import HEEDED, Hearsay, spoken
-from goose.errors import BrokerUnavailable, ConfigError
+from goose.errors import BrokerError, BrokerUnavailable, ConfigError
 from goose.jobs import Envelope
 
 YEARS = 10 * 366 * 86400.0
@@ -88,6 +89,48 @@ def test_messages_are_what_the_driver_would_write(
     )
     assert len(body) == header.body_size
     assert body == b"".join(piece.fragment for piece in pieces)
+
+
+class _Channel:
+    """What an outlet needs of a channel."""
+
+    channel_number = 1
+    is_open = True
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+class _Waiting:
+    def settle(self, error: BrokerError | None) -> None:
+        """Nobody waits."""
+
+
+def test_a_channel_that_refuses_is_left_under_load_too() -> None:
+    """Whoever has more to send at every answer gives it no more until what is on its way is heard of."""
+
+    def more() -> None:
+        if outlet.ready:
+            outlet.carry((_Waiting(), Parcel("", "mail", "job", b"")), 1 << 16)
+
+    outlet = Outlet(
+        "here",
+        on_ready=more,
+        on_room=more,
+        on_closed=lambda *_: None,
+        on_return=lambda *_: None,
+    )
+    channel: Any = _Channel()
+    outlet._channel = channel
+    for _ in range(3):
+        more()
+    outlet._answered(Method(1, spec.Basic.Nack(delivery_tag=1)))
+    assert 2 == outlet.unconfirmed
+    outlet._stored(2, False)
+    assert channel.is_open, "what is on its way is waited for"
+    outlet._stored(3, False)
+    assert not channel.is_open
+    assert not outlet.ready
 
 
 def test_a_word_is_heeded_once() -> None:
