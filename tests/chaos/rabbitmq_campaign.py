@@ -31,11 +31,15 @@ from tests.chaos.redis_campaign import DEAD, Plan
 from tests.chaos.redis_report import Result
 from tests.servers.rabbitmq import RabbitServer
 
-NOTICED = 6.0
-"""Seconds until both sides know of a dead connection, and have lent and run no more over it."""
+NOTICED = 4.0
+"""Seconds until both sides know of a dead connection, and have lent and run no more over it: three
+heartbeats, and one more."""
 UNWRITTEN = 0.5
 """Seconds for which a node may keep an ack back that it has answered. Source: rabbit_fifo_client.erl, by
 which a channel keeps acks to itself while a quorum queue has not written 32 commands before them."""
+LEADERLESS = 1.0
+"""Seconds until a queue whose process was killed has another one; what is acked meanwhile waits with the
+channel, and is gone with it. Source: ``resend_all_pending`` in rabbit_fifo_client.erl."""
 RESTART = 12.0
 """Seconds that a node takes to start, about."""
 QUIET = 3.0
@@ -57,7 +61,7 @@ class ChaosServer(RabbitServer):
     @property
     def url(self) -> str:
         """Its address, with short patience."""
-        return f"{super().url}?heartbeat=2&silence=1&timeout=4&connect_timeout=3"
+        return f"{super().url}?heartbeat=1&silence=1&timeout=4&connect_timeout=3"
 
 
 def run(folder: Path, plan: Plan, say: Callable[[str], object] = lambda _: None) -> Result:
@@ -86,8 +90,8 @@ class _Campaign(redis_campaign.Campaign):
 
     server_faults = SERVER
     network_faults = NETWORK
-    # A job pushed to a client that is dead without a word comes back after two heartbeats.
-    resume = 9.0
+    # A call has one deadline, whatever it does first; 1 s is for a machine that does all this at once.
+    call_limit = 4.0 + 1.0
     unwritten, copies = UNWRITTEN, True
 
     def __init__(self, *args: Any) -> None:
@@ -119,13 +123,13 @@ class _Campaign(redis_campaign.Campaign):
         RabbitMQ 3.10 buffers that for 3 s, and a queue it forgets in a kill confirms nothing.
         """
         with contextlib.closing(RabbitMQBroker(self.arena.server.url)) as broker:
-            parts = broker._parts
+            parts, deadline = broker._parts, time.monotonic() + 60.0
             for queue in ("default", *(f"own-{n}" for n in range(len(self.crew.fleets)))):
-                parts.topology.dead(queue)
+                parts.topology.dead(queue, deadline)
             for level in range(3):
                 for digit in range(1, ladder.BASE):
                     way = Climb(digit * ladder.BASE**level, 0.0)
-                    parts.topology.way(way, "default")
+                    parts.topology.way(way, "default", deadline)
             time.sleep(4.0)
 
     def _incident(
@@ -135,6 +139,9 @@ class _Campaign(redis_campaign.Campaign):
         began = time.monotonic()
         super()._incident(kind, act, far_only=far_only, alone=alone)
         over = self.incidents[-1].over
+        if kind == "leaders killed":
+            until = over + LEADERLESS
+            self.more_faults += [Fault(kind, pid, began, until, forgets=True) for pid in pids]
         self.more_faults += [Fault(kind, pid, began, over + NOTICED) for pid in pids]
 
     def _judge(self, broker: Inspector, poison: list[str]) -> Result:

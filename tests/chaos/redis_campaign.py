@@ -151,7 +151,7 @@ class Campaign:
 
     server_faults: Mapping[str, Callable[[Any], None]] = SERVER
     network_faults: Mapping[str, Callable[[Any], None]] = NETWORK
-    resume = RESUME
+    resume, call_limit = RESUME, CALL_LIMIT
     unwritten, copies = 0.0, False
     """As for `check`."""
 
@@ -390,7 +390,8 @@ class Campaign:
             if sign in log:
                 result.problems.append(f"the workers' log has {log.count(sign)} × {sign!r}")
         if any(
-            call.end - call.start > CALL_LIMIT * self.plan.patience for call in producers.attempts
+            call.end - call.start > self.call_limit * self.plan.patience
+            for call in producers.attempts
         ):
             result.problems.append("a call of a client took too long")
 

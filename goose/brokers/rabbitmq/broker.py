@@ -87,14 +87,17 @@ class RabbitMQBroker(Inspecting):
 
     def enqueue(self, envelopes: Sequence[Envelope]) -> None:
         """See `Broker.enqueue`; nothing tells whether an id is stored already."""
-        parts = self._parts
+        parts, deadline = self._parts, self._deadline()
         ready = parts.topology.ready
         try:
-            parcels = [parcel(e, "", ready(e.queue)) for e in envelopes]
+            parcels = [parcel(e, "", ready(e.queue, deadline)) for e in envelopes]
         except BrokerUnavailable as error:
             # It is about queues, which come before jobs.
             raise unsent(error) from error.__cause__
-        parts.publisher.send(parcels)
+        parts.publisher.send(parcels, deadline)
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self.options.timeout
 
     def post(self, calls: Sequence[tuple[Sequence[Envelope], Notify]]) -> bool:
         """See `Posting.post`; only to queues that are known to exist, and some thousands at a time."""
@@ -112,20 +115,22 @@ class RabbitMQBroker(Inspecting):
 
     def schedule(self, envelopes: Sequence[Envelope]) -> None:
         """See `Broker.schedule`; up to a tenth of a second late, an instant by our own clock."""
-        parts = self._parts
+        parts, deadline = self._parts, self._deadline()
         try:
-            parcels = [self._bound(parts, envelope, None) for envelope in envelopes]
+            parcels = [self._bound(parts, envelope, None, deadline) for envelope in envelopes]
         except BrokerUnavailable as error:
             raise unsent(error) from error.__cause__
-        parts.publisher.send(parcels)
+        parts.publisher.send(parcels, deadline)
 
-    def _bound(self, parts: Parts, envelope: Envelope, words: str | None) -> Parcel:
+    def _bound(
+        self, parts: Parts, envelope: Envelope, words: str | None, deadline: float
+    ) -> Parcel:
         """Return *envelope* as a message to where it belongs now."""
         delay = delay_of(envelope)
         if delay <= 0:
-            return parcel(envelope, "", parts.topology.ready(envelope.queue), words)
+            return parcel(envelope, "", parts.topology.ready(envelope.queue, deadline), words)
         way = climb(delay)
-        return aloft(envelope, way, parts.topology.way(way, envelope.queue), words)
+        return aloft(envelope, way, parts.topology.way(way, envelope.queue, deadline), words)
 
     # --- out -----------------------------------------------------------------------------
 
@@ -133,9 +138,10 @@ class RabbitMQBroker(Inspecting):
         self, session: Session, queues: Sequence[Share], *, limit: int, wait: float
     ) -> Sequence[Delivery]:
         """See `Broker.dequeue`."""
-        parts = self._parts
+        parts, deadline = self._parts, self._deadline()
         for share in queues:
-            parts.topology.ready(share.queue)  # made here, it is also known to `Inspector.queues`
+            # Made here, it is also known to `Inspector.queues`.
+            parts.topology.ready(share.queue, deadline)
         return parts.intake.dequeue(session, queues, limit, wait)
 
     # --- settle --------------------------------------------------------------------------
@@ -156,23 +162,28 @@ class RabbitMQBroker(Inspecting):
     def requeue(self, deliveries: Sequence[tuple[Delivery, Envelope]]) -> Sequence[Delivery]:
         """See `Broker.requeue`."""
         parts = self._parts
-        return self._replace(
-            deliveries, lambda envelope, words: self._bound(parts, envelope, words)
-        )
+        deadline = self._deadline()
+
+        def next_one(envelope: Envelope, words: str | None) -> Parcel:
+            return self._bound(parts, envelope, words, deadline)
+
+        return self._replace(deliveries, next_one, deadline)
 
     def bury(self, deliveries: Sequence[tuple[Delivery, Envelope]]) -> Sequence[Delivery]:
         """See `Broker.bury`; the server drops the oldest dead jobs of a queue that has too many."""
-        parts, died = self._parts, repr(time.time())
+        parts, died, deadline = self._parts, repr(time.time()), self._deadline()
 
         def grave(envelope: Envelope, _word: str | None) -> Parcel:
-            return parcel(envelope, "", parts.topology.dead(envelope.queue), goose_died=died)
+            queue = parts.topology.dead(envelope.queue, deadline)
+            return parcel(envelope, "", queue, goose_died=died)
 
-        return self._replace(deliveries, grave)
+        return self._replace(deliveries, grave, deadline)
 
     def _replace(
         self,
         pairs: Sequence[tuple[Delivery, Envelope]],
         message: Callable[[Envelope, str | None], Parcel],
+        deadline: float,
     ) -> Sequence[Delivery]:
         """Store the next states of those that are ours, then ack these."""
         if not pairs:
@@ -183,12 +194,12 @@ class RabbitMQBroker(Inspecting):
         envelopes = {delivery.receipt: envelope for delivery, envelope in pairs}
         parcels = [message(envelopes[d.receipt], intake.words_of(d)) for d in ours]
         try:
-            parts.publisher.send(parcels)
+            parts.publisher.send(parcels, deadline)
         except Refused:
             # Its queue may have just been deleted; then it is made again.
             parts.topology.forget()
             parcels = [message(envelopes[d.receipt], intake.words_of(d)) for d in ours]
-            parts.publisher.send(parcels)
+            parts.publisher.send(parcels, deadline)
         # What is taken back by the server between the two is stored twice, and runs again.
         intake.settle(ours)
         return lost

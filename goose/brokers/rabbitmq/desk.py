@@ -49,16 +49,21 @@ class Desk:
         self._channel: Any = None
         self._opening = False
 
-    def ask(self, name: str, **words: Any) -> Any:
+    def ask(self, name: str, deadline: float | None = None, **words: Any) -> Any:
         """Call the channel's method *name* and return the server's answer.
+
+        Args:
+            name: Of a method of the driver's channel.
+            deadline: Monotonic; in ``timeout`` by default.
+            words: Its arguments.
 
         Raises:
             BrokerUnavailable: No answer came before the deadline.
             ChannelClosedByBroker: The server refused, and says why.
         """
-        errand = _Errand(name, words, time.monotonic() + self._options.timeout)
+        errand = _Errand(name, words, deadline or time.monotonic() + self._options.timeout)
         self._wire.call(lambda: self._accept(errand))
-        if not errand.done.wait(self._options.timeout):
+        if not errand.done.wait(max(0.0, errand.deadline - time.monotonic())):
             if self._wire.error is not None:
                 raise translated(self._wire.error, self._options.where)
             raise BrokerUnavailable(

@@ -168,8 +168,9 @@ class Inspecting(ABC):
             chosen = [m for m in seen if m.id in wanted and m.id not in done]
             chosen = list({message.id: message for message in chosen}.values())
             again = [wanted[message.id] for message in chosen]
-            ready = parts.topology.ready
-            parts.publisher.send([parcel(e, "", ready(e.queue)) for e in again])
+            ready, deadline = parts.topology.ready, time.monotonic() + self.options.timeout
+            parcels = [parcel(e, "", ready(e.queue, deadline)) for e in again]
+            parts.publisher.send(parcels, deadline)
             done.update(message.id for message in chosen)
             return chosen
 

@@ -83,19 +83,22 @@ class Parts:
     # --- parked jobs ---------------------------------------------------------------------
 
     def _store(self, queue: str, parcel: Parcel, left: float) -> None:
+        deadline = time.monotonic() + self._options.timeout
         if left <= 0:
-            parcel = parcel._replace(key=self.topology.ready(queue))
+            parcel = parcel._replace(key=self.topology.ready(queue, deadline))
         else:
             way = climb(left)
-            entry = self.topology.way(way, queue)
+            entry = self.topology.way(way, queue, deadline)
             again = aloft(Envelope(parcel.id, queue, parcel.body), way, entry, None)
             headers = {**(again.headers or {}), **(parcel.headers or {})} or None
             parcel = again._replace(headers=headers)
-        self.publisher.send([parcel])
+        self.publisher.send([parcel], deadline)
 
     def _strand(self, parcel: Parcel) -> None:
         headers = {**(parcel.headers or {}), "goose-died": repr(time.time())}
-        self.publisher.send([parcel._replace(key=self.topology.dead(STRANDED), headers=headers)])
+        deadline = time.monotonic() + self._options.timeout
+        grave = self.topology.dead(STRANDED, deadline)
+        self.publisher.send([parcel._replace(key=grave, headers=headers)], deadline)
 
     # --- words ---------------------------------------------------------------------------
 

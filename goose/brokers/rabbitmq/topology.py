@@ -3,12 +3,18 @@
 Everything here is declared when it is first needed, which costs nothing if it exists, and is
 durable, so that it need not be looked at again. When a message comes back because its queue is
 gone, the memory of that is dropped, and the next use declares it anew.
+
+To make a queue takes a dozen questions, one after the other, and one thread makes things at a time.
+Neither makes a call longer than its deadline: all questions of a call share that, and who waits for
+his turn waits no longer.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pika.exceptions import ChannelClosedByBroker
@@ -21,6 +27,7 @@ from goose.brokers.rabbitmq.ladder import Climb
 from goose.brokers.rabbitmq.names import Names
 from goose.brokers.rabbitmq.options import Options
 from goose.brokers.rabbitmq.publishing import Publisher
+from goose.errors import BrokerUnavailable
 
 _GONE = 404
 _AGAIN = 0.02
@@ -36,7 +43,9 @@ class Topology:
         self._publisher = publisher
         self._desk: Desk = publisher.desk
         self._known: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._deadline = 0.0
+        """Of who makes something now."""
         self.queues: set[str] = set()
         """Every queue that was used here."""
 
@@ -49,13 +58,30 @@ class Topology:
         name = self._names.ready(queue)
         return name if name in self._known else None
 
-    def ready(self, queue: str) -> str:
-        """Return the server's name of the queue of ready jobs, which exists."""
+    def ready(self, queue: str, deadline: float) -> str:
+        """Return the server's name of the queue of ready jobs, which exists by *deadline* (monotonic)."""
         name = self._names.ready(queue)
         if name not in self._known:
-            with self._lock:
-                self._make_ready(queue, name)
+            self._alone(deadline, partial(self._make_ready, queue, name))
         return name
+
+    def _alone(self, deadline: float, make: Callable[[], None]) -> None:
+        """Call *make* while no other thread makes anything."""
+        try:
+            if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                raise BrokerUnavailable(
+                    f"RabbitMQ at {self._options.where} was asked for queues by another thread for all of "
+                    f"{self._options.timeout:g} s"
+                )
+            self._deadline = deadline
+            make()
+        finally:
+            # Who was interrupted as he got the lock does not know that he has it; the lock does. And no
+            # Python code before this, as it may be interrupted, too.
+            try:  # noqa: SIM105
+                self._lock.release()
+            except RuntimeError:
+                pass
 
     def _make_ready(self, queue: str, name: str) -> None:
         if not self._exists(name):
@@ -67,15 +93,17 @@ class Topology:
         self.queues.add(queue)
         self._known.add(name)
 
-    def dead(self, queue: str) -> str:
-        """Return the server's name of the queue of dead jobs, which exists."""
+    def dead(self, queue: str, deadline: float) -> str:
+        """Return the server's name of the queue of dead jobs, which exists by *deadline* (monotonic)."""
         name = self._names.dead(queue)
         if name not in self._known:
-            self.ready(queue)  # so that the queue is registered
-            with self._lock:
-                self._declare(name, self._names.dead_arguments())
-                self._known.add(name)
+            self.ready(queue, deadline)  # so that the queue is registered
+            self._alone(deadline, partial(self._make_dead, name))
         return name
+
+    def _make_dead(self, name: str) -> None:
+        self._declare(name, self._names.dead_arguments())
+        self._known.add(name)
 
     def words(self) -> str:
         """Return the exchange of words, which exists; the server is asked each time."""
@@ -83,30 +111,35 @@ class Topology:
         self._ask("exchange_declare", exchange=words, exchange_type="fanout", durable=True)
         return words
 
-    def way(self, climb: Climb, queue: str) -> str:
-        """Return the exchange where *climb* enters the ladder; all it needs on its way exists."""
-        self.ready(queue)
+    def way(self, climb: Climb, queue: str, deadline: float) -> str:
+        """Return the exchange where *climb* enters the ladder.
+
+        All it needs on its way exists by *deadline* (monotonic).
+        """
+        self.ready(queue, deadline)
         entry = self._names.entry(climb.top)
         needed = {self._names.step(level, digit): (level, digit) for level, digit in climb.steps()}
         goes_on = not climb.left or f"{ladder.PARKED} bound" in self._known
         if goes_on and entry in self._known and self._known.issuperset(needed):
             return entry
-        with self._lock:
-            for level in range(climb.top + 1):
-                self._level(level)
-            for name, (level, digit) in needed.items():
-                self._step(name, level, digit)
-            if climb.left:
-                self._bind(self._names.parked, self._names.deliver, ladder.arrival(ladder.PARKED))
-                self._known.add(f"{ladder.PARKED} bound")
+        self._alone(deadline, partial(self._make_way, climb, needed))
         return entry
+
+    def _make_way(self, climb: Climb, steps: dict[str, tuple[int, int]]) -> None:
+        for level in range(climb.top + 1):
+            self._level(level)
+        for name, (level, digit) in steps.items():
+            self._step(name, level, digit)
+        if climb.left:
+            self._bind(self._names.parked, self._names.deliver, ladder.arrival(ladder.PARKED))
+            self._known.add(f"{ladder.PARKED} bound")
 
     def _level(self, level: int) -> None:
         entry = self._names.entry(level)
         if entry in self._known:
             return
         self._exchange(entry, "topic")
-        self._ask(
+        self._build(
             "exchange_bind",
             destination=self._names.entry(level - 1),
             source=entry,
@@ -127,30 +160,27 @@ class Topology:
     def _register(self, queue: str) -> None:
         """Leave the queue's name where `Inspector.queues` finds it, before the queue exists."""
         self._kept(self._names.names)
-        deadline = time.monotonic() + self._options.timeout
+        note = Parcel("", self._names.names, queue, b"")
         while True:
             try:
-                self._publisher.send([Parcel("", self._names.names, queue, b"")])
+                self._publisher.send([note], self._deadline)
             except Refused:  # a quorum queue that was made just now may have no leader yet
-                if time.monotonic() > deadline:
+                if time.monotonic() > self._deadline:
                     raise
                 time.sleep(_AGAIN)
             else:
                 return
 
     def _exists(self, name: str) -> bool:
-        try:
-            self._desk.ask("queue_declare", queue=name, passive=True)
-        except ChannelClosedByBroker as error:
-            if error.reply_code == _GONE:
-                return False
-            raise translated(error, self._options.where) from error
-        return True
+        return self._seen(name, self._deadline) is not None
 
     def size(self, name: str) -> int | None:
         """Return how many ready messages that queue has; None if there is no such queue."""
+        return self._seen(name, None)
+
+    def _seen(self, name: str, deadline: float | None) -> int | None:
         try:
-            answer = self._desk.ask("queue_declare", queue=name, passive=True)
+            answer = self._desk.ask("queue_declare", deadline, queue=name, passive=True)
         except ChannelClosedByBroker as error:
             if error.reply_code == _GONE:
                 return None
@@ -171,18 +201,21 @@ class Topology:
             self._known.add(name)
 
     def _declare(self, name: str, arguments: dict[str, Any]) -> None:
-        self._ask("queue_declare", queue=name, durable=True, arguments=arguments)
+        self._build("queue_declare", queue=name, durable=True, arguments=arguments)
 
     def _exchange(self, name: str, kind: str) -> None:
         if f"{name} is there" not in self._known:
-            self._ask("exchange_declare", exchange=name, exchange_type=kind, durable=True)
+            self._build("exchange_declare", exchange=name, exchange_type=kind, durable=True)
             self._known.add(f"{name} is there")
 
     def _bind(self, queue: str, exchange: str, key: str) -> None:
-        self._ask("queue_bind", queue=queue, exchange=exchange, routing_key=key)
+        self._build("queue_bind", queue=queue, exchange=exchange, routing_key=key)
 
-    def _ask(self, name: str, **words: Any) -> Any:
+    def _build(self, name: str, **words: Any) -> None:
+        self._ask(name, self._deadline, **words)
+
+    def _ask(self, name: str, deadline: float | None = None, **words: Any) -> Any:
         try:
-            return self._desk.ask(name, **words)
+            return self._desk.ask(name, deadline, **words)
         except ChannelClosedByBroker as error:
             raise translated(error, self._options.where) from error

@@ -94,7 +94,8 @@ def test_whoever_closes_tells_those_that_are_under_way(
     broker: RabbitMQBroker, proxy: Proxy
 ) -> None:
     """Nobody is left waiting for a broker that was closed, neither who came before nor who comes after."""
-    publisher, name = broker._parts.publisher, broker._parts.topology.ready("mail")
+    publisher = broker._parts.publisher
+    name = broker._parts.topology.ready("mail", time.monotonic() + 30)
     told = Told()
     proxy.blackhole()
     assert broker.post([([job("a")], told.by("a"))])
@@ -196,6 +197,7 @@ def test_who_is_stopped_between_two_steps_costs_nobody_a_job(
 ) -> None:
     """A caller that is interrupted as it takes over what others left, leaves it as it was or as it should be."""
     publisher = broker._parts.publisher
+    name = broker._parts.topology.ready("mail", time.monotonic() + 30)
     told = Told()
 
     class Stopping(deque[Any]):
@@ -207,9 +209,7 @@ def test_who_is_stopped_between_two_steps_costs_nobody_a_job(
 
     publisher._inbox = Stopping()
     with pytest.raises(KeyboardInterrupt), publisher.wire._driving:
-        publisher._inbox.append(
-            Batch([Parcel("", broker._parts.topology.ready("mail"), "a", b"")], 1e18, told.by("a"))
-        )
+        publisher._inbox.append(Batch([Parcel("", name, "a", b"")], 1e18, told.by("a")))
         publisher._pump()
     broker.enqueue([job("b")])
     assert {"a": [None]} == told.of
