@@ -247,7 +247,7 @@ def test_news_that_come_before_he_waits_elsewhere_are_not_missed(
         return False
 
     monkeypatch.setattr(intake.wire, "attend", taken)
-    monkeypatch.setattr(broker._parts.topology, "ready", lambda queue: queue)
+    monkeypatch.setattr(broker._parts.topology, "ready", lambda queue, _: queue)
     began = time.monotonic()
     with ThreadPoolExecutor() as pool:
         assert [] == pool.submit(take, broker).result()

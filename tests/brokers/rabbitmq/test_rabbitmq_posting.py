@@ -47,7 +47,7 @@ def broker(connect: Connect, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> R
 def hurry(broker: RabbitMQBroker) -> None:
     """Have those who enqueue give up after a second from now on."""
     publisher = broker._parts.publisher
-    publisher._options = dataclasses.replace(publisher._options, timeout=1.0)
+    broker.options = publisher._options = dataclasses.replace(publisher._options, timeout=1.0)
 
 
 class Told:
