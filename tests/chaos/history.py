@@ -42,6 +42,9 @@ class Fault:
     """The end, where it lasted."""
     forgets: bool = False
     """Whether the server forgot what it had answered in this time, as it says that it may."""
+    since: float | None = None
+    """The beginning of the server's fault it fell into, if it did: what ends from there on is not settled
+    before the server is back."""
 
 
 @dataclass(slots=True)
@@ -186,8 +189,9 @@ def _explains(fault: Fault, run: Run, unwritten: float) -> bool:
 def _met(run: Run, fault: Fault) -> bool:
     """Say whether *fault* met *run*: while it ran, or before it was settled."""
     over = run.settled if run.settled is not None or run.end is None else run.end + SETTLED_WITHIN
+    since = fault.at if fault.since is None else fault.since
     return (
         run.pid == fault.pid
         and run.start <= (fault.at if fault.until is None else fault.until)
-        and (over is None or fault.at <= over)
+        and (over is None or since <= over)
     )

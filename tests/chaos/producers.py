@@ -102,10 +102,10 @@ class Producers:
             done += count
             try:
                 if kind < 0.2:
-                    self._persist(client, lambda c=calls: client.enqueue_many(jobs.work, c), names)
+                    self.persist(client, lambda c=calls: client.enqueue_many(jobs.work, c), names)
                 elif kind < 0.3:
                     delay = chance.uniform(0, 3)
-                    self._persist(
+                    self.persist(
                         client,
                         lambda c=calls[0], d=delay: client.enqueue_in(d, jobs.work, *c),
                         names,
@@ -114,17 +114,17 @@ class Producers:
                     name = names[0]
                     once = f"{name}.once"
                     self.failing.append(name)
-                    self._persist(
+                    self.persist(
                         client, lambda n=name, o=once: quick.enqueue(jobs.fail_once, n, o), names
                     )
                 else:
-                    self._persist(client, lambda c=calls[0]: client.enqueue(jobs.work, *c), names)
+                    self.persist(client, lambda c=calls[0]: client.enqueue(jobs.work, *c), names)
             except Exception as error:  # noqa: BLE001 - it is reported, and the campaign fails
                 self.strange.append(f"{type(error).__name__}: {error}")
                 self.given_up += names
             self.hurrying.wait(count * self._pause * chance.uniform(0.5, 1.5))
 
-    def _persist(
+    def persist(
         self, client: goose.Client, send: Callable[[], object], names: Sequence[str]
     ) -> None:
         """Call *send*, and then submit what is left until all is acknowledged."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from goose.brokers.rabbitmq import RabbitMQBroker, ladder
 from goose.brokers.rabbitmq.ladder import Climb
 from goose.jobs import decode
 from goose.testing.proxy import Proxy
-from tests.chaos import redis_campaign
+from tests.chaos import jobs, redis_campaign
 from tests.chaos.history import Fault, read_marks
 from tests.chaos.rabbitmq_faults import NETWORK, SERVER, Arena
 from tests.chaos.redis_campaign import DEAD, Plan
@@ -137,12 +138,21 @@ class _Campaign(redis_campaign.Campaign):
     ) -> None:
         pids = self.crew.pids()
         began = time.monotonic()
+        first = threading.Thread(target=self._call_first, args=(f"first-{len(self.incidents)}",))
+        first.start()
         super()._incident(kind, act, far_only=far_only, alone=alone)
+        first.join()
         over = self.incidents[-1].over
         if kind == "leaders killed":
             until = over + LEADERLESS
             self.more_faults += [Fault(kind, pid, began, until, forgets=True) for pid in pids]
         self.more_faults += [Fault(kind, pid, began, over + NOTICED) for pid in pids]
+
+    def _call_first(self, name: str) -> None:
+        """Enqueue as a program does that has just begun, and knows of no queue yet."""
+        with contextlib.closing(RabbitMQBroker(self.through)) as broker:
+            client = goose.Client(broker)
+            self.producers.persist(client, lambda: client.enqueue(jobs.work, name, 0.0), [name])
 
     def _judge(self, broker: Inspector, poison: list[str]) -> Result:
         # Heartbeats are a thread's: a process that keeps the interpreter has lost its jobs to others.

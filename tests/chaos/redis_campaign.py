@@ -396,10 +396,7 @@ class Campaign:
             result.problems.append("a call of a client took too long")
 
     def _widened(self, faults: Iterable[Fault]) -> list[Fault]:
-        """Return *faults*, each from the beginning of the broker's fault it fell into.
-
-        A job that ended while the broker failed is not acked before the broker is back.
-        """
+        """Return *faults*, each with the beginning of the broker's fault it fell into."""
         widened = []
         for fault in faults:
             began = [
@@ -407,8 +404,7 @@ class Campaign:
                 for incident in self.incidents
                 if incident.began <= fault.at <= incident.over + AFTERWARDS
             ]
-            until = fault.at if fault.until is None else fault.until
-            widened.append(replace(fault, at=min([fault.at, *began]), until=until))
+            widened.append(replace(fault, since=min([fault.at, *began])))
         return widened
 
     def _overlaps(self, runs: list[Run]) -> dict[str, Counter[str]]:

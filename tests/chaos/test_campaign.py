@@ -75,6 +75,19 @@ def test_the_checker_knows_what_a_server_may_forget() -> None:
     assert check(["a"], runs, [Fault("kill", 1, 1.8)], unwritten=0.5).unexplained
 
 
+def test_the_checker_knows_what_a_fault_fell_into() -> None:
+    """What ended in a fault that was on already is not settled before that is over; nothing else is excused by it."""
+    unsettled = [Run("a", 1, 0.0, 1.0), Run("a", 2, 5.0, 6.0, 6.1)]
+    late = [Run("a", 1, 0.0, 1.0, 2.9), Run("a", 2, 5.0, 6.0, 6.1)]
+    runs = [Run("a", 1, 0.0, 1.0, 1.2), Run("a", 2, 5.0, 6.0, 6.1)]
+
+    assert check(["a"], unsettled, [Fault("kill", 1, 3.0, since=0.9)]).ok
+    assert check(["a"], unsettled, [Fault("kill", 1, 20.0, since=0.9)]).ok
+    assert check(["a"], late, [Fault("kill", 1, 3.0, since=0.9)], unwritten=0.5).ok
+    assert check(["a"], runs, [Fault("kill", 1, 3.0, since=0.9)], unwritten=0.5).unexplained
+    assert check(["a"], runs, [Fault("kill", 1, 2.0, 3.0, forgets=True, since=0.9)]).unexplained
+
+
 def test_the_checker_knows_what_was_lent_before_it_was_settled() -> None:
     """A job lent again under a run that then settled all the same is explained by a fault of that run."""
     runs = [Run("a", 1, 0.0, 1.0, 1.2), Run("a", 2, 1.1, 2.0, 2.2)]

@@ -62,7 +62,7 @@ class RabbitMQBroker(Inspecting):
         self.options: Options = read(url, options)
         self._on_return = on_return
         self._on_lost = on_lost
-        self._locks: dict[int, threading.Lock] = {}
+        self._locks: dict[int, threading.RLock] = {}
         """By process: a fork may have copied one that is held."""
         self._current: Parts | None = None
         self._inherited: list[Parts] = []
@@ -72,16 +72,24 @@ class RabbitMQBroker(Inspecting):
 
     @property
     def _parts(self) -> Parts:
-        parts = self._current
-        if parts is not None and parts.pid == os.getpid():
+        parts = self._own()
+        if parts is not None:
             return parts
-        with self._locks.setdefault(os.getpid(), threading.Lock()):
-            if self._current is None or self._current.pid != os.getpid():
-                if self._current is not None:
-                    # The parent's: kept as they are, since to end them would end the parent's.
-                    self._inherited.append(self._current)
-                self._current = Parts(self.options, self._on_return, self._on_lost)
+        with self._locks.setdefault(os.getpid(), threading.RLock()):
+            if self._own() is None:
+                made = Parts(self.options, self._on_return, self._on_lost)
+                # Unless a signal handler that came into this was quicker; these have begun nothing.
+                if self._own() is None:
+                    if self._current is not None:
+                        # The parent's: kept as they are, since to end them would end the parent's.
+                        self._inherited.append(self._current)
+                    self._current = made
+            assert self._current is not None
             return self._current
+
+    def _own(self) -> Parts | None:
+        parts = self._current
+        return parts if parts is not None and parts.pid == os.getpid() else None
 
     # --- in ------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ happens.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ QUIET_SHARED = 0.2
 AGAIN = 0.02
 """Seconds before somebody else's look is asked for again."""
 _HEARTBEAT = 4
-"""Seconds; bounds how long a silent server can keep anybody."""
+"""Seconds: the server says something at least every two, also while there is nothing to say."""
 _TAKEN, _GONE = 405, 404
 
 
@@ -74,7 +75,21 @@ class Browser:
             self._connection = pika.BlockingConnection(attempts)
         except (AMQPError, OSError) as error:
             raise translated(error, options.where) from error
+        self._watch(-1, -1)
         return self
+
+    def _watch(self, before: int, last: int) -> None:
+        """Give up a server that is silent for ``timeout``, or up to half as long again.
+
+        The driver would wait for heartbeats, and for longer than their name says. Silence counts while
+        somebody listens: of two looks in a row the connection is read in between.
+        """
+        driver = self._connection._impl  # noqa: SLF001 - which has no public way
+        now, seconds = driver.bytes_received, self._options.timeout
+        if now == last == before:
+            driver._terminate_stream(TimeoutError(f"no answer for {seconds:g} s"))  # noqa: SLF001
+        else:
+            driver._adapter_call_later(seconds / 2, lambda: self._watch(last, now))  # noqa: SLF001
 
     def __exit__(
         self,
@@ -82,9 +97,11 @@ class Browser:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None and connection.is_open:
-            connection.close()
+        if self._connection.is_open:
+            # Whatever comes of it: the server gives everything back when the connection is gone.
+            with contextlib.suppress(AMQPError, OSError):
+                self._connection.close()
+        self._connection = None
         if isinstance(error, AMQPError | OSError):
             raise translated(error, self._options.where) from error
 

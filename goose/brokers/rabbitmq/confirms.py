@@ -21,7 +21,7 @@ from pika import BasicProperties, spec
 from pika.frame import Header
 
 from goose.brokers.rabbitmq.faults import CODES, Refused
-from goose.errors import BrokerError
+from goose.errors import BrokerError, BrokerUnavailable
 
 logger = logging.getLogger("goose.brokers.rabbitmq")
 
@@ -49,6 +49,9 @@ class Parcel(NamedTuple):
 
 class Waiting(Protocol):
     """Whoever waits for parcels."""
+
+    doubtful: bool
+    """Whether some of them were on their way once, over a connection that is lost."""
 
     def settle(self, error: BrokerError | None) -> None:
         """Note the fate of one of them."""
@@ -183,8 +186,13 @@ class Outlet:
             item = self._unconfirmed.pop(number, None)
             if item is not None:
                 batch, parcel = item
-                returned = self._returned.pop(parcel.id, None) if self._returned else None
-                batch.settle(error or returned)
+                told = error
+                if self._returned:
+                    told = error or self._returned.pop(parcel.id, None)
+                if told is not None and batch.doubtful:
+                    # "Refused" would mean that nothing was stored, and an earlier copy may be.
+                    told = BrokerUnavailable(f"jobs were sent again, and then this came: {told}")
+                batch.settle(told)
         if self._refusing and not self._unconfirmed:
             self._renew()
         self._on_room()

@@ -15,26 +15,29 @@ from typing import Any
 from goose.brokers.rabbitmq.faults import Remedy, judge, translated
 from goose.brokers.rabbitmq.options import Options
 from goose.brokers.rabbitmq.wire import Wire
-from goose.errors import BrokerUnavailable
+from goose.errors import BrokerError, BrokerUnavailable
 
 
 class _Errand:
     """One question."""
 
-    __slots__ = ("answer", "began", "deadline", "done", "error", "name", "words")
+    __slots__ = ("answer", "began", "deadline", "error", "gate", "name", "words")
 
     def __init__(self, name: str, words: dict[str, Any], deadline: float) -> None:
         self.name = name
         self.words = words
         self.began = time.monotonic()
         self.deadline = deadline
-        self.done = threading.Event()
+        # Not an event, of which one of two locks may stay locked when the caller is interrupted.
+        self.gate = threading.Lock()
+        self.gate.acquire()
         self.answer: Any = None
         self.error: BaseException | None = None
 
     def end(self, answer: Any = None, error: BaseException | None = None) -> None:
         self.answer, self.error = answer, error
-        self.done.set()
+        if self.gate.locked():
+            self.gate.release()
 
 
 class Desk:
@@ -63,16 +66,20 @@ class Desk:
         """
         errand = _Errand(name, words, deadline or time.monotonic() + self._options.timeout)
         self._wire.call(lambda: self._accept(errand))
-        if not errand.done.wait(max(0.0, errand.deadline - time.monotonic())):
-            if self._wire.error is not None:
-                raise translated(self._wire.error, self._options.where)
-            raise BrokerUnavailable(
-                f"RabbitMQ at {self._options.where} did not answer {name} within "
-                f"{self._options.timeout:g} s"
-            )
+        if not errand.gate.acquire(timeout=max(0.0, errand.deadline - time.monotonic())):
+            raise self.late(name)
         if errand.error is not None:
             raise errand.error
         return errand.answer
+
+    def late(self, what: str) -> BrokerError:
+        """Return what to tell one whose deadline has come before the answer to *what*."""
+        where, error = self._options.where, self._wire.error
+        if error is not None:
+            return translated(error, where)
+        return BrokerUnavailable(
+            f"RabbitMQ at {where} did not answer {what} within {self._options.timeout:g} s"
+        )
 
     # --- the wire's thread ---------------------------------------------------------------
 

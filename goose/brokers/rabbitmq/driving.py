@@ -15,6 +15,7 @@ import os
 import select
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from pika.adapters.select_connection import IOLoop
@@ -64,6 +65,39 @@ def loop_under(lock: threading.Lock) -> IOLoop:
     return cast("IOLoop", loop)
 
 
+def _pipe(owner: object) -> tuple[int, int]:
+    """Return the ends of a pipe that nobody waits at, to read from and to write to; closed with *owner*."""
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+        weakref.finalize(owner, os.close, end)
+    return ends
+
+
+class Waker:
+    """Has a loop call *heed* soon. `ring` may be called from any thread, by a signal handler, and be interrupted.
+
+    The driver has a way of its own, and takes a lock on it: a signal handler that comes into the thread
+    which has that would wait for itself.
+    """
+
+    def __init__(self, loop: IOLoop, heed: Callable[[], object]) -> None:
+        self._heed = heed
+        self._ear, self._button = _pipe(self)
+        loop.add_handler(self._ear, self._hear, loop.READ)
+
+    def ring(self) -> None:
+        """Have it called."""
+        try:  # noqa: SIM105 - which is Python code, to be interrupted in
+            os.write(self._button, b"!")
+        except BlockingIOError:  # it has been ringing for ages
+            pass
+
+    def _hear(self, *_: object) -> None:
+        os.read(self._ear, 4096)
+        self._heed()
+
+
 class Bell:
     """Wakes the one thread that waits at it; any number may be about to.
 
@@ -73,10 +107,7 @@ class Bell:
     """
 
     def __init__(self) -> None:
-        self._ear, self._button = os.pipe()
-        for end in (self._ear, self._button):
-            os.set_blocking(end, False)
-            weakref.finalize(self, os.close, end)
+        self._ear, self._button = _pipe(self)
         self._poll = select.poll()
         self._poll.register(self._ear, select.POLLIN)
         self.rung = 0

@@ -15,6 +15,7 @@ REFUSED   the server refused and will again        `Refused`, a `BrokerError`, w
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from enum import Enum
 from pika import exceptions
 
 from goose.errors import BrokerError, BrokerUnavailable
+
+logger = logging.getLogger("goose.brokers.rabbitmq")
 
 
 class Remedy(Enum):
@@ -170,3 +173,12 @@ def said(error: BaseException) -> str:
     if isinstance(error, exceptions.ConnectionClosed | exceptions.ChannelClosed):
         return f"{error.reply_code} {error.reply_text}"
     return repr(error) if not str(error) else f"{type(error).__name__}: {error}"
+
+
+def tell(role: str, error: Exception) -> None:
+    """Log that the connection for *role* failed: as a defect, unless it was the network."""
+    # The driver asks a socket that is gone already who is there, and may wrap the answer.
+    if isinstance(error, OSError) or isinstance(error.__context__, OSError):
+        logger.warning("the %s connection failed: %r; it is replaced", role, error)
+    else:
+        logger.error("a defect on the %s connection; it is replaced", role, exc_info=error)

@@ -4,9 +4,10 @@ Everything here is declared when it is first needed, which costs nothing if it e
 durable, so that it need not be looked at again. When a message comes back because its queue is
 gone, the memory of that is dropped, and the next use declares it anew.
 
-To make a queue takes a dozen questions, one after the other, and one thread makes things at a time.
-Neither makes a call longer than its deadline: all questions of a call share that, and who waits for
-his turn waits no longer.
+To make a queue takes some questions, a dozen with delays, one after the other, and one thread makes
+things at a time. Neither makes a call longer than its deadline: all questions of a call share that,
+and who waits for his turn waits no longer. What has been answered is remembered, so that who had too
+little time for all comes further the next time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from goose.brokers.rabbitmq.ladder import Climb
 from goose.brokers.rabbitmq.names import Names
 from goose.brokers.rabbitmq.options import Options
 from goose.brokers.rabbitmq.publishing import Publisher
-from goose.errors import BrokerUnavailable
 
 _GONE = 404
 _AGAIN = 0.02
@@ -69,12 +69,12 @@ class Topology:
         """Call *make* while no other thread makes anything."""
         try:
             if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                raise BrokerUnavailable(
-                    f"RabbitMQ at {self._options.where} was asked for queues by another thread for all of "
-                    f"{self._options.timeout:g} s"
-                )
-            self._deadline = deadline
-            make()
+                raise self._desk.late("those who make queues for others")
+            outer, self._deadline = self._deadline, deadline
+            try:
+                make()
+            finally:
+                self._deadline = outer  # of whom a signal handler came into
         finally:
             # Who was interrupted as he got the lock does not know that he has it; the lock does. And no
             # Python code before this, as it may be interrupted, too.
@@ -84,10 +84,11 @@ class Topology:
                 pass
 
     def _make_ready(self, queue: str, name: str) -> None:
-        if not self._exists(name):
-            self._register(queue)
+        if name in self._known:  # made by who had the turn before
+            return
+        self._note(queue, name)
         self._kept(self._names.parked)
-        self._declare(name, self._names.ready_arguments())
+        self._queue(name, self._names.ready_arguments())
         self._exchange(self._names.deliver, "topic")
         self._bind(name, self._names.deliver, ladder.arrival(queue))
         self.queues.add(queue)
@@ -102,7 +103,7 @@ class Topology:
         return name
 
     def _make_dead(self, name: str) -> None:
-        self._declare(name, self._names.dead_arguments())
+        self._queue(name, self._names.dead_arguments())
         self._known.add(name)
 
     def words(self) -> str:
@@ -130,7 +131,7 @@ class Topology:
             self._level(level)
         for name, (level, digit) in steps.items():
             self._step(name, level, digit)
-        if climb.left:
+        if climb.left and f"{ladder.PARKED} bound" not in self._known:
             self._bind(self._names.parked, self._names.deliver, ladder.arrival(ladder.PARKED))
             self._known.add(f"{ladder.PARKED} bound")
 
@@ -151,14 +152,23 @@ class Topology:
         if name in self._known:
             return
         arguments = self._names.step_arguments(level, ladder.milliseconds(level, digit))
-        self._declare(name, arguments)
+        self._queue(name, arguments)
         self._bind(name, self._names.entry(level), ladder.binding(level, digit))
         self._known.add(name)
 
     # --- registry ------------------------------------------------------------------------
 
-    def _register(self, queue: str) -> None:
+    def _note(self, queue: str, name: str) -> None:
         """Leave the queue's name where `Inspector.queues` finds it, before the queue exists."""
+        noted, missing = f"{name} is noted", f"{name} is missing"
+        if noted in self._known:
+            return
+        if missing in self._known or self._seen(name, self._deadline) is None:
+            self._known.add(missing)
+            self._register(queue)
+        self._known.add(noted)
+
+    def _register(self, queue: str) -> None:
         self._kept(self._names.names)
         note = Parcel("", self._names.names, queue, b"")
         while True:
@@ -170,9 +180,6 @@ class Topology:
                 time.sleep(_AGAIN)
             else:
                 return
-
-    def _exists(self, name: str) -> bool:
-        return self._seen(name, self._deadline) is not None
 
     def size(self, name: str) -> int | None:
         """Return how many ready messages that queue has; None if there is no such queue."""
@@ -196,17 +203,17 @@ class Topology:
     # --- asking --------------------------------------------------------------------------
 
     def _kept(self, name: str) -> None:
-        if name not in self._known:
-            self._declare(name, self._names.kept_arguments())
-            self._known.add(name)
+        self._queue(name, self._names.kept_arguments())
 
-    def _declare(self, name: str, arguments: dict[str, Any]) -> None:
-        self._build("queue_declare", queue=name, durable=True, arguments=arguments)
+    def _queue(self, name: str, arguments: dict[str, Any]) -> None:
+        if f"queue {name}" not in self._known:
+            self._build("queue_declare", queue=name, durable=True, arguments=arguments)
+            self._known.add(f"queue {name}")
 
     def _exchange(self, name: str, kind: str) -> None:
-        if f"{name} is there" not in self._known:
+        if f"exchange {name}" not in self._known:
             self._build("exchange_declare", exchange=name, exchange_type=kind, durable=True)
-            self._known.add(f"{name} is there")
+            self._known.add(f"exchange {name}")
 
     def _bind(self, queue: str, exchange: str, key: str) -> None:
         self._build("queue_bind", queue=queue, exchange=exchange, routing_key=key)
@@ -218,4 +225,6 @@ class Topology:
         try:
             return self._desk.ask(name, deadline, **words)
         except ChannelClosedByBroker as error:
+            if error.reply_code == _GONE:
+                self.forget()
             raise translated(error, self._options.where) from error

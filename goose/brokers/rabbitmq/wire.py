@@ -31,8 +31,8 @@ from pika.adapters.select_connection import IOLoop
 
 from goose._interrupts import exposed
 from goose.brokers.rabbitmq.connection import Connection
-from goose.brokers.rabbitmq.driving import Bell, Freight, loop_under
-from goose.brokers.rabbitmq.faults import Remedy, judge, said
+from goose.brokers.rabbitmq.driving import Bell, Freight, Waker, loop_under
+from goose.brokers.rabbitmq.faults import Remedy, judge, said, tell
 from goose.brokers.rabbitmq.options import Options
 from goose.errors import BrokerUnavailable
 
@@ -89,6 +89,7 @@ class Wire:
         """Whether a caller reads, instead of the wire's thread."""
         self._called = False
         self._loop: IOLoop | None = None
+        self._waker: Waker | None = None
         self._thread: threading.Thread | None = None
         self._connecting = False
         self._trying: Any = None
@@ -109,15 +110,26 @@ class Wire:
             if self._called:
                 return
             self._called = True
-            if self._loop is None:
-                self._loop = loop_under(self._driving)
-                self._thread = threading.Thread(
-                    target=self._run, name=f"goose-rabbitmq-{self._role}", daemon=True
-                )
-                self._loop.add_callback_threadsafe(self._obey)
-                self._thread.start()
-                return
-        self._loop.add_callback_threadsafe(self._obey)
+            try:
+                if self._thread is None:
+                    self._begin()
+            except BaseException:
+                # Of who is stopped in there nothing is left: a thread that has begun looks, and ends.
+                loop, self._loop, self._thread = self._loop, None, None
+                self._called = False
+                if loop is not None:
+                    loop.close()
+                raise
+        if self._waker is not None:
+            self._waker.ring()
+
+    def _begin(self) -> None:
+        loop = self._loop = loop_under(self._driving)
+        self._waker = Waker(loop, self._obey)
+        self._thread = threading.Thread(
+            target=self._run, args=(loop,), name=f"goose-rabbitmq-{self._role}", daemon=True
+        )
+        self._thread.start()
 
     def do(self, do: Callable[[], Any]) -> None:
         """Do at once what `call` would have done soon, if nobody is at it and the connection is open.
@@ -190,7 +202,7 @@ class Wire:
                 connection.read()
             connection.take_back()
         except Exception as error:  # noqa: BLE001 - it is told
-            self._tell(error)
+            tell(self._role, error)
             self.abandon(error)
 
     def later(self, seconds: float, do: Callable[[], Any]) -> None:
@@ -198,8 +210,8 @@ class Wire:
         assert self._loop is not None
         self._loop.call_later(seconds, do)
         # Which may be waiting, and for longer than that.
-        if threading.current_thread() is not self._thread:
-            self._loop.add_callback_threadsafe(lambda: None)
+        if self._waker is not None and threading.current_thread() is not self._thread:
+            self._waker.ring()
 
     def close(self, timeout: float) -> None:
         """End the connection in good order, so that the server has all that was written."""
@@ -213,26 +225,21 @@ class Wire:
 
     # --- on its thread -------------------------------------------------------------------
 
-    def _run(self) -> None:
-        assert self._loop is not None
-        self._loop.call_later(self._options.silence / 2, self._look)
+    def _run(self, loop: IOLoop) -> None:
+        with self._lock:
+            unwanted = self._loop is not loop
+        if unwanted:
+            return
+        loop.call_later(self._options.silence / 2, self._look)
         while not self._stopped:
             try:
-                self._loop.start()
+                loop.start()
             except Exception as error:  # noqa: BLE001 - it is told
-                self._tell(error)
+                tell(self._role, error)
                 # A thread that ended would leave everybody waiting: another connection is better.
                 with self._driving:
                     self.abandon(error)
-        self._loop.close()
-
-    def _tell(self, error: Exception) -> None:
-        # The driver asks a socket that is gone already who is there, and may wrap the answer.
-        if isinstance(error, OSError) or isinstance(error.__context__, OSError):
-            logger.warning("the %s connection failed: %r; it is replaced", self._role, error)
-        else:
-            told = "a defect on the %s connection; it is replaced"
-            logger.error(told, self._role, exc_info=error)
+        loop.close()
 
     def _obey(self) -> None:
         # Cleared before looking: a call from here on is not forgotten.

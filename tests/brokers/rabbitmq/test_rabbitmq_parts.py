@@ -14,7 +14,7 @@ from pika.frame import Method, decode_frame
 
 from goose.brokers.rabbitmq import RabbitMQBroker, ladder
 from goose.brokers.rabbitmq.confirms import Outlet, Parcel, marshal
-from goose.brokers.rabbitmq.faults import translated
+from goose.brokers.rabbitmq.faults import Refused, translated
 from goose.brokers.rabbitmq.intake import Intake
 from goose.brokers.rabbitmq.ladder import climb, milliseconds
 from goose.brokers.rabbitmq.lane import Lane
@@ -102,8 +102,36 @@ class _Channel:
 
 
 class _Waiting:
+    def __init__(self, *, doubtful: bool = False) -> None:
+        self.doubtful = doubtful
+        self.told: list[BrokerError | None] = []
+
     def settle(self, error: BrokerError | None) -> None:
-        """Nobody waits."""
+        self.told.append(error)
+
+
+@pytest.mark.parametrize("doubtful", [False, True])
+def test_what_was_sent_again_and_is_refused_may_be_stored(doubtful: bool) -> None:
+    """Only of a job that was on its way once does a refusal mean that it is not stored."""
+    outlet = Outlet(
+        "here",
+        on_ready=lambda: None,
+        on_room=lambda: None,
+        on_closed=lambda *_: None,
+        on_return=lambda *_: None,
+    )
+    channel: Any = _Channel()
+    outlet._channel = channel
+    nacked, returned = _Waiting(doubtful=doubtful), _Waiting(doubtful=doubtful)
+    outlet.carry((nacked, Parcel("", "mail", "nacked", b"")), 1 << 16)
+    outlet.carry((returned, Parcel("", "mail", "returned", b"")), 1 << 16)
+    method = spec.Basic.Return(312, "NO_ROUTE", "", "mail")
+    outlet._was_returned(channel, method, spec.BasicProperties(message_id="returned"), b"")
+    outlet._answered(Method(1, spec.Basic.Nack(delivery_tag=1)))
+    outlet._stored(2, False)
+    for waiting in (nacked, returned):
+        [told] = waiting.told
+        assert isinstance(told, BrokerUnavailable if doubtful else Refused)
 
 
 def test_a_channel_that_refuses_is_left_under_load_too() -> None:
