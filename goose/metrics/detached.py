@@ -13,6 +13,7 @@ import time
 from collections import deque
 from typing import Any
 
+from goose._events import AutoResetEvent
 from goose.metrics.base import Metrics, Tags
 from goose.metrics.fanout import Fanout
 
@@ -46,9 +47,8 @@ class Detached:
         self._guarded = Fanout([backend])
         self._line: deque[tuple[str, str, Any, Tags]] = deque()
         self._limit = line
-        self._news = threading.Event()
-        self._idle = threading.Event()
-        self._idle.set()
+        self._news = AutoResetEvent()
+        self._busy = False
         self._closing = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -68,11 +68,11 @@ class Detached:
     def flush(self, seconds: float = FAREWELL) -> bool:
         """Wait until the backend has everything, at most *seconds*; say whether it has."""
         deadline = time.monotonic() + seconds
-        while self._line or not self._idle.is_set():
+        while self._line or self._busy:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            self._idle.wait(min(left, 0.01))
+            time.sleep(min(left, 0.01))
         return True
 
     def close(self) -> None:
@@ -84,7 +84,6 @@ class Detached:
     def _add(self, verb: str, name: str, value: float, tags: Tags) -> None:
         if len(self._line) >= self._limit:
             self._drop()
-        self._idle.clear()
         self._line.append((verb, name, value, tags))
         if not self._news.is_set():
             self._news.set()
@@ -114,9 +113,8 @@ class Detached:
     def _run(self) -> None:
         while not self._closing:
             self._news.wait()
-            self._news.clear()
-            self._idle.clear()
+            self._busy = True  # before anything leaves the line
             while self._line:
                 verb, name, value, tags = self._line.popleft()
                 getattr(self._guarded, verb)(name, value, tags)
-            self._idle.set()
+            self._busy = False

@@ -38,6 +38,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from goose._events import AutoResetEvent
 from goose.errors import ConfigError
 from goose.metrics.base import Tags
 from goose.metrics.catalogue import MEASURES
@@ -131,7 +132,7 @@ class StatsD:
         self._refused_until = 0.0
         self._lines = self._datagrams = self._errors = self._dropped = 0
         self._thread: threading.Thread | None = None
-        self._news = threading.Event()
+        self._news = AutoResetEvent()
         self._resolved = threading.Event()
         self._closing = threading.Event()
         if self._socket is not None:
@@ -288,7 +289,6 @@ class StatsD:
         closing, news = self._closing, self._news
         while not closing.is_set():
             news.wait()
-            news.clear()
             if self._socket is None and not closing.is_set():
                 self._resolve()
             closing.wait(FLUSH)

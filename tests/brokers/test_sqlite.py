@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import time
@@ -22,7 +23,7 @@ from goose.brokers.base import (
     Transactional,
     Upkeep,
 )
-from goose.brokers.sqlite import SQLiteBroker, host
+from goose.brokers.sqlite import SQLiteBroker, host, upkeep
 from goose.errors import BrokerError, BrokerUnavailable, ConfigError, SessionLost
 from goose.jobs import Envelope
 
@@ -444,8 +445,13 @@ def test_names_of_ended_sessions_are_forgotten(broker: SQLiteBroker, wall: Clock
 # --- dead jobs ---------------------------------------------------------------------------
 
 
-def test_dead_jobs_are_trimmed_per_queue(tmp_path: Path, wall: Clock) -> None:
+def test_dead_jobs_are_trimmed_per_queue(
+    tmp_path: Path, wall: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each queue keeps its newest dead jobs; what is too old goes from every queue."""
+    monkeypatch.setattr(
+        upkeep, "_SLOW", math.inf
+    )  # on a crowded machine it would rest after the first
     broker = SQLiteBroker(tmp_path / "jobs.db", wall=wall, dead_max_count=2, dead_max_age="10s")
     broker.open(SESSION, ttl=30)
     for queue, count in (("mail", 4), ("other", 1)):

@@ -102,7 +102,7 @@ class ClaimNotAtomic(Good):
     def dequeue(self, session, queues, *, limit, wait):
         seen = [e for share in queues for e in self.store.each(State.READY, share.queue)][:limit]
         time.sleep(PAUSE)
-        with self.store.changed:
+        with self.store.lock:
             for entry in seen:
                 entry.line.ready.pop(entry.envelope.id, None)
             return self.store._lend(seen, self._living(session), self._clock())
@@ -167,13 +167,13 @@ class DueToTheFront(Good):
 
 class EnqueueWakesNobody(Good):
     def enqueue(self, envelopes):
-        with self.store.changed:
+        with self.store.lock:
             self.store.append(envelopes, self._clock())
 
 
 class DueWakesNobody(Good):
     def promote_due(self, *, limit):
-        with self.store.changed:
+        with self.store.lock:
             return Promotion(self.store.promote(self._clock(), limit), None)
 
     def _block(self, seconds, now):

@@ -90,7 +90,7 @@ class NobodyIsEverybody(Good):
 
     def recover(self, session, *, limit, proven=False, dead=None):
         if dead not in (*self.store.living, *self.store.dead):
-            with self.store.changed:
+            with self.store.lock:
                 for lease in list(self.store.living.values()):
                     if lease.session != session:
                         self.store.declare_dead(lease)

@@ -23,10 +23,10 @@ class SessionCheckedBeforehand(Good):
     """Checks the session, but not in the same step as the claim."""
 
     def dequeue(self, session, queues, *, limit, wait):
-        with self.store.changed:
+        with self.store.lock:
             lease = self._living(session)
         time.sleep(PAUSE)
-        with self.store.changed:
+        with self.store.lock:
             names = [share.queue for share in queues]
             return self.store.lend(lease, names, limit, self._clock())
 
@@ -41,7 +41,7 @@ class HeartbeatRevives(Good):
 
 class HeartbeatDoesNothing(Good):
     def heartbeat(self, session, *, ttl):
-        with self.store.changed:
+        with self.store.lock:
             lease = self._living(session)
             lease.deadline = min(lease.deadline, self._steady() + ttl)
 
@@ -54,7 +54,7 @@ class OpenTwice(Good):
 
 class EndWithLoans(Good):
     def end(self, session):
-        with self.store.changed:
+        with self.store.lock:
             lease = self.store.living.get(session)
             if lease:
                 self.store.declare_dead(lease)
@@ -92,7 +92,7 @@ class RecoverNotAtomic(Good):
         lease = self.store.living.get(dead) or self.store.dead.get(dead)
         seen = list(lease.loans.values())[:limit] if lease else []
         time.sleep(PAUSE)
-        with self.store.changed:
+        with self.store.lock:
             if dead in self.store.living:
                 self.store.declare_dead(self.store.living[dead])
             for entry in seen:
@@ -102,7 +102,7 @@ class RecoverNotAtomic(Good):
 
 class RecoverTakesFromTheLiving(Good):
     def recover(self, session, **options):
-        with self.store.changed:
+        with self.store.lock:
             for lease in self.store.living.values():
                 lease.deadline = 0.0
         return super().recover(session, **options)
@@ -136,7 +136,7 @@ class WordSpreads(Good):
     def recover(self, session, **options):
         taken = super().recover(session, **options)
         if options.get("dead"):
-            with self.store.changed:
+            with self.store.lock:
                 for lease in list(self.store.living.values()):
                     if lease.deadline <= self._steady():
                         self.store.declare_dead(lease)
@@ -176,7 +176,7 @@ class HeldLendsAgain(Good):
     """Answers with fresh receipts, so that those in use are void."""
 
     def held(self, session):
-        with self.store.changed:
+        with self.store.lock:
             lease = self._living(session)
             entries = list(lease.loans.values())
             for entry in entries:

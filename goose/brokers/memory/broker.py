@@ -96,7 +96,7 @@ class MemoryBroker(Inspection):
     def enqueue(self, envelopes: Sequence[Envelope]) -> None:
         """Store *envelopes*, ready now, as `Broker.enqueue`."""
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             now = self._clock()
             store.promote(now)
             store.append(envelopes, now)
@@ -105,7 +105,7 @@ class MemoryBroker(Inspection):
     def schedule(self, envelopes: Sequence[Envelope]) -> None:
         """Store *envelopes*, due as they say, as `Broker.schedule`."""
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             now = self._clock()
             store.promote(now)
             for envelope in envelopes:
@@ -121,7 +121,7 @@ class MemoryBroker(Inspection):
         store = self._open_store()
         names = order(queues, self._random)
         gives_up_mono = time.monotonic() + wait if wait > 0 else 0.0
-        with store.changed:
+        with store.lock:
             wakes, self._wake_pending, pending = self._wakes, False, self._wake_pending
             while True:
                 lease = self._living(session)
@@ -145,7 +145,7 @@ class MemoryBroker(Inspection):
         """Forget these jobs, as `Broker.ack`."""
         store = self._open_store()
         lost: list[Delivery] = []
-        with store.changed:
+        with store.lock:
             for delivery in deliveries:
                 entry = store.settle(delivery)
                 if entry is None:
@@ -158,7 +158,7 @@ class MemoryBroker(Inspection):
         """Give back jobs that were not run: to the front, as `Broker.release`."""
         store = self._open_store()
         lost: list[Delivery] = []
-        with store.changed:
+        with store.lock:
             back: list[Entry] = []
             for delivery in deliveries:
                 entry = store.settle(delivery)
@@ -176,7 +176,7 @@ class MemoryBroker(Inspection):
         """Replace each job by its next state, as `Broker.requeue`."""
         store = self._open_store()
         lost: list[Delivery] = []
-        with store.changed:
+        with store.lock:
             now = self._clock()
             store.promote(now)
             for delivery, envelope in deliveries:
@@ -193,7 +193,7 @@ class MemoryBroker(Inspection):
         """Move each job to the dead jobs, as `Broker.bury`."""
         store = self._open_store()
         lost: list[Delivery] = []
-        with store.changed:
+        with store.lock:
             now = self._clock()
             for delivery, envelope in deliveries:
                 entry = store.settle(delivery)
@@ -206,7 +206,7 @@ class MemoryBroker(Inspection):
 
     def wake(self) -> None:
         """End the dequeues that block on this object, or else the next one, as `Broker.wake`."""
-        with self._store.changed:
+        with self._store.lock:
             self._wakes += 1
             self._wake_pending = self._blocked == 0
             self._store.changed.notify_all()
@@ -222,7 +222,7 @@ class MemoryBroker(Inspection):
     def open(self, session: Session, *, ttl: float) -> None:
         """Begin *session*, as `Sessions.open`; its epoch must be above any its id had."""
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             if session.epoch <= store.opened.get(session.id, 0):
                 raise BrokerError(f"session {session.key} exists or existed; open a later epoch")
             store.opened[session.id] = session.epoch
@@ -231,13 +231,13 @@ class MemoryBroker(Inspection):
     def heartbeat(self, session: Session, *, ttl: float) -> None:
         """Prove that *session* lives, as `Sessions.heartbeat`."""
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             self._living(session).deadline = self._steady() + ttl
 
     def end(self, session: Session) -> bool:
         """End *session* if it holds no loans, as `Sessions.end`."""
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             lease = store.living.get(session)
             if lease is None:
                 return session not in store.dead
@@ -260,7 +260,7 @@ class MemoryBroker(Inspection):
         broker shares one process, so the death of no other session is ever certain.
         """
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             heir = self._living(session)
             now, mono = self._clock(), self._steady()
             for lease in list(store.living.values()):
@@ -279,7 +279,7 @@ class MemoryBroker(Inspection):
 
     def held(self, session: Session) -> Sequence[Delivery]:
         """Return the loans of *session*, as `Sessions.held`."""
-        with self._open_store().changed:
+        with self._open_store().lock:
             loans = self._living(session).loans
             return [
                 Delivery(entry.envelope, receipt, session, entry.ready_at)
@@ -291,7 +291,7 @@ class MemoryBroker(Inspection):
 
         A loan here hangs from its session, so it cannot outlive it.
         """
-        with self._open_store().changed:
+        with self._open_store().lock:
             self._living(session)
         return []
 
@@ -303,7 +303,7 @@ class MemoryBroker(Inspection):
         Every other verb makes due jobs ready too, so few are left to promote here.
         """
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             now = self._clock()
             promoted = store.promote(now, limit)
             if promoted:
@@ -324,7 +324,7 @@ class MemoryBroker(Inspection):
     def shelf(self) -> Iterator[dict[str, Any]]:
         """Lend what `MemoryStore` keeps here, to one caller at a time."""
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             yield store.shelf
 
     def now(self) -> float:

@@ -25,7 +25,7 @@ class Inspection:
     def queues(self) -> Sequence[QueueStats]:
         """Return every queue that holds a job, as `Inspector.queues`."""
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             now = self._clock()
             store.promote(now)
             found: list[QueueStats] = []
@@ -39,7 +39,7 @@ class Inspection:
     def count(self, state: State, queue: str | None = None) -> int:
         """Return how many jobs are in *state*, as `Inspector.count`."""
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             store.promote(self._clock())
             return sum(
                 len(line.of(state)) for name, line in store.lines.items() if queue in (None, name)
@@ -50,7 +50,7 @@ class Inspection:
     ) -> Page:
         """Return up to *limit* jobs in *state*, as `Inspector.page`."""
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             store.promote(self._clock())
             start = None if after is None else _place_from(after)
             later = (
@@ -65,7 +65,7 @@ class Inspection:
     def find(self, id: str) -> Stored | None:  # noqa: A002 - the contract's own name
         """Return the stored job of that id, as `Inspector.find`."""
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             store.promote(self._clock())
             entry = store.jobs.get(id)
             return None if entry is None else _shown(entry)
@@ -97,7 +97,7 @@ class Inspection:
         """Remove all jobs that are in *state* for that long, as `Inspector.purge`."""
         _not_running(state)
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             now = self._clock()
             store.promote(now)
             old = [e for e in store.each(state, queue) if e.since <= now - older_than]
@@ -119,7 +119,7 @@ class Inspection:
     def next_groups(self, queue: str, *, limit: int = 100) -> Sequence[str]:
         """Return the groups whose jobs wait in *queue*, as `Grouped.next_groups`."""
         store = self._open_store()
-        with store.changed:
+        with store.lock:
             store.promote(self._clock())
             line = store.lines.get(queue)
             waiting = [] if line is None else [group for group in line.groups if group is not None]
@@ -130,7 +130,7 @@ class Inspection:
     ) -> Sequence[str]:
         store = self._open_store()
         changed: list[str] = []
-        with store.changed:
+        with store.lock:
             now = self._clock()
             store.promote(now)
             for job_id in dict.fromkeys(ids):

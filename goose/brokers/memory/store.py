@@ -135,11 +135,13 @@ class Lease:
 
 
 class Store:
-    """All jobs and sessions of one namespace. Callers hold `changed` around every call."""
+    """All jobs and sessions of one namespace. Callers hold `lock` around every call."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition(threading.Lock())
-        """Guards everything here; notified when a blocked dequeue should look again."""
+        self.lock = threading.Lock()
+        """Guards everything here."""
+        self.changed = threading.Condition(self.lock)
+        """Notified when a blocked dequeue should look again."""
         self.jobs: dict[str, Entry] = {}
         self.lines: defaultdict[str, Line] = defaultdict(Line)
         self.loans: dict[object, Entry] = {}

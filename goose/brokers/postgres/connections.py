@@ -136,7 +136,8 @@ class Connections:
         self._idle: list[Connection] = []
         self._lent: set[Connection] = set()
         self._count = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
@@ -162,7 +163,7 @@ class Connections:
     def _take(self) -> Connection:
         self._check_process()
         limit, patience = self._options.pool, self._options.timeout
-        with self._changed:
+        with self._lock:
             if self._count >= limit and not self._changed.wait_for(
                 lambda: self._count < limit, patience
             ):
@@ -180,7 +181,7 @@ class Connections:
                 connection = self.connect()
             self._lent.add(connection)
         except BaseException:
-            with self._changed:
+            with self._lock:
                 self._count -= 1
                 self._changed.notify()
             raise
@@ -191,7 +192,7 @@ class Connections:
         usable = status == psycopg.pq.TransactionStatus.IDLE
         if not usable:
             _end(connection)
-        with self._changed:
+        with self._lock:
             self._lent.discard(connection)
             self._count -= 1
             # Asked under the lock: nobody would look into the idle ones after the close.
@@ -225,14 +226,14 @@ class Connections:
     def drop(self) -> None:
         """Close those that are idle: the server they lead to is gone, or is another."""
         self._check_process()
-        with self._changed:
+        with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
             _end(connection)
 
     def close(self) -> None:
         """Close those that are idle now, and the others when they are given back."""
-        with self._changed:
+        with self._lock:
             self._closed = True
         self.drop()
 

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+from goose._events import AutoResetEvent
+
 
 class Sleeper:
     """One waiting thread."""
@@ -17,7 +19,7 @@ class Sleeper:
         """Somebody wants it to give up waiting."""
         self.roused = False
         """There may be a job for it."""
-        self._event = threading.Event()
+        self._event = AutoResetEvent()
 
     def sleep(self, seconds: float) -> bool:
         """Block for *seconds*, or until roused, also if that was since the last sleep.
@@ -25,8 +27,7 @@ class Sleeper:
         Returns:
             Whether it was roused because there may be a job.
         """
-        self._event.wait(max(0.0, seconds))
-        self._event.clear()
+        self._event.wait(seconds)
         roused, self.roused = self.roused, False
         return roused
 

@@ -7,11 +7,11 @@ answer is asked again on the next one, until the caller's deadline.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from typing import Any
 
+from goose._events import AutoResetEvent
 from goose.brokers.rabbitmq.faults import Remedy, judge, translated
 from goose.brokers.rabbitmq.options import Options
 from goose.brokers.rabbitmq.wire import Wire
@@ -21,23 +21,20 @@ from goose.errors import BrokerError, BrokerUnavailable
 class _Errand:
     """One question."""
 
-    __slots__ = ("answer", "began", "deadline", "error", "gate", "name", "words")
+    __slots__ = ("answer", "began", "deadline", "done", "error", "name", "words")
 
     def __init__(self, name: str, words: dict[str, Any], deadline: float) -> None:
         self.name = name
         self.words = words
         self.began = time.monotonic()
         self.deadline = deadline
-        # Not an event, of which one of two locks may stay locked when the caller is interrupted.
-        self.gate = threading.Lock()
-        self.gate.acquire()
+        self.done = AutoResetEvent()
         self.answer: Any = None
         self.error: BaseException | None = None
 
     def end(self, answer: Any = None, error: BaseException | None = None) -> None:
         self.answer, self.error = answer, error
-        if self.gate.locked():
-            self.gate.release()
+        self.done.set()
 
 
 class Desk:
@@ -66,7 +63,7 @@ class Desk:
         """
         errand = _Errand(name, words, deadline or time.monotonic() + self._options.timeout)
         self._wire.call(lambda: self._accept(errand))
-        if not errand.gate.acquire(timeout=max(0.0, errand.deadline - time.monotonic())):
+        if not errand.done.wait(errand.deadline - time.monotonic()):
             raise self.late(name)
         if errand.error is not None:
             raise errand.error

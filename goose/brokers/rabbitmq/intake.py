@@ -57,7 +57,8 @@ class Intake:
     ) -> None:
         self.options = options
         self.names = names
-        self.condition = threading.Condition()
+        self.lock = threading.RLock()
+        self.condition = threading.Condition(self.lock)
         self._bell = Bell()
         self.loans: dict[int, Loan] = {}
         self.strays: dict[str, Loan] = {}
@@ -85,7 +86,7 @@ class Intake:
         """See `Broker.dequeue`."""
         began = now = time.monotonic()
         until, unsure_until = began + wait, began + max(wait, UNSURE)
-        with self.condition:
+        with self.lock:
             lanes = [self._lane(queue) for queue in order(queues, self._random)]
             for lane in lanes:
                 lane.askers += 1
@@ -175,13 +176,13 @@ class Intake:
 
     def held(self, queue: str) -> int:
         """Return how many jobs of *queue* are here and not lent."""
-        with self.condition:
+        with self.lock:
             lane = self._lanes.get(queue)
             return 0 if lane is None else len(lane.buffer) + len(lane.quarantine)
 
     def wake(self) -> None:
         """End a dequeue that waits, or the next one."""
-        with self.condition:
+        with self.lock:
             self._woken = True
             self.notify()
 
@@ -191,7 +192,7 @@ class Intake:
         """Return those that are still ours, each once, and those that are not; ends nothing."""
         ours: dict[Any, Delivery] = {}
         lost: list[Delivery] = []
-        with self.condition:
+        with self.lock:
             for delivery in deliveries:
                 loan = self.loans.get(delivery.receipt)  # type: ignore[call-overload]
                 if loan is None:
@@ -224,7 +225,7 @@ class Intake:
         lost: list[Delivery] = []
         tags: dict[Lane, list[int]] = {}
         generations: dict[Lane, int] = {}
-        with self.condition:
+        with self.lock:
             for delivery in deliveries:
                 loan = self.loans.get(delivery.receipt)  # type: ignore[call-overload]
                 if loan is None:
@@ -255,7 +256,7 @@ class Intake:
         return lost
 
     def _note_ended(self, deliveries: Sequence[Delivery]) -> None:
-        with self.condition:
+        with self.lock:
             for delivery in deliveries:
                 self.ended.note(delivery.envelope.id, delivery.envelope.body)
 
@@ -294,7 +295,7 @@ class Intake:
         words = self.names.words
 
         def told(_channel: Any, _method: Any, _properties: Any, body: bytes) -> None:
-            with self.condition:
+            with self.lock:
                 heard = self.hearsay.hear(body)
             if heard:
                 for lane in list(self._lanes.values()):
@@ -346,7 +347,7 @@ class Intake:
 
     def announce(self, job_ids: Sequence[str]) -> None:
         """Tell others, and ourselves, that these were given back unstarted."""
-        with self.condition:
+        with self.lock:
             self.hearsay.given_back(job_ids)
         self._announce(job_ids)
 
@@ -362,7 +363,7 @@ class Intake:
 
     def close(self, timeout: float) -> None:
         """Let go of the connection; the server lends again what is not settled."""
-        with self.condition:
+        with self.lock:
             self._closed = True
             self.notify()
             held = [arrival.id for lane in self._lanes.values() for arrival in lane.buffer]

@@ -176,7 +176,7 @@ class Lane:
         self._consumers.append(consumer)
 
     def _consuming(self, more: int) -> None:
-        with self._intake.condition:
+        with self._intake.lock:
             self.prefetch += more
         self._ask()
 
@@ -184,7 +184,7 @@ class Lane:
         """End all consumers and begin anew; what the server has pushed already still comes."""
         consumers, self._consumers = self._consumers, []
         self._busy = True
-        with self._intake.condition:
+        with self._intake.lock:
             self.epoch += 1
             # What comes yet, and what waits here, is the next consumer's business.
             self.prefetch = self.lent = 0
@@ -208,7 +208,7 @@ class Lane:
             self.work()
             return
         self._wanted = 0
-        with self._intake.condition:
+        with self._intake.lock:
             self.clear = True
             self.error = None
             self._intake.notify()
@@ -222,7 +222,7 @@ class Lane:
         now = time.monotonic()
         intake = self._intake
         ended: list[int] = []
-        with intake.condition:
+        with intake.lock:
             for tag, redelivered, name, headers, body in row:
                 self._tags.lend(tag)
                 whole = str(headers[ID]) if headers and ID in headers else name
@@ -254,7 +254,7 @@ class Lane:
     def examine(self, now: float) -> None:
         """Release from quarantine what has waited long enough, or of which there is word."""
         if self.quarantine:
-            with self._intake.condition:
+            with self._intake.lock:
                 self._examine(now)
                 if self.buffer:
                     self._intake.notify()
@@ -279,7 +279,7 @@ class Lane:
         """Give back what is held here for nothing, and consume no more than is asked for."""
         if self._busy:
             return
-        with self._intake.condition:
+        with self._intake.lock:
             hold = self._intake.options.hold
             unasked = not self.askers and now - self.asked_mono > hold
             stale = bool(self.buffer) and now - self.buffer[0].arrived_mono > hold
@@ -298,7 +298,7 @@ class Lane:
 
     def audit(self, now: float) -> None:
         """Make sure that the server still knows whom to push to, when it pushes nothing."""
-        with self._intake.condition:
+        with self._intake.lock:
             quiet = self.askers and self.clear and self.credit > 0 and not self.buffer
         if not quiet or self._busy:
             self._strikes = 0
@@ -307,7 +307,7 @@ class Lane:
             self._channel.queue_declare(self.name, passive=True, callback=self._audited)
 
     def _audited(self, frame: Any) -> None:
-        with self._intake.condition:
+        with self._intake.lock:
             waiting = frame.method.message_count and self.credit > 0 and not self.buffer
         self._strikes = self._strikes + 1 if waiting else 0
         if self._strikes >= STRIKES or not frame.method.consumer_count:
@@ -378,7 +378,7 @@ class Lane:
         hearings, self._hearings = self._hearings, []
         for hearing in hearings:
             hearing.heard(False)
-        with self._intake.condition:
+        with self._intake.lock:
             self._wanted = max(self._wanted, self.prefetch)
             self.generation += 1
             self.epoch += 1

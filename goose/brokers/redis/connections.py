@@ -65,7 +65,8 @@ class Connections:
         self._process = os.getpid()
         self._idle: list[Any] = []
         self._lent = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     def take(self, *, look: bool) -> Any:
         """Return a connection, which must be given back; it may still have to connect.
@@ -78,7 +79,7 @@ class Connections:
         """
         if self._process != os.getpid():
             self._begin()
-        with self._changed:
+        with self._lock:
             if self._lent >= self._limit and not self._changed.wait_for(
                 lambda: self._lent < self._limit, self._patience
             ):
@@ -109,7 +110,7 @@ class Connections:
 
     def give(self, connection: Any) -> None:
         """Take back a connection whose answers were all read, or which is disconnected."""
-        with self._changed:
+        with self._lock:
             self._lent -= 1
             # Asked under the lock: nobody would look into the idle ones after the close.
             late = self._closed
@@ -123,14 +124,14 @@ class Connections:
         """Disconnect those that are idle."""
         if self._process != os.getpid():
             self._begin()
-        with self._changed:
+        with self._lock:
             idle, self._idle = self._idle, []  # so that nobody takes one meanwhile
         for connection in idle:
             connection.disconnect()
 
     def close(self) -> None:
         """Disconnect those that are idle now, and the others when they are given back."""
-        with self._changed:
+        with self._lock:
             self._closed = True
         self.drop()
 

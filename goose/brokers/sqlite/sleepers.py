@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+
+from goose._events import AutoResetEvent
 
 
 class Sleeper:
     """One waiting thread. Cheaper than a condition: an idle worker sleeps 150 times a second."""
 
-    __slots__ = ("_gate", "owner", "woken")
+    __slots__ = ("_event", "owner", "woken")
 
     def __init__(self, owner: object) -> None:
         self.owner = owner
         self.woken = False
         """Somebody wants it to give up waiting."""
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        self._event = AutoResetEvent()
 
     def sleep(self, seconds: float) -> None:
         """Block for *seconds* or until roused, also if that was since the last sleep."""
-        self._gate.acquire(timeout=max(0.0, seconds))
+        self._event.wait(seconds)
 
     def rouse(self) -> None:
         """End its sleep, or the next one."""
-        with suppress(RuntimeError):  # it is roused already
-            self._gate.release()
+        self._event.set()
 
 
 class Sleepers:
