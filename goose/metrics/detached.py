@@ -87,8 +87,8 @@ class Detached:
         self._line.append((verb, name, value, tags))
         if not self._news.is_set():
             self._news.set()
-            if self._thread is None:
-                self._start()
+        if self._thread is None:
+            self._start()
 
     def _drop(self) -> None:
         with self._lock:
@@ -108,9 +108,17 @@ class Detached:
             if self._thread is None:
                 name = f"goose-metrics-{type(self.backend).__name__}"
                 self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except BaseException:
+                    self._thread = None  # if it has begun after all, it looks, and ends
+                    raise
 
     def _run(self) -> None:
+        with self._lock:
+            unwanted = self._thread is not threading.current_thread()
+        if unwanted:
+            return
         while not self._closing:
             self._news.wait()
             self._busy = True  # before anything leaves the line

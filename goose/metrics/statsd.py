@@ -243,8 +243,16 @@ class StatsD:
             self._buffer.append(line)
             self._size += len(line) + 1
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="goose-statsd", daemon=True)
-                self._thread.start()
+                self._start()
+
+    def _start(self) -> None:
+        """Start the thread. Lock held."""
+        self._thread = threading.Thread(target=self._run, name="goose-statsd", daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:
+            self._thread = None  # if it has begun after all, it looks, and ends
+            raise
 
     def _pack(self) -> None:
         """Make the buffer a datagram. Lock held."""
@@ -286,6 +294,10 @@ class StatsD:
     # --- the thread ----------------------------------------------------------------------
 
     def _run(self) -> None:
+        with self._lock:
+            unwanted = self._thread is not threading.current_thread()
+        if unwanted:
+            return
         closing, news = self._closing, self._news
         while not closing.is_set():
             news.wait()

@@ -152,7 +152,10 @@ class _Campaign(redis_campaign.Campaign):
         """Enqueue as a program does that has just begun, and knows of no queue yet."""
         with contextlib.closing(RabbitMQBroker(self.through)) as broker:
             client = goose.Client(broker)
-            self.producers.persist(client, lambda: client.enqueue(jobs.work, name, 0.0), [name])
+            try:
+                self.producers.persist(client, lambda: client.enqueue(jobs.work, name, 0.0), [name])
+            except Exception as error:  # noqa: BLE001 - it is reported, and the campaign fails
+                self.producers.strange.append(f"{type(error).__name__}: {error}")
 
     def _judge(self, broker: Inspector, poison: list[str]) -> Result:
         # Heartbeats are a thread's: a process that keeps the interpreter has lost its jobs to others.

@@ -24,6 +24,7 @@ class Batch:
 
     __slots__ = (
         "began",
+        "copied",
         "deadline",
         "done",
         "doubtful",
@@ -49,7 +50,9 @@ class Batch:
         self.done = False
         """Whether all is decided."""
         self.doubtful = False
-        """Whether some of it was on its way once, over a connection that is lost."""
+        """Whether some of it was on its way once, over a connection or channel that is lost."""
+        self.copied = False
+        """Whether some of that may be stored although the server closes a channel over it now."""
         # One lock is what an event has three of, and callers make one for each enqueue.
         self.gate = threading.Lock()
         self.gate.acquire()
@@ -82,9 +85,10 @@ class Batch:
         """Return why not all of it is stored, None if it is."""
         if not self.errors:
             return None
-        error = self.errors[0]
+        # "Refused" would mean that nothing was stored.
+        doubts = (error for error in self.errors if isinstance(error, BrokerUnavailable))
+        error = next(doubts, self.errors[0])
         if self.stored and not isinstance(error, BrokerUnavailable):
-            # "Refused" would mean that nothing was stored.
             partly = BrokerUnavailable(f"a part of the jobs was refused: {error}")
             partly.__cause__ = error
             return partly

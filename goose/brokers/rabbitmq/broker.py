@@ -13,7 +13,6 @@ twice, and is never lost.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -62,34 +61,21 @@ class RabbitMQBroker(Inspecting):
         self.options: Options = read(url, options)
         self._on_return = on_return
         self._on_lost = on_lost
-        self._locks: dict[int, threading.RLock] = {}
-        """By process: a fork may have copied one that is held."""
-        self._current: Parts | None = None
-        self._inherited: list[Parts] = []
+        self._made: dict[int, Parts] = {}
+        """By process: to end what a fork has copied would end the parent's."""
 
     def __repr__(self) -> str:
         return f"RabbitMQBroker({self.options.where!r})"
 
     @property
     def _parts(self) -> Parts:
-        parts = self._own()
-        if parts is not None:
-            return parts
-        with self._locks.setdefault(os.getpid(), threading.RLock()):
-            if self._own() is None:
-                made = Parts(self.options, self._on_return, self._on_lost)
-                # Unless a signal handler that came into this was quicker; these have begun nothing.
-                if self._own() is None:
-                    if self._current is not None:
-                        # The parent's: kept as they are, since to end them would end the parent's.
-                        self._inherited.append(self._current)
-                    self._current = made
-            assert self._current is not None
-            return self._current
-
-    def _own(self) -> Parts | None:
-        parts = self._current
-        return parts if parts is not None and parts.pid == os.getpid() else None
+        pid = os.getpid()
+        parts = self._made.get(pid)
+        if parts is None:
+            # Another thread, or a signal handler that came into this, may be quicker; these have begun nothing.
+            made = Parts(self.options, self._on_return, self._on_lost)
+            parts = self._made.setdefault(pid, made)
+        return parts
 
     # --- in ------------------------------------------------------------------------------
 
@@ -241,6 +227,6 @@ class RabbitMQBroker(Inspecting):
 
     def close(self) -> None:
         """See `Broker.close`."""
-        parts, self._current = self._current, None
-        if parts is not None and parts.pid == os.getpid():
+        parts = self._made.pop(os.getpid(), None)
+        if parts is not None:
             parts.close()

@@ -79,13 +79,14 @@ class Browser:
         return self
 
     def _watch(self, before: int, last: int) -> None:
-        """Give up a server that is silent for ``timeout``, or up to half as long again.
+        """Give up a server that is silent for ``timeout``, 2 s at least, or up to half as long again.
 
         The driver would wait for heartbeats, and for longer than their name says. Silence counts while
         somebody listens: of two looks in a row the connection is read in between.
         """
         driver = self._connection._impl  # noqa: SLF001 - which has no public way
-        now, seconds = driver.bytes_received, self._options.timeout
+        # Longer than a queue may rightly be quiet.
+        now, seconds = driver.bytes_received, max(self._options.timeout, 2 * QUIET)
         if now == last == before:
             driver._terminate_stream(TimeoutError(f"no answer for {seconds:g} s"))  # noqa: SLF001
         else:

@@ -51,7 +51,7 @@ class Waiting(Protocol):
     """Whoever waits for parcels."""
 
     doubtful: bool
-    """Whether some of them were on their way once, over a connection that is lost."""
+    """Whether some of them were sent again."""
 
     def settle(self, error: BrokerError | None) -> None:
         """Note the fate of one of them."""
@@ -190,8 +190,7 @@ class Outlet:
                 if self._returned:
                     told = error or self._returned.pop(parcel.id, None)
                 if told is not None and batch.doubtful:
-                    # "Refused" would mean that nothing was stored, and an earlier copy may be.
-                    told = BrokerUnavailable(f"jobs were sent again, and then this came: {told}")
+                    told = in_doubt(told)
                 batch.settle(told)
         if self._refusing and not self._unconfirmed:
             self._renew()
@@ -206,6 +205,13 @@ class Outlet:
         )
         logger.error("no queue took job %s for %r", properties.message_id, method.routing_key)
         self._on_return(method.routing_key, properties.message_id)
+
+
+def in_doubt(error: BrokerError) -> BrokerUnavailable:
+    """Return what to tell of a parcel that was sent again and refused with *error*: a copy may be stored."""
+    if isinstance(error, BrokerUnavailable):
+        return error
+    return BrokerUnavailable(f"jobs were sent again, and then this came: {error}")
 
 
 def marshal(channel: int, parcel: Parcel, body_limit: int, mandatory: int) -> bytes:

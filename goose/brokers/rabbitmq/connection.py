@@ -19,13 +19,18 @@ Source: AMQP 0-9-1, section 4.2, says what the bytes are.
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pika
 from pika.adapters.select_connection import SelectConnection
 from pika.frame import decode_frame
 from pika.spec import BasicProperties
+
+from goose.brokers.rabbitmq.options import Options
 
 _FRAME = struct.Struct(">BHI")  # type, channel, size of the payload
 _HEAD = _FRAME.size
@@ -234,3 +239,19 @@ def _read(data: bytes, at: int, stop: int, row: list[Pushed]) -> int:
             Pushed(tag, bool(again & 1), properties.message_id or "", properties.headers, body)
         )
     return past
+
+
+def parameters(options: Options, host: str, port: int, role: str) -> pika.ConnectionParameters:
+    """Return how to connect to one of the hosts, once, for *role*."""
+    return pika.ConnectionParameters(
+        host,
+        port,
+        options.vhost,
+        pika.PlainCredentials(options.username, options.password),
+        heartbeat=options.heartbeat,
+        socket_timeout=options.connect_timeout,
+        stack_timeout=options.connect_timeout,
+        connection_attempts=1,
+        ssl_options=pika.SSLOptions(options.context(), host) if options.tls else None,
+        client_properties={"connection_name": f"goose {role} {socket.gethostname()} {os.getpid()}"},
+    )

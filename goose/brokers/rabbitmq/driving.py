@@ -70,7 +70,8 @@ def _pipe(owner: object) -> tuple[int, int]:
     ends = os.pipe()
     for end in ends:
         os.set_blocking(end, False)
-        weakref.finalize(owner, os.close, end)
+        # Not at the interpreter's exit, when somebody may still ring: the number might be another's by then.
+        weakref.finalize(owner, os.close, end).atexit = False
     return ends
 
 
@@ -92,6 +93,10 @@ class Waker:
             os.write(self._button, b"!")
         except BlockingIOError:  # it has been ringing for ages
             pass
+
+    def leave(self, loop: IOLoop) -> None:
+        """Let the loop, which does not run, forget it."""
+        loop.remove_handler(self._ear)
 
     def _hear(self, *_: object) -> None:
         os.read(self._ear, 4096)

@@ -24,7 +24,7 @@ from typing import Any
 from goose._words import several
 from goose.brokers.base import Notify
 from goose.brokers.rabbitmq.batch import Batch, Posted
-from goose.brokers.rabbitmq.confirms import Item, Outlet, Parcel
+from goose.brokers.rabbitmq.confirms import Item, Outlet, Parcel, in_doubt
 from goose.brokers.rabbitmq.desk import Desk
 from goose.brokers.rabbitmq.faults import Remedy, judge, translated
 from goose.brokers.rabbitmq.options import Options
@@ -193,7 +193,8 @@ class Publisher:
         refused = judge(error).remedy is Remedy.REFUSED
         if refused and outlet.unconfirmed == 1:
             [(batch, _)] = outlet.take_back()
-            batch.settle(translated(error, self._options.where))
+            told = translated(error, self._options.where)
+            batch.settle(in_doubt(told) if batch.copied else told)
         # Of several, nobody says which it was: that shows when they go out one by one.
         self._take_back(outlet, suspects=refused)
         if self._connection is not None and self._connection.is_open:
@@ -237,6 +238,8 @@ class Publisher:
             self._suspects += len(back)
         for batch, parcel in back:
             batch.doubtful = True
+            # What closes the channel alone, after it did so in company, was not taken before either.
+            batch.copied |= not suspects
             if not batch.done:
                 # One copy too many, should the server have had it; the log is the only witness.
                 logger.info(

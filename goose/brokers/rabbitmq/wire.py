@@ -17,20 +17,17 @@ and picks up the pieces when it is down. All its methods are called under that l
 from __future__ import annotations
 
 import logging
-import os
 import random
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import pika
 from pika.adapters.select_connection import IOLoop
 
 from goose._interrupts import exposed
-from goose.brokers.rabbitmq.connection import Connection
+from goose.brokers.rabbitmq.connection import Connection, parameters
 from goose.brokers.rabbitmq.driving import Bell, Freight, Waker, loop_under
 from goose.brokers.rabbitmq.faults import Remedy, judge, said, tell
 from goose.brokers.rabbitmq.options import Options
@@ -114,22 +111,30 @@ class Wire:
                 if self._thread is None:
                     self._begin()
             except BaseException:
-                # Of who is stopped in there nothing is left: a thread that has begun looks, and ends.
-                loop, self._loop, self._thread = self._loop, None, None
                 self._called = False
-                if loop is not None:
-                    loop.close()
                 raise
-        if self._waker is not None:
-            self._waker.ring()
+        self._wake()
 
     def _begin(self) -> None:
-        loop = self._loop = loop_under(self._driving)
-        self._waker = Waker(loop, self._obey)
-        self._thread = threading.Thread(
-            target=self._run, args=(loop,), name=f"goose-rabbitmq-{self._role}", daemon=True
-        )
-        self._thread.start()
+        loop = None
+        try:
+            loop = self._loop = loop_under(self._driving)
+            self._waker = Waker(loop, self._obey)
+            self._thread = threading.Thread(
+                target=self._run, args=(loop,), name=f"goose-rabbitmq-{self._role}", daemon=True
+            )
+            self._thread.start()
+        except BaseException:
+            # Of who is stopped in here nothing is left: a thread that has begun looks, and ends.
+            self._loop = self._waker = self._thread = None
+            if loop is not None:
+                loop.close()
+            raise
+
+    def _wake(self) -> None:
+        waker = self._waker
+        if waker is not None:
+            waker.ring()
 
     def do(self, do: Callable[[], Any]) -> None:
         """Do at once what `call` would have done soon, if nobody is at it and the connection is open.
@@ -210,8 +215,8 @@ class Wire:
         assert self._loop is not None
         self._loop.call_later(seconds, do)
         # Which may be waiting, and for longer than that.
-        if self._waker is not None and threading.current_thread() is not self._thread:
-            self._waker.ring()
+        if threading.current_thread() is not self._thread:
+            self._wake()
 
     def close(self, timeout: float) -> None:
         """End the connection in good order, so that the server has all that was written."""
@@ -239,6 +244,9 @@ class Wire:
                 # A thread that ended would leave everybody waiting: another connection is better.
                 with self._driving:
                     self.abandon(error)
+        waker, self._waker = self._waker, None  # it knows us, and would keep its pipe with us
+        assert waker is not None
+        waker.leave(loop)
         loop.close()
 
     def _obey(self) -> None:
@@ -265,24 +273,8 @@ class Wire:
             return
         host, port = self._hosts[0]
         self._hosts.rotate(-1)
-        options = self._options
-        tls = pika.SSLOptions(options.context(), host) if options.tls else None
-        parameters = pika.ConnectionParameters(
-            host,
-            port,
-            options.vhost,
-            pika.PlainCredentials(options.username, options.password),
-            heartbeat=options.heartbeat,
-            socket_timeout=options.connect_timeout,
-            stack_timeout=options.connect_timeout,
-            connection_attempts=1,
-            ssl_options=tls,
-            client_properties={
-                "connection_name": f"goose {self._role} {socket.gethostname()} {os.getpid()}"
-            },
-        )
         self._trying = Connection(
-            parameters,
+            parameters(self._options, host, port, self._role),
             on_open_callback=self._opened,
             on_open_error_callback=self._lost,
             on_close_callback=self._lost,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -191,6 +195,58 @@ def test_an_interrupt_in_the_very_first_call_leaves_a_wire_that_hears(
         thread.join(30)
         assert not thread.is_alive(), "nobody wants it"
     assert broker.count(State.READY, "mail") == 1
+
+
+def test_nobody_rings_at_a_pipe_that_is_closed(connect: Connect) -> None:
+    """A broker that is closed as the interpreter exits writes into no file that came after it."""
+    program = """
+import atexit, sys, tempfile
+from goose.brokers.rabbitmq import RabbitMQBroker
+from goose.jobs import Envelope
+
+broker = RabbitMQBroker(sys.argv[1])
+
+@atexit.register
+def close():
+    files = [tempfile.TemporaryFile() for _ in range(20)]
+    broker.close()
+    for file in files:
+        file.seek(0)
+        print(file.read().decode(), end="")
+    print("closed")
+
+broker.enqueue([Envelope("job", "mail", b"{}")])
+"""
+    url = f"{connect().options.where}"
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"amqp://{url}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("closed\n", "")
+
+
+def test_a_closed_broker_holds_no_descriptors(connect: Connect) -> None:
+    """Also before the garbage collector comes: programs make a broker for each request."""
+    connected(connect()).close()  # what is made once
+
+    def held() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = held()
+        for _ in range(5):
+            connected(connect()).close()
+        deadline = time.monotonic() + 20
+        while held() > before:
+            assert time.monotonic() < deadline, (before, held())
+            time.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 def test_nothing_that_a_signal_handler_needs_is_locked_by_the_driver(connect: Connect) -> None:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties, spec
-from pika.exceptions import AMQPConnectionError
+from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker
 from pika.frame import Method, decode_frame
 
 from goose.brokers.rabbitmq import RabbitMQBroker, ladder
+from goose.brokers.rabbitmq.batch import Batch
 from goose.brokers.rabbitmq.confirms import Outlet, Parcel, marshal
 from goose.brokers.rabbitmq.faults import Refused, translated
 from goose.brokers.rabbitmq.intake import Intake
@@ -108,6 +109,35 @@ class _Waiting:
 
     def settle(self, error: BrokerError | None) -> None:
         self.told.append(error)
+
+
+def test_of_a_refusal_and_a_doubt_the_doubt_is_told() -> None:
+    """A batch of which one job was refused, and another may be stored, is not said to be absent."""
+    batch = Batch([Parcel("", "mail", "a", b""), Parcel("", "mail", "b", b"")], 1e18)
+    batch.settle(Refused("full"))
+    batch.settle(BrokerUnavailable("sent again"))
+    assert isinstance(batch.error(), BrokerUnavailable)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_closes_a_channel_after_a_loss_may_be_stored(lost: bool) -> None:
+    """Alone after it was in company it is refused; but an earlier connection may have brought it there."""
+    publisher = RabbitMQBroker("amqp://localhost")._parts.publisher
+    [outlet] = publisher._outlets
+    channel: Any = _Channel()
+    batch = Batch([Parcel("", "mail", "a", b"")], 1e18)
+
+    def carry() -> None:
+        publisher._queue.clear()
+        outlet._channel = channel
+        outlet.carry((batch, batch.parcels[0]), 1 << 16)
+
+    carry()
+    if lost:
+        publisher.down(ConnectionResetError("lost"))
+        carry()
+    outlet._closed(channel, ChannelClosedByBroker(406, "PRECONDITION_FAILED"))
+    assert isinstance(batch.error(), BrokerUnavailable if lost else Refused)
 
 
 @pytest.mark.parametrize("doubtful", [False, True])
