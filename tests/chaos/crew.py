@@ -47,6 +47,8 @@ class Crew:
         self.folder = folder
         self.marks = folder / "marks"
         self.ttl = ttl
+        self.brief = ttl / 4
+        """Seconds for which a worker may stand still without anybody taking notice."""
         self.codes: list[int] = []
         """Exit codes of those that were asked to end."""
         self.twice: list[str] = []
@@ -148,12 +150,12 @@ class Crew:
         fleet.pause(process, fleet.children(process), self.ttl * 1.5, children_only=children_only)
 
     def pause_briefly(self) -> None:
-        """F4: all stand still for a quarter of the ttl, of which nobody may take notice."""
+        """F4: all stand still, so briefly that nobody may take notice."""
         fleet = self._any()
         pids = [fleet.living()[-1].pid, *fleet.children(fleet.living()[-1])]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(self.ttl / 4)
+        time.sleep(self.brief)
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
 

@@ -32,7 +32,9 @@ from tests.chaos.redis_campaign import DEAD, Plan
 from tests.chaos.redis_report import Result
 from tests.servers.rabbitmq import RabbitServer
 
-NOTICED = 4.0
+HEARTBEAT, TIMEOUT = 1, 4
+"""Seconds, options of workers and clients."""
+NOTICED = 3.0 * HEARTBEAT + 1.0
 """Seconds until both sides know of a dead connection, and have lent and run no more over it: three
 heartbeats, and one more."""
 UNWRITTEN = 0.5
@@ -62,7 +64,8 @@ class ChaosServer(RabbitServer):
     @property
     def url(self) -> str:
         """Its address, with short patience."""
-        return f"{super().url}?heartbeat=1&silence=1&timeout=4&connect_timeout=3"
+        options = f"heartbeat={HEARTBEAT}&silence=1&timeout={TIMEOUT}&connect_timeout=3"
+        return f"{super().url}?{options}"
 
 
 def run(folder: Path, plan: Plan, say: Callable[[str], object] = lambda _: None) -> Result:
@@ -92,11 +95,12 @@ class _Campaign(redis_campaign.Campaign):
     server_faults = SERVER
     network_faults = NETWORK
     # A call has one deadline, whatever it does first; 1 s is for a machine that does all this at once.
-    call_limit = 4.0 + 1.0
+    call_limit = TIMEOUT + 1.0
     unwritten, copies = UNWRITTEN, True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.crew.brief = HEARTBEAT  # a server gives a client up that was silent for twice as long
         self._again = _Again()
         self._quiet_since: float | None = None
 
