@@ -55,6 +55,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="goose-chaos-") as temporary:
         folder = chosen.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            parser.error(
+                f"{folder} is not empty: what another campaign left there would be judged, too"
+            )
         campaigns = {
             "sqlite": _sqlite,
             "redis": _on_a_server,
