@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -80,6 +81,39 @@ def wait_until() -> Callable[..., None]:
             time.sleep(0.002)
 
     return wait
+
+
+@pytest.fixture(params=["before", "within"])
+def struck_start(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[], object]], None]:
+    """Makes a call that is interrupted as it starts a thread: before that has begun, or after.
+
+    One that has begun has ended when the function returns, as nobody wants it.
+    """
+
+    class Interrupt(BaseException):
+        """What a timeout raises in the thread of a job."""
+
+    def call(do: Callable[[], object]) -> None:
+        begun: list[threading.Thread] = []
+        start = threading.Thread.start
+
+        def struck(thread: threading.Thread) -> None:
+            if request.param == "within":
+                start(thread)
+                begun.append(thread)
+            raise Interrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", struck)
+            with pytest.raises(Interrupt):
+                do()
+        for thread in begun:
+            thread.join(30)
+            assert not thread.is_alive(), "nobody wants it"
+
+    return call
 
 
 @pytest.fixture

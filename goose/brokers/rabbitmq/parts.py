@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import uuid
@@ -35,7 +34,6 @@ class Parts:
         on_return: Callable[[str, str], None],
         on_lost: Callable[[BaseException], None],
     ) -> None:
-        self.pid = os.getpid()
         self.names = Names(options)
         self._options = options
         self._told_return = on_return

@@ -170,30 +170,13 @@ def test_who_is_interrupted_as_his_turn_comes_leaves_it_to_others(connect: Conne
     assert broker.count(State.READY, "new") == 1
 
 
-@pytest.mark.parametrize("where", ["before", "within"])
 def test_an_interrupt_in_the_very_first_call_leaves_a_wire_that_hears(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch, where: str
+    connect: Connect, struck_start: Callable[[Callable[[], object]], None]
 ) -> None:
     """Whether the thread had begun or not: the next call is heard, and nobody's job is lost."""
-    begun: list[threading.Thread] = []
-    start = threading.Thread.start
-
-    def struck(thread: threading.Thread) -> None:
-        monkeypatch.setattr(threading.Thread, "start", start)
-        if where == "within":
-            start(thread)
-            begun.append(thread)
-        raise _Interrupt
-
     broker = connect()
-    wire = broker._parts.publisher.wire
-    monkeypatch.setattr(threading.Thread, "start", struck)
-    with pytest.raises(_Interrupt):
-        wire.call(lambda: None)
+    struck_start(lambda: broker._parts.publisher.wire.call(lambda: None))
     broker.enqueue([envelope("job", "mail")])
-    for thread in begun:
-        thread.join(30)
-        assert not thread.is_alive(), "nobody wants it"
     assert broker.count(State.READY, "mail") == 1
 
 
