@@ -1,8 +1,12 @@
 """How jobs get from the tasks of an event loop to a broker, and how the tasks hear of it.
 
-What tasks hand over in one turn of their loop goes on together at its end, and those whose jobs are stored at
-about the same time are told in one turn, too. So a loop with many tasks pays for few hand-overs between
-threads, each of which costs more than sealing a job does.
+What tasks hand over in one turn of their loop goes on together, and those whose jobs are stored at about the same
+time are told in one turn, too. So a loop with many tasks pays for few hand-overs between threads, each of which
+costs more than sealing a job does.
+
+A broker that takes jobs without a change of threads may as well begin before the last of many tasks has come. So
+it is given a first share of a turn as soon as that is worth a call, the next when it is twice that, and so on;
+what is left goes at the turn's end.
 """
 
 from __future__ import annotations
@@ -59,6 +63,17 @@ async def store_one(
         meter.stored([sealed[0]], time.perf_counter() - began)
 
 
+class _Row:
+    """What tasks have handed over in one turn for one door."""
+
+    __slots__ = ("enough", "waiting")
+
+    def __init__(self, enough: float) -> None:
+        self.enough = enough
+        """Calls that go on before the turn ends."""
+        self.waiting: list[tuple[Sequence[Envelope], _Future]] = []
+
+
 class _Tasks:
     """Those of one loop. What they are told is said on other threads; all else is for the loop.
 
@@ -66,7 +81,7 @@ class _Tasks:
     """
 
     def __init__(self) -> None:
-        self._out: dict[Combiner, list[tuple[Sequence[Envelope], _Future]]] = {}
+        self._out: dict[Combiner, _Row] = {}
         self._told: deque[tuple[_Future, BaseException | None]] = deque()
         self._woken = False
 
@@ -74,22 +89,32 @@ class _Tasks:
         self, loop: asyncio.AbstractEventLoop, door: Combiner, envelopes: Sequence[Envelope]
     ) -> _Future:
         future: _Future = loop.create_future()
-        if not self._out:
-            loop.call_soon(self._hand_over)
-        self._out.setdefault(door, []).append((envelopes, future))
+        row = self._out.get(door)
+        if row is None:
+            if not self._out:
+                loop.call_soon(self._end_turn)
+            row = self._out[door] = _Row(door.share)
+        row.waiting.append((envelopes, future))
+        if len(row.waiting) >= row.enough:
+            row.enough *= 2
+            self._hand_over(door, row)
         return future
 
-    def _hand_over(self) -> None:
+    def _end_turn(self) -> None:
         out, self._out = self._out, {}
-        for door, parcels in out.items():
-            # Whoever was cancelled meanwhile does not ask any more.
-            wanted = [(e, partial(self._tell, f)) for e, f in parcels if not f.done()]
-            try:
-                if wanted:
-                    door.post(wanted)
-            except Exception as error:  # noqa: BLE001 - each task is told
-                for _, tell in wanted:
-                    tell(error)
+        for door, row in out.items():
+            self._hand_over(door, row)
+
+    def _hand_over(self, door: Combiner, row: _Row) -> None:
+        parcels, row.waiting = row.waiting, []
+        # Whoever was cancelled meanwhile does not ask any more.
+        wanted = [(e, partial(self._tell, f)) for e, f in parcels if not f.done()]
+        try:
+            if wanted:
+                door.post(wanted)
+        except Exception as error:  # noqa: BLE001 - each task is told
+            for _, tell in wanted:
+                tell(error)
 
     def _tell(self, future: _Future, error: BaseException | None) -> None:
         self._told.append((future, error))

@@ -24,6 +24,7 @@ parent, which sends it.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
@@ -42,6 +43,10 @@ BATCH = 500
 """Envelopes sent in one call, unless a single parcel has more."""
 CALLS = 32
 """Calls under way at once, where the broker wants several."""
+SHARE = 8
+"""Calls of one turn of an event loop that a broker is given before the turn ends, if it takes them without a
+thread that waits. Measured with 16 tasks: a RabbitMQ that need not wait for its disk stores a third more. Where
+it takes a change of threads this costs what it gains."""
 LIMIT = 100_000
 """Envelopes that may wait in one line; further ones are refused."""
 
@@ -78,6 +83,9 @@ class Combiner:
         limit: Envelopes that may wait.
         calls: How many callers may send at once.
         post: The broker's own way to store what nobody waits for, if it has one.
+
+    Attributes:
+        share: So many calls of one turn of an event loop are worth being posted before it ends.
     """
 
     def __init__(
@@ -87,6 +95,7 @@ class Combiner:
         self._post = post
         self._limit = limit
         self._calls = calls
+        self.share = math.inf if post is None else SHARE
         self._reset()
         _all.add(self)
 

@@ -16,6 +16,7 @@ from goose import aio
 from goose.brokers.base import Notify, State
 from goose.brokers.memory import MemoryBroker
 from goose.clients import Client
+from goose.combining import Combiner
 from goose.errors import BrokerError, BrokerUnavailable, CallError, EnqueueError
 from goose.jobs import Envelope
 from goose.settings import Settings
@@ -184,7 +185,7 @@ async def turns(count: int = 3) -> None:
 
 
 def test_tasks_of_one_turn_are_posted_together() -> None:
-    """A broker that can do without a waiting thread is handed all jobs of a turn of the loop at once."""
+    """A broker that can do without a waiting thread is handed all jobs of a turn of the loop in a few shares."""
     broker = Posted()
     client = aio.Client(broker, settings=Settings())
     threads = threading.active_count()
@@ -192,7 +193,7 @@ def test_tasks_of_one_turn_are_posted_together() -> None:
     async def main() -> None:
         tasks = [asyncio.create_task(client.enqueue(send, str(n))) for n in range(50)]
         await turns()
-        assert [50] == broker.turns
+        assert [8, 16, 26] == broker.turns
         assert not any(task.done() for task in tasks)
         await asyncio.to_thread(broker.tell)
         await asyncio.gather(*tasks)
@@ -201,6 +202,68 @@ def test_tasks_of_one_turn_are_posted_together() -> None:
     asyncio.run(main())
 
     assert 50 == broker.count(State.READY)
+
+
+def test_a_share_goes_before_the_turn_ends() -> None:
+    """The broker has the first jobs of a turn while later ones are still sealed; each turn begins anew."""
+    broker = Posted()
+    client = aio.Client(broker, settings=Settings())
+    seen: list[int] = []
+
+    async def one(place: int) -> None:
+        seen.append(broker.count(State.READY))
+        await client.enqueue(send, str(place))
+
+    async def main() -> None:
+        for _ in range(2):
+            tasks = [asyncio.create_task(one(n)) for n in range(9)]
+            await turns()
+            broker.tell()
+            await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+
+    assert [0] * 8 + [8] + [9] * 8 + [17] == seen
+
+
+def test_shares_are_counted_by_broker() -> None:
+    """Tasks of one turn that enqueue to two brokers make up no share together."""
+    brokers = Posted(), Posted()
+    clients = [aio.Client(broker, settings=Settings()) for broker in brokers]
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(clients[n % 2].enqueue(send, str(n))) for n in range(14)]
+        await turns()
+        for broker in brokers:
+            broker.tell()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+
+    assert ([7], [7]) == (brokers[0].turns, brokers[1].turns)
+
+
+def test_a_broker_with_a_line_is_handed_all_at_once(
+    client: aio.Client, broker: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What costs a change of threads is done once for a turn of the loop."""
+    broker.go.set()
+    shares: list[int] = []
+    real = Combiner.post
+
+    def post(door: Combiner, parcels: Sequence[tuple[Sequence[Envelope], Notify]]) -> None:
+        shares.append(len(parcels))
+        real(door, parcels)
+
+    monkeypatch.setattr(Combiner, "post", post)
+
+    async def main() -> None:
+        await asyncio.gather(*(client.enqueue(send, str(n)) for n in range(100)))
+
+    asyncio.run(main())
+
+    assert [100] == shares
+    assert 100 == sum(broker.sizes)
 
 
 def test_those_told_at_once_wake_their_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -58,6 +59,35 @@ def test_on_rabbitmq_queues_of_one_kind_are_compared():
         "lone enqueue, confirmed, classic": ("taskiq-classic", 45.0),
         "bulk, single calls unconfirmed": ("dramatiq", 90.0),
     } == found
+
+
+def test_on_rabbitmq_callers_are_compared_with_their_like():
+    """Threads are compared with threads and tasks with tasks: of all confirmed, and on classic queues of those."""
+    from rabbitmq_run import judge
+
+    rates = {"goose": 30.0, "goose-tasks": 40.0, "goose-classic": 20.0, "goose-tasks-classic": 25.0}
+    rates |= {"dramatiq-confirmed": 6.0, "celery-quorum": 9.0, "dramatiq": 50.0}
+    rates |= {"taskiq": 11.0, "taskiq-classic": 12.0, "bare": 99.0}
+
+    found = judge({side: {"together": rate} for side, rate in rates.items()})
+    assert {
+        ("16 threads, confirmed", 30.0, "celery-quorum", True),
+        ("16 tasks, confirmed", 40.0, "taskiq-classic", True),
+        ("16 threads, confirmed-classic", 20.0, "dramatiq-confirmed", True),
+        ("16 tasks, confirmed-classic", 25.0, "taskiq-classic", False),
+    } == {(verdict.what, verdict.goose, verdict.beside, verdict.met) for verdict in found}
+
+
+def test_rabbitmq_is_measured_without_a_disk_where_there_is_room(monkeypatch, tmp_path):
+    """Its data are in memory, unless there is none to spare: then where temporary files are."""
+    import rabbitmq_run
+
+    monkeypatch.setattr(rabbitmq_run, "MEMORY", tmp_path)
+    assert str(tmp_path) == rabbitmq_run.place()
+    monkeypatch.setattr(rabbitmq_run, "ROOM", 1 << 80)
+    assert tempfile.gettempdir() == rabbitmq_run.place()
+    monkeypatch.setattr(rabbitmq_run, "MEMORY", tmp_path / "missing")
+    assert tempfile.gettempdir() == rabbitmq_run.place()
 
 
 def test_what_was_not_measured_is_not_judged():
