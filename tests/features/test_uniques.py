@@ -178,7 +178,7 @@ def test_the_last_call_wins_though_its_client_could_not_note_it(
     if not sees_all(place.broker):
         pytest.skip("its broker does not show what is scheduled")
     monkeypatch.setattr(holders, "CLAIM", 0.0)
-    quiet = place.client.using(unique="k", debounce=0.3)
+    quiet = place.client.using(unique="k", debounce=1.0)
     quiet.enqueue(app.note, "a")
     process = place.process()
     if not looks:
