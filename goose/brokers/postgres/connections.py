@@ -10,6 +10,9 @@ No answer is waited for longer than the timeout: the server gives up first (a lo
 of it, a statement after nine tenths) and says so, and where the server does not even do that
 the connection is closed and the outcome is unknown.
 
+Nobody counts what is lent: a place is taken as long as somebody knows its loan. So a caller that is
+interrupted as he takes a connection, or gives it back, costs nobody a place.
+
 After a fork the child begins with none. Its copies of the inherited ones are closed without a
 word to the server, so those of the parent go on.
 """
@@ -26,6 +29,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 import psycopg
 
@@ -123,6 +127,15 @@ def _bounded(gen: Generator[Any, Any, T], deadline: float) -> Generator[Any, Any
         return cast("T", stop.value)
 
 
+class _Loan:
+    """What one call has: a place among all, and the connection, unless that is still made."""
+
+    __slots__ = ("__weakref__", "connection")
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+
+
 class Connections:
     """The connections of this process to one database. Thread-safe."""
 
@@ -133,18 +146,19 @@ class Connections:
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._idle: list[Connection] = []
-        self._lent: set[Connection] = set()
-        self._count = 0
+        self._idle: list[_Loan] = []
+        self._loans: WeakSet[_Loan] = WeakSet()
+        """The idle ones, and those that somebody has. Not connections: an error may keep them."""
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
-            inherited = [*self._idle, *self._lent]
+            inherited = [loan.connection for loan in self._loans]
             self._begin()
             for connection in inherited:
-                forsake(connection)
+                if connection is not None:
+                    forsake(connection)
 
     @contextmanager
     def lend(self) -> Iterator[Connection]:
@@ -154,53 +168,57 @@ class Connections:
             BrokerUnavailable: All are in use, and stay so.
             psycopg.Error: It could not be made.
         """
-        connection = self._take()
+        loan = self._take()
         try:
-            yield connection
+            yield self._connected(loan)
         finally:
-            self._give(connection)
+            self._give(loan)
 
-    def _take(self) -> Connection:
+    def _take(self) -> _Loan:
         self._check_process()
         limit, patience = self._options.pool, self._options.timeout
         with self._lock:
-            if self._count >= limit and not self._changed.wait_for(
-                lambda: self._count < limit, patience
-            ):
+            if not self._has_one() and not self._changed.wait_for(self._has_one, patience):
                 raise BrokerUnavailable(
                     f"all {limit} connections to PostgreSQL at {self._options.where} were in use "
                     f"for {patience:g} s; raise pool="
                 )
-            self._count += 1
-            connection = self._idle.pop() if self._idle else None
-        try:
-            if connection is not None and is_stale(connection):
-                _end(connection)
-                connection = None
-            if connection is None:
-                connection = self.connect()
-            self._lent.add(connection)
-        except BaseException:
-            with self._lock:
-                self._count -= 1
-                self._changed.notify()
-            raise
+            if self._idle:
+                return self._idle.pop()
+            loan = _Loan()
+            self._loans.add(loan)
+            return loan
+
+    def _has_one(self) -> bool:
+        return bool(self._idle) or len(self._loans) < self._options.pool
+
+    def _connected(self, loan: _Loan) -> Connection:
+        connection = loan.connection
+        if connection is not None and is_stale(connection):
+            loan.connection = None
+            _end(connection)
+            connection = None
+        if connection is None:
+            connection = loan.connection = self.connect()
         return connection
 
-    def _give(self, connection: Connection) -> None:
-        status = connection.pgconn.transaction_status
-        usable = status == psycopg.pq.TransactionStatus.IDLE
-        if not usable:
+    def _give(self, loan: _Loan) -> None:
+        connection = loan.connection
+        usable = (
+            connection is not None
+            and connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        )
+        if connection is not None and not usable:
             _end(connection)
         with self._lock:
-            self._lent.discard(connection)
-            self._count -= 1
             # Asked under the lock: nobody would look into the idle ones after the close.
             late = self._closed
             if usable and not late:
-                self._idle.append(connection)
+                self._idle.append(loan)
+            else:
+                self._loans.discard(loan)  # an error that somebody keeps may know it
             self._changed.notify()
-        if usable and late:
+        if connection is not None and usable and late:
             _end(connection)
 
     def connect(self) -> Connection:
@@ -228,8 +246,10 @@ class Connections:
         self._check_process()
         with self._lock:
             idle, self._idle = self._idle, []
-        for connection in idle:
-            _end(connection)
+            self._loans.difference_update(idle)
+        for loan in idle:
+            if loan.connection is not None:
+                _end(loan.connection)
 
     def close(self) -> None:
         """Close those that are idle now, and the others when they are given back."""

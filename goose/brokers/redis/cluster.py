@@ -19,6 +19,7 @@ from redis.exceptions import AskError, RedisError
 from goose.brokers.redis import faults
 from goose.brokers.redis.connections import (
     Connections,
+    Loan,
     Request,
     ensure_connected,
     server_pool,
@@ -80,14 +81,14 @@ class ClusterLink(Link):
         raise faults.translated(last, self.where) from last
 
     def _ask_slots(self, server: Connections) -> Any:
-        connection = server.take(look=True)
+        loan = server.take(look=True)
         answer: Any = None
         try:
-            [answer] = talk(connection, [(b"CLUSTER", b"SLOTS")])
+            [answer] = talk(loan.connection, [(b"CLUSTER", b"SLOTS")])
         finally:
             if answer is None:
-                connection.disconnect()
-            server.give(connection)
+                loan.connection.disconnect()
+            server.give(loan)
         if isinstance(answer, RedisError):
             raise answer
         return answer
@@ -129,30 +130,31 @@ class ClusterLink(Link):
         self, keys: Sequence[str], seconds: float, alarm: Alarm, call: Call | None = None
     ) -> tuple[bool, Any]:
         """See `Link.doze`; *keys* may be of several slots, and no call is made behind."""
-        asleep: dict[int, tuple[Connections, Any]] = {}
+        asleep: dict[int, tuple[Connections, Loan]] = {}
         try:
             for key in keys:
                 server = self._server_of(key)
-                connection = server.take(look=True)
+                loan = server.take(look=True)
+                connection = loan.connection
                 try:
                     ensure_connected(connection)
                     connection.send_command(b"BLPOP", key, max(seconds, 0.001))
-                    asleep[connection._sock.fileno()] = server, connection  # noqa: SLF001
+                    asleep[connection._sock.fileno()] = server, loan  # noqa: SLF001
                 except BaseException:
                     connection.disconnect()
-                    server.give(connection)
+                    server.give(loan)
                     raise
             return self._await(asleep, seconds, alarm), None
         except faults.CAUGHT as error:
             self.reconnect(error)
             raise faults.translated(error, self.where) from error
         finally:
-            for server, connection in asleep.values():
-                connection.disconnect()
-                server.give(connection)
+            for server, loan in asleep.values():
+                loan.connection.disconnect()
+                server.give(loan)
 
     def _await(
-        self, asleep: dict[int, tuple[Connections, Any]], seconds: float, alarm: Alarm
+        self, asleep: dict[int, tuple[Connections, Loan]], seconds: float, alarm: Alarm
     ) -> bool:
         """Return whether one of *asleep* got a token; those that answered are given back."""
         until = time.monotonic() + seconds + lateness(self._options)
@@ -164,10 +166,10 @@ class ClusterLink(Link):
                 raise TimeoutError(f"BLPOP of {seconds:g} s was not answered")
             found = False
             for descriptor in ready:
-                server, connection = asleep[descriptor]
-                found = bool(connection.read_response(disable_decoding=True)) or found
+                server, loan = asleep[descriptor]
+                found = bool(loan.connection.read_response(disable_decoding=True)) or found
                 del asleep[descriptor]
-                server.give(connection)
+                server.give(loan)
             if found:
                 return True
         return False

@@ -5,6 +5,9 @@ and are kept here, since its own lending costs as much as a command. One that la
 at before it is lent: if the server closed it, it connects again. Where a call may be
 repeated the look is left out.
 
+Nobody counts what is lent: a place is taken as long as somebody knows its `Loan`. So a caller
+that is interrupted as he takes a connection, or gives it back, costs nobody a place.
+
 After a fork the child begins with none. Its copies of the inherited ones are closed without a
 word to the server, so those of the parent go on.
 """
@@ -15,6 +18,7 @@ import os
 import threading
 from collections.abc import Sequence
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 from redis.backoff import NoBackoff
 from redis.connection import (
@@ -41,6 +45,15 @@ Request: TypeAlias = tuple[Any, ...]
 """A command and its arguments: bytes, text or numbers."""
 
 
+class Loan:
+    """What one call has: a connection, which may still have to connect, and a place among all."""
+
+    __slots__ = ("__weakref__", "connection")
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+
 class Connections:
     """The connections of this process to one server. Thread-safe.
 
@@ -63,13 +76,14 @@ class Connections:
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._idle: list[Any] = []
-        self._lent = 0
+        self._idle: list[Loan] = []
+        self._loans: WeakSet[Loan] = WeakSet()
+        """The idle ones, and those that somebody has. Not connections: they may be kept by themselves."""
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
 
-    def take(self, *, look: bool) -> Any:
-        """Return a connection, which must be given back; it may still have to connect.
+    def take(self, *, look: bool) -> Loan:
+        """Return a loan, which must be given back.
 
         Args:
             look: Whether to make sure that the server did not close it while it was idle.
@@ -80,24 +94,28 @@ class Connections:
         if self._process != os.getpid():
             self._begin()
         with self._lock:
-            if self._lent >= self._limit and not self._changed.wait_for(
-                lambda: self._lent < self._limit, self._patience
-            ):
+            if not self._has_one() and not self._changed.wait_for(self._has_one, self._patience):
                 raise BrokerUnavailable(
                     f"all {self._limit} connections to Redis at {self.where} were in use for "
                     f"{self._patience:g} s; raise pool="
                 )
-            self._lent += 1
-            connection = self._idle.pop() if self._idle else None
-        try:
-            if connection is None:
-                return self._source.connection_class(**self._source.connection_kwargs)
-            if look:
-                _look(connection)
-        except BaseException:
-            self.give(None)
-            raise
-        return connection
+            if self._idle:
+                loan = self._idle.pop()
+            else:
+                loan = Loan(self._source.connection_class(**self._source.connection_kwargs))
+                self._loans.add(loan)
+                look = False
+        if look:
+            try:
+                _look(loan.connection)
+            except BaseException:
+                loan.connection.disconnect()
+                self.give(loan)
+                raise
+        return loan
+
+    def _has_one(self) -> bool:
+        return bool(self._idle) or len(self._loans) < self._limit
 
     def spare(self, seconds: float) -> Any:
         """Return a connection beyond the limit, which waits for *seconds* at most at each step.
@@ -108,17 +126,16 @@ class Connections:
         settings |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
         return self._source.connection_class(**settings)
 
-    def give(self, connection: Any) -> None:
-        """Take back a connection whose answers were all read, or which is disconnected."""
+    def give(self, loan: Loan) -> None:
+        """Take back a loan; all answers on its connection were read, or it is disconnected."""
         with self._lock:
-            self._lent -= 1
             # Asked under the lock: nobody would look into the idle ones after the close.
             late = self._closed
-            if connection is not None and not late:
-                self._idle.append(connection)
+            if not late:
+                self._idle.append(loan)
             self._changed.notify()
-        if connection is not None and late:
-            connection.disconnect()
+        if late:
+            loan.connection.disconnect()
 
     def drop(self) -> None:
         """Disconnect those that are idle."""
@@ -126,8 +143,8 @@ class Connections:
             self._begin()
         with self._lock:
             idle, self._idle = self._idle, []  # so that nobody takes one meanwhile
-        for connection in idle:
-            connection.disconnect()
+        for loan in idle:
+            loan.connection.disconnect()
 
     def close(self) -> None:
         """Disconnect those that are idle now, and the others when they are given back."""

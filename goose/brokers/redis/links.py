@@ -181,7 +181,8 @@ class Link:
         requests = [
             call.request(when_full=full) if isinstance(call, Call) else call for call in calls
         ]
-        connection = server.take(look=look)
+        loan = server.take(look=look)
+        connection = loan.connection
         at_rest = False
         try:
             answers = talk(connection, requests)
@@ -207,7 +208,7 @@ class Link:
         finally:
             if not at_rest:
                 connection.disconnect()
-            server.give(connection)
+            server.give(loan)
         return answers
 
     # --- sleep ---------------------------------------------------------------------------
@@ -233,7 +234,8 @@ class Link:
         """
         server = self._server_of(keys[0])
         try:
-            connection = server.take(look=True)
+            loan = server.take(look=True)
+            connection = loan.connection
             at_rest = False
             try:
                 found = self._pop(server, connection, keys, max(seconds, 0.001), alarm, call)
@@ -241,7 +243,7 @@ class Link:
             finally:
                 if not at_rest:
                     connection.disconnect()
-                server.give(connection)
+                server.give(loan)
         except faults.CAUGHT as error:
             self.reconnect(error)
             raise faults.translated(error, self.where) from error

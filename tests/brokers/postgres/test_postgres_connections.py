@@ -1,0 +1,129 @@
+"""The connections to PostgreSQL: how many there are, whatever befalls those who have them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from goose.brokers.postgres import connections
+from goose.brokers.postgres.connections import Connections
+from goose.brokers.postgres.options import read
+from goose.errors import BrokerUnavailable
+from tests.servers.postgres import PostgresServer
+from tests.stopping import stop_everywhere
+
+LIMIT = 2
+
+
+@pytest.fixture
+def pool(postgres_server: PostgresServer) -> Iterator[Connections]:
+    """Two connections, and little patience."""
+    pool = Connections(read(postgres_server.url, {"pool": LIMIT, "timeout": 0.5}))
+    yield pool
+    pool.close()
+
+
+def ask(pool: Connections) -> None:
+    """Use one as a call does."""
+    with pool.lend() as connection:
+        assert (1,) == connection.execute("SELECT 1").fetchone()
+
+
+def test_there_are_no_more_than_the_limit(pool: Connections) -> None:
+    """Who comes when all are lent is told so, and how to have more; a free one is lent again."""
+    with pool.lend():
+        with (
+            pool.lend() as last,
+            pytest.raises(BrokerUnavailable, match=r"all 2 connections .* raise pool="),
+        ):
+            ask(pool)
+        with pool.lend() as again:
+            assert last is again
+
+
+# The connection that was under way is closed as it is forgotten, which the driver remarks on.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_who_is_stopped_at_any_step_costs_no_place(pool: Connections) -> None:
+    """A caller that is interrupted as he takes a connection or gives it back does not use up the limit."""
+    assert 30 < stop_everywhere(lambda: ask(pool), connections)
+    pool.drop()
+    assert 30 < stop_everywhere(lambda: ask(pool), connections)
+
+    gc.collect()  # so that it is here that it remarks
+
+    with pool.lend() as one, pool.lend() as other:
+        assert [(1,), (1,)] == [each.execute("SELECT 1").fetchone() for each in (one, other)]
+
+
+def test_those_that_are_dropped_or_broken_make_room(pool: Connections) -> None:
+    """After an outage as many connections can be made as there were."""
+    with pool.lend(), pool.lend():
+        pass
+    pool.drop()
+    with pool.lend() as one, pool.lend() as other:
+        one.close()
+        other.execute("BEGIN")  # nobody may be lent that
+    with pool.lend() as one, pool.lend() as other:
+        assert psycopg.pq.TransactionStatus.IDLE == other.pgconn.transaction_status
+
+
+def test_one_that_cannot_be_made_leaves_its_place(
+    pool: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failures to connect, of which somebody keeps the errors, do not use up the limit."""
+    kept: list[BaseException] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Connections, "connect", lambda _: psycopg.connect("host=/nowhere"))
+        for _ in range(LIMIT):
+            with pytest.raises(psycopg.OperationalError) as caught:
+                ask(pool)
+            kept.append(caught.value)
+
+    with pool.lend(), pool.lend():
+        pass
+
+
+def test_a_child_lets_go_of_what_a_thread_of_its_parent_has(pool: Connections) -> None:
+    """Copies of connections, idle ones and lent ones, are closed in a child; the parent's go on."""
+    go, has = threading.Event(), threading.Event()
+    descriptors: list[int] = []
+    answers: list[object] = []
+
+    def hold() -> None:
+        with pool.lend() as connection:
+            descriptors.append(connection.pgconn.socket)
+            has.set()
+            go.wait(20)
+            answers.append(connection.execute("SELECT 1").fetchone())
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert has.wait(20)
+    with pool.lend() as idle:
+        descriptors.append(idle.pgconn.socket)
+    inodes = {os.fstat(descriptor).st_ino for descriptor in descriptors}
+    child = os.fork()
+    if not child:
+        code = 1
+        with contextlib.suppress(BaseException):
+            ask(pool)
+            own = {os.stat(f"/proc/self/fd/{name}").st_ino for name in _open()}
+            code = len(inodes & own)
+        os._exit(code)
+    assert 0 == os.waitpid(child, 0)[1]
+    go.set()
+    thread.join(20)
+    ask(pool)
+
+    assert [(1,)] == answers
+
+
+def _open() -> list[str]:
+    names = os.listdir("/proc/self/fd")
+    return [name for name in names if os.path.exists(f"/proc/self/fd/{name}")]
