@@ -40,7 +40,8 @@ ROOM = 2 << 30
 
 def place() -> str:
     """Return the folder in which the server keeps its data unless told otherwise."""
-    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
+    usable = MEMORY.is_dir() and os.access(MEMORY, os.W_OK)
+    if usable and shutil.disk_usage(MEMORY).free >= ROOM:
         return str(MEMORY)
     return tempfile.gettempdir()
 
@@ -72,9 +73,12 @@ def main() -> int:
         "--data", default=where, help=f"where the server keeps its data; {where} by default"
     )
     options = parser.parse_args()
+    data = Path(options.data).absolute()
+    if not data.is_dir():
+        parser.error(f"--data {options.data}: there is no such folder")
     sides = turns.chosen(SIDES, options.peers, lambda side: side.is_goose or side.is_bare)
     with (
-        tempfile.TemporaryDirectory(prefix="goose-bench-", dir=options.data) as folder,
+        tempfile.TemporaryDirectory(prefix="goose-bench-", dir=data) as folder,
         RabbitServer(Path(folder)) as server,
     ):
         before = os.getloadavg()[0]
@@ -84,7 +88,7 @@ def main() -> int:
     if options.json:
         print(turns.as_json(medians, {}, verdicts))
     else:
-        about = f"RabbitMQ {version}, its data in {options.data}, {turns.load(before)}"
+        about = f"RabbitMQ {version}, its data in {data}, {turns.load(before)}"
         turns.report(about, sides, medians, verdicts)
     return 0 if all(verdict.met for verdict in verdicts) else 1
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from goose.combining import Combiner
+from goose.errors import BrokerUnavailable
 from goose.jobs import Envelope
 from goose.sealing import Sealed
 from goose.sending import PASSED_ON, Door, Within, not_stored
@@ -97,7 +98,11 @@ class _Tasks:
         row.waiting.append((envelopes, future))
         if len(row.waiting) >= row.enough:
             row.enough *= 2
-            self._hand_over(door, row)
+            try:
+                self._hand_over(door, row)
+            except BaseException:
+                future.cancel()  # its task hears of it here
+                raise
         return future
 
     def _end_turn(self) -> None:
@@ -112,9 +117,14 @@ class _Tasks:
         try:
             if wanted:
                 door.post(wanted)
-        except Exception as error:  # noqa: BLE001 - each task is told
+        except BaseException as error:
+            told = error
+            if not isinstance(error, Exception):  # a job's timeout, which is about one task at most
+                told = BrokerUnavailable(f"what handed jobs to the broker was stopped: {error!r}")
             for _, tell in wanted:
-                tell(error)
+                tell(told)  # for those that the broker tells, too, the first word counts
+            if told is not error:
+                raise
 
     def _tell(self, future: _Future, error: BaseException | None) -> None:
         self._told.append((future, error))

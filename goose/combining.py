@@ -45,8 +45,8 @@ CALLS = 32
 """Calls under way at once, where the broker wants several."""
 SHARE = 8
 """Calls of one turn of an event loop that a broker is given before the turn ends, if it takes them without a
-thread that waits. Measured with 16 tasks: a RabbitMQ that need not wait for its disk stores a third more. Where
-it takes a change of threads this costs what it gains."""
+thread that waits. Measured with 16 tasks: a RabbitMQ that need not wait for its disk stores 30 % more on quorum
+queues, 8 % on classic ones. Where it takes a change of threads this costs what it gains."""
 LIMIT = 100_000
 """Envelopes that may wait in one line; further ones are refused."""
 

@@ -226,6 +226,37 @@ def test_a_share_goes_before_the_turn_ends() -> None:
     assert [0] * 8 + [8] + [9] * 8 + [17] == seen
 
 
+class Interrupted(BaseException):
+    """A job's timeout, or what a signal handler raises."""
+
+
+@pytest.mark.parametrize("count", [8, 7], ids=["in a task", "at the end of the turn"])
+def test_who_is_stopped_as_he_hands_over_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """An interrupt before the broker has the jobs reaches one task at most; the others are told."""
+    broker = Posted()
+    client = aio.Client(broker, settings=Settings())
+
+    def interrupted(_: object) -> bool:
+        raise Interrupted
+
+    monkeypatch.setattr(broker, "post", interrupted)
+
+    async def main() -> list[object]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        calls = [client.enqueue(send, str(n)) for n in range(count)]
+        return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
+
+    errors = asyncio.run(main())
+
+    told = [error for error in errors if isinstance(error, EnqueueError)]
+    assert all("was stopped: Interrupted()" in str(error) for error in told)
+    assert 7 == len(told)
+    assert [Interrupted] * (count - 7) == [type(error) for error in errors if error not in told]
+
+
 def test_shares_are_counted_by_broker() -> None:
     """Tasks of one turn that enqueue to two brokers make up no share together."""
     brokers = Posted(), Posted()

@@ -10,9 +10,6 @@ No answer is waited for longer than the timeout: the server gives up first (a lo
 of it, a statement after nine tenths) and says so, and where the server does not even do that
 the connection is closed and the outcome is unknown.
 
-Nobody counts what is lent: a place is taken as long as somebody knows its loan. So a caller that is
-interrupted as he takes a connection, or gives it back, costs nobody a place.
-
 After a fork the child begins with none. Its copies of the inherited ones are closed without a
 word to the server, so those of the parent go on.
 """
@@ -23,16 +20,16 @@ import contextlib
 import logging
 import os
 import select
-import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from math import ceil
 from typing import Any, TypeVar, cast
-from weakref import WeakSet
 
 import psycopg
 
+from goose.brokers.pooling import Loan, Pool
 from goose.brokers.postgres.arrays import teach
 from goose.brokers.postgres.faults import CAUGHT
 from goose.brokers.postgres.options import Options
@@ -127,13 +124,20 @@ def _bounded(gen: Generator[Any, Any, T], deadline: float) -> Generator[Any, Any
         return cast("T", stop.value)
 
 
-class _Loan:
-    """What one call has: a place among all, and the connection, unless that is still made."""
+class _Lent:
+    """A loan for a block. Not a generator, which would give back when the collector finds it."""
 
-    __slots__ = ("__weakref__", "connection")
+    __slots__ = ("_connections", "_loan")
 
-    def __init__(self) -> None:
-        self.connection: Connection | None = None
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def __enter__(self) -> Connection:
+        self._loan = self._connections.take()
+        return self._loan.connection
+
+    def __exit__(self, *_: object) -> None:
+        self._connections.give(self._loan)
 
 
 class Connections:
@@ -141,121 +145,91 @@ class Connections:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._closed = False
         self._begin()
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._idle: list[_Loan] = []
-        self._loans: WeakSet[_Loan] = WeakSet()
-        """The idle ones, and those that somebody has. Not connections: an error may keep them."""
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._pool = Pool(self._options.pool, partial(_connect, self._options))
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
-            inherited = [loan.connection for loan in self._loans]
+            inherited = self._pool.all()
             self._begin()
             for connection in inherited:
-                if connection is not None:
-                    forsake(connection)
+                forsake(connection)
 
-    @contextmanager
-    def lend(self) -> Iterator[Connection]:
+    def lend(self) -> AbstractContextManager[Connection]:
         """Lend a connection, in no transaction, for the block; a broken one is closed after it.
 
         Raises:
             BrokerUnavailable: All are in use, and stay so.
             psycopg.Error: It could not be made.
         """
-        loan = self._take()
-        try:
-            yield self._connected(loan)
-        finally:
-            self._give(loan)
+        return _Lent(self)
 
-    def _take(self) -> _Loan:
+    def take(self) -> Loan[Connection]:
+        """Return a loan with a connection, which must be given back; raises as `lend`."""
         self._check_process()
-        limit, patience = self._options.pool, self._options.timeout
-        with self._lock:
-            if not self._has_one() and not self._changed.wait_for(self._has_one, patience):
-                raise BrokerUnavailable(
-                    f"all {limit} connections to PostgreSQL at {self._options.where} were in use "
-                    f"for {patience:g} s; raise pool="
-                )
-            if self._idle:
-                return self._idle.pop()
-            loan = _Loan()
-            self._loans.add(loan)
-            return loan
+        options = self._options
+        loan = self._pool.take(options.timeout)
+        if loan is None:
+            raise BrokerUnavailable(
+                f"all {options.pool} connections to PostgreSQL at {options.where} were in use "
+                f"for {options.timeout:g} s; raise pool="
+            )
+        try:
+            if is_stale(loan.connection):
+                _end(loan.connection)
+                loan.connection = self.connect()
+        except BaseException:
+            _end(loan.connection)
+            self._pool.give(loan, keep=False)
+            raise
+        return loan
 
-    def _has_one(self) -> bool:
-        return bool(self._idle) or len(self._loans) < self._options.pool
-
-    def _connected(self, loan: _Loan) -> Connection:
+    def give(self, loan: Loan[Connection]) -> None:
+        """Take back a loan; a connection that is broken, or in a transaction, is closed."""
         connection = loan.connection
-        if connection is not None and is_stale(connection):
-            loan.connection = None
+        usable = connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        if not usable:
             _end(connection)
-            connection = None
-        if connection is None:
-            connection = loan.connection = self.connect()
-        return connection
-
-    def _give(self, loan: _Loan) -> None:
-        connection = loan.connection
-        usable = (
-            connection is not None
-            and connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
-        )
-        if connection is not None and not usable:
-            _end(connection)
-        with self._lock:
-            # Asked under the lock: nobody would look into the idle ones after the close.
-            late = self._closed
-            if usable and not late:
-                self._idle.append(loan)
-            else:
-                self._loans.discard(loan)  # an error that somebody keeps may know it
-            self._changed.notify()
-        if connection is not None and usable and late:
+        if not self._pool.give(loan, keep=usable) and usable:
             _end(connection)
 
     def connect(self) -> Connection:
         """Make a connection of one's own, which this object will not know."""
-        options = self._options
-        pooled = options.notify == "off"
-        parameters: dict[str, Any] = {
-            **timeouts(options),
-            **options.server,
-            "prepare_threshold": None if pooled else 0,
-        }
-        connection = Connection.connect(autocommit=True, **parameters)
-        try:
-            connection.patience = options.timeout
-            teach(connection.adapters)
-            if not pooled:
-                connection.execute(_session(options), prepare=False)
-        except BaseException:
-            _end(connection)
-            raise
-        return connection
+        return _connect(self._options)
 
     def drop(self) -> None:
         """Close those that are idle: the server they lead to is gone, or is another."""
         self._check_process()
-        with self._lock:
-            idle, self._idle = self._idle, []
-            self._loans.difference_update(idle)
-        for loan in idle:
-            if loan.connection is not None:
-                _end(loan.connection)
+        for connection in self._pool.drop():
+            _end(connection)
 
     def close(self) -> None:
         """Close those that are idle now, and the others when they are given back."""
-        with self._lock:
-            self._closed = True
-        self.drop()
+        self._check_process()
+        for connection in self._pool.close():
+            _end(connection)
+
+
+def _connect(options: Options) -> Connection:
+    pooled = options.notify == "off"
+    parameters: dict[str, Any] = {
+        **timeouts(options),
+        **options.server,
+        "prepare_threshold": None if pooled else 0,
+    }
+    connection = Connection.connect(autocommit=True, **parameters)
+    try:
+        connection.patience = options.timeout
+        teach(connection.adapters)
+        if not pooled:
+            connection.execute(_session(options), prepare=False)
+    except BaseException:
+        _end(connection)
+        raise
+    return connection
 
 
 def timeouts(options: Options) -> Mapping[str, Any]:

@@ -16,10 +16,10 @@ from typing import Any
 from redis.crc import key_slot
 from redis.exceptions import AskError, RedisError
 
+from goose.brokers.pooling import Loan
 from goose.brokers.redis import faults
 from goose.brokers.redis.connections import (
     Connections,
-    Loan,
     Request,
     ensure_connected,
     server_pool,
@@ -130,7 +130,7 @@ class ClusterLink(Link):
         self, keys: Sequence[str], seconds: float, alarm: Alarm, call: Call | None = None
     ) -> tuple[bool, Any]:
         """See `Link.doze`; *keys* may be of several slots, and no call is made behind."""
-        asleep: dict[int, tuple[Connections, Loan]] = {}
+        asleep: dict[int, tuple[Connections, Loan[Any]]] = {}
         try:
             for key in keys:
                 server = self._server_of(key)
@@ -154,7 +154,7 @@ class ClusterLink(Link):
                 server.give(loan)
 
     def _await(
-        self, asleep: dict[int, tuple[Connections, Loan]], seconds: float, alarm: Alarm
+        self, asleep: dict[int, tuple[Connections, Loan[Any]]], seconds: float, alarm: Alarm
     ) -> bool:
         """Return whether one of *asleep* got a token; those that answered are given back."""
         until = time.monotonic() + seconds + lateness(self._options)

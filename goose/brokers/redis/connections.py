@@ -5,9 +5,6 @@ and are kept here, since its own lending costs as much as a command. One that la
 at before it is lent: if the server closed it, it connects again. Where a call may be
 repeated the look is left out.
 
-Nobody counts what is lent: a place is taken as long as somebody knows its `Loan`. So a caller
-that is interrupted as he takes a connection, or gives it back, costs nobody a place.
-
 After a fork the child begins with none. Its copies of the inherited ones are closed without a
 word to the server, so those of the parent go on.
 """
@@ -15,10 +12,9 @@ word to the server, so those of the parent go on.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeAlias
-from weakref import WeakSet
 
 from redis.backoff import NoBackoff
 from redis.connection import (
@@ -31,6 +27,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
+from goose.brokers.pooling import Loan, Pool
 from goose.brokers.redis.options import Options
 from goose.errors import BrokerUnavailable
 
@@ -43,15 +40,6 @@ else:
 
 Request: TypeAlias = tuple[Any, ...]
 """A command and its arguments: bytes, text or numbers."""
-
-
-class Loan:
-    """What one call has: a connection, which may still have to connect, and a place among all."""
-
-    __slots__ = ("__weakref__", "connection")
-
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
 
 
 class Connections:
@@ -71,19 +59,14 @@ class Connections:
         self._source = source
         self._limit = limit
         self._patience = patience
-        self._closed = False
         self._begin()
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._idle: list[Loan] = []
-        self._loans: WeakSet[Loan] = WeakSet()
-        """The idle ones, and those that somebody has. Not connections: they may be kept by themselves."""
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._pool = Pool(self._limit, partial(_make, self._source))
 
-    def take(self, *, look: bool) -> Loan:
-        """Return a loan, which must be given back.
+    def take(self, *, look: bool) -> Loan[Any]:
+        """Return a loan, which must be given back; its connection may still have to connect.
 
         Args:
             look: Whether to make sure that the server did not close it while it was idle.
@@ -93,18 +76,12 @@ class Connections:
         """
         if self._process != os.getpid():
             self._begin()
-        with self._lock:
-            if not self._has_one() and not self._changed.wait_for(self._has_one, self._patience):
-                raise BrokerUnavailable(
-                    f"all {self._limit} connections to Redis at {self.where} were in use for "
-                    f"{self._patience:g} s; raise pool="
-                )
-            if self._idle:
-                loan = self._idle.pop()
-            else:
-                loan = Loan(self._source.connection_class(**self._source.connection_kwargs))
-                self._loans.add(loan)
-                look = False
+        loan = self._pool.take(self._patience)
+        if loan is None:
+            raise BrokerUnavailable(
+                f"all {self._limit} connections to Redis at {self.where} were in use for "
+                f"{self._patience:g} s; raise pool="
+            )
         if look:
             try:
                 _look(loan.connection)
@@ -113,9 +90,6 @@ class Connections:
                 self.give(loan)
                 raise
         return loan
-
-    def _has_one(self) -> bool:
-        return bool(self._idle) or len(self._loans) < self._limit
 
     def spare(self, seconds: float) -> Any:
         """Return a connection beyond the limit, which waits for *seconds* at most at each step.
@@ -126,31 +100,26 @@ class Connections:
         settings |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
         return self._source.connection_class(**settings)
 
-    def give(self, loan: Loan) -> None:
+    def give(self, loan: Loan[Any]) -> None:
         """Take back a loan; all answers on its connection were read, or it is disconnected."""
-        with self._lock:
-            # Asked under the lock: nobody would look into the idle ones after the close.
-            late = self._closed
-            if not late:
-                self._idle.append(loan)
-            self._changed.notify()
-        if late:
+        if not self._pool.give(loan):
             loan.connection.disconnect()
 
     def drop(self) -> None:
         """Disconnect those that are idle."""
         if self._process != os.getpid():
             self._begin()
-        with self._lock:
-            idle, self._idle = self._idle, []  # so that nobody takes one meanwhile
-        for loan in idle:
-            loan.connection.disconnect()
+        for connection in self._pool.drop():
+            connection.disconnect()
 
     def close(self) -> None:
         """Disconnect those that are idle now, and the others when they are given back."""
-        with self._lock:
-            self._closed = True
-        self.drop()
+        for connection in self._pool.close():
+            connection.disconnect()
+
+
+def _make(source: ConnectionPool) -> Any:
+    return source.connection_class(**source.connection_kwargs)
 
 
 def _look(connection: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from goose.brokers import pooling
 from goose.brokers.postgres import connections
 from goose.brokers.postgres.connections import Connections
 from goose.brokers.postgres.options import read
@@ -51,9 +52,9 @@ def test_there_are_no_more_than_the_limit(pool: Connections) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_who_is_stopped_at_any_step_costs_no_place(pool: Connections) -> None:
     """A caller that is interrupted as he takes a connection or gives it back does not use up the limit."""
-    assert 30 < stop_everywhere(lambda: ask(pool), connections)
+    assert 30 < stop_everywhere(lambda: ask(pool), connections, pooling)
     pool.drop()
-    assert 30 < stop_everywhere(lambda: ask(pool), connections)
+    assert 30 < stop_everywhere(lambda: ask(pool), connections, pooling)
 
     gc.collect()  # so that it is here that it remarks
 
@@ -71,22 +72,6 @@ def test_those_that_are_dropped_or_broken_make_room(pool: Connections) -> None:
         other.execute("BEGIN")  # nobody may be lent that
     with pool.lend() as one, pool.lend() as other:
         assert psycopg.pq.TransactionStatus.IDLE == other.pgconn.transaction_status
-
-
-def test_one_that_cannot_be_made_leaves_its_place(
-    pool: Connections, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Failures to connect, of which somebody keeps the errors, do not use up the limit."""
-    kept: list[BaseException] = []
-    with monkeypatch.context() as patch:
-        patch.setattr(Connections, "connect", lambda _: psycopg.connect("host=/nowhere"))
-        for _ in range(LIMIT):
-            with pytest.raises(psycopg.OperationalError) as caught:
-                ask(pool)
-            kept.append(caught.value)
-
-    with pool.lend(), pool.lend():
-        pass
 
 
 def test_a_child_lets_go_of_what_a_thread_of_its_parent_has(pool: Connections) -> None:
