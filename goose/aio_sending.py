@@ -93,7 +93,7 @@ class _Tasks:
         row = self._out.get(door)
         if row is None:
             if not self._out:
-                loop.call_soon(self._end_turn)
+                loop.call_soon(self._end_turn, loop)
             row = self._out[door] = _Row(door.share)
         row.waiting.append((envelopes, future))
         if len(row.waiting) >= row.enough:
@@ -105,24 +105,32 @@ class _Tasks:
                 raise
         return future
 
-    def _end_turn(self) -> None:
-        out, self._out = self._out, {}
-        for door, row in out.items():
-            self._hand_over(door, row)
+    def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            while self._out:
+                door, row = next(iter(self._out.items()))
+                self._hand_over(door, row)
+                del self._out[door]
+        finally:
+            if self._out:  # somebody was stopped at it; loops go on all the same
+                loop.call_soon(self._end_turn, loop)
 
     def _hand_over(self, door: Combiner, row: _Row) -> None:
-        parcels, row.waiting = row.waiting, []
-        # Whoever was cancelled meanwhile does not ask any more.
-        wanted = [(e, partial(self._tell, f)) for e, f in parcels if not f.done()]
+        parcels = row.waiting
         try:
+            row.waiting = []
+            # Whoever was cancelled meanwhile does not ask any more.
+            wanted = [(e, partial(self._tell, f)) for e, f in parcels if not f.done()]
             if wanted:
                 door.post(wanted)
         except BaseException as error:
             told = error
             if not isinstance(error, Exception):  # a job's timeout, which is about one task at most
                 told = BrokerUnavailable(f"what handed jobs to the broker was stopped: {error!r}")
-            for _, tell in wanted:
-                tell(told)  # for those that the broker tells, too, the first word counts
+            for _, future in parcels:
+                self._tell(
+                    future, told
+                )  # for those that the broker tells, too, the first word counts
             if told is not error:
                 raise
 
@@ -142,13 +150,14 @@ class _Tasks:
     def _wake(self) -> None:
         self._woken = False
         while self._told:
-            future, error = self._told.popleft()
+            future, error = self._told[0]
             if future.done():
-                continue  # cancelled
-            if error is None:
+                pass  # cancelled, or told before
+            elif error is None:
                 future.set_result(None)
             else:
                 future.set_exception(error)
+            self._told.popleft()
 
 
 _tasks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Tasks] = WeakKeyDictionary()

@@ -39,3 +39,17 @@ def note(pairs: Iterable[tuple[str, str]]) -> None:
     """Take *pairs*, from `told` of another process, as told here."""
     with _lock:
         _told.update((server, problem) for server, problem in pairs)
+
+
+def tell_again(logger: logging.Logger, ids: Iterable[str]) -> None:
+    """Log that jobs are stored again, as nobody knows whether they were; the only witness of a copy too many.
+
+    An id that is stored is not stored twice, but one whose job is done meanwhile, or that is on a broker
+    which looks for no copies, is. The records have ``job_id`` and ``stored_again``.
+    """
+    for id_ in ids:
+        logger.info(
+            "job %s was on its way and is stored again",
+            id_,
+            extra={"job_id": id_, "stored_again": True},
+        )

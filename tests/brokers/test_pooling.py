@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from weakref import ref
 
 import pytest
 
 from goose._interrupts import raise_in
 from goose.brokers import pooling
 from goose.brokers.pooling import Loan, Pool
-from tests.stopping import Stopped, stop_everywhere
+from tests.stopping import Stopped, enter_at, stop_everywhere
 
 LIMIT = 2
 SOON = 1.0
@@ -41,7 +45,7 @@ def made() -> Made:
 
 @pytest.fixture
 def pool(made: Made) -> Pool[str]:
-    return Pool(LIMIT, made)
+    return Pool(LIMIT, made, lambda _: None)
 
 
 def taken(pool: Pool[str], patience: float = 0.0) -> Loan[str]:
@@ -84,24 +88,13 @@ class Waiter:
 
 
 @pytest.fixture
-def wait_for_one(
-    pool: Pool[str], monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
-) -> Callable[[], Waiter]:
+def wait_for_one(pool: Pool[str], wait_until: Callable[..., None]) -> Callable[[], Waiter]:
     """Starts somebody who waits for a loan."""
-    looks = 0
-    real = Pool[str]._has_room
-
-    def has_room(self: Pool[str]) -> bool:
-        nonlocal looks
-        looks += 1
-        return real(self)
-
-    monkeypatch.setattr(Pool, "_has_room", has_room)
 
     def start() -> Waiter:
-        before = looks
+        before = len(pool._line)
         waiter = Waiter(pool)
-        wait_until(lambda: looks > before)
+        wait_until(lambda: len(pool._line) > before)
         return waiter
 
     return start
@@ -228,9 +221,9 @@ def test_an_error_that_is_kept_takes_no_place(pool: Pool[str], made: Made) -> No
 
 def test_who_is_stopped_at_any_step_costs_no_place(pool: Pool[str]) -> None:
     """A loan that nobody knows any more leaves its place, wherever its holder was interrupted."""
-    assert 15 < stop_everywhere(lambda: use(pool), pooling)
+    assert 10 < stop_everywhere(lambda: use(pool), pooling)
     pool.drop()
-    assert 15 < stop_everywhere(lambda: use(pool), pooling)
+    assert 10 < stop_everywhere(lambda: use(pool), pooling)
 
     lent = [taken(pool) for _ in range(LIMIT)]
     assert None is pool.take(0.0)
@@ -238,22 +231,112 @@ def test_who_is_stopped_at_any_step_costs_no_place(pool: Pool[str]) -> None:
     assert pool.take(0.0)
 
 
-def test_a_child_finds_all_of_its_parents(pool: Pool[str], made: Made) -> None:
-    """Those that are lent and those that are idle, but none that is not made yet."""
-    lent, idle = taken(pool), taken(pool)
-    pool.give(idle)
-    assert {"connection 1", "connection 2"} == {*pool.all()}
-    del lent
-    assert ["connection 2"] == pool.all()
-    pool.drop()
+def test_who_has_waited_is_served_before_those_who_come(
+    pool: Pool[str], wait_for_one: Callable[[], Waiter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that takes and gives back without pause does not keep a place from the others for good."""
+    lent = [taken(pool) for _ in range(LIMIT)]
+    monkeypatch.setattr(pooling, "LOOK", PATIENCE)  # they do not look by themselves
+    first, second = wait_for_one(), wait_for_one()
+    with pool._lock:
+        monkeypatch.setattr(pooling, "LOOK", 0.0)  # and have waited for long
+        for loan in lent:
+            pool.give(loan)
+        assert None is pool.take(0.0)
 
-    found: list[list[str]] = []
-    other: Pool[str] = Pool(LIMIT, lambda: found.append(other.all()) or "made")  # type: ignore[func-returns-value]
-    taken(other)
-    assert [[]] == found
+    assert lent == [first.end(), second.end()]
 
 
-def test_a_finalizer_may_take_and_give(pool: Pool[str]) -> None:
+def test_one_who_waits_no_more_is_passed_over(
+    pool: Pool[str], wait_for_one: Callable[[], Waiter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was interrupted and is still in the line takes nothing from the next."""
+    monkeypatch.setattr(pooling, "LOOK", PATIENCE)
+    first, _last = taken(pool), taken(pool)
+    waiter = wait_for_one()
+    pool._line.appendleft(ref(pooling._Turn()))
+    pool.give(first)
+
+    assert first is waiter.end()
+
+
+def test_what_is_handed_to_one_who_helps_himself_is_given_back(
+    pool: Pool[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loan that comes while somebody who waited has found another is lent to the next."""
+    handed, free = taken(pool), taken(pool)
+
+    def find(_: Pool[str]) -> Loan[str]:
+        with pool._lock:
+            turn = pool._line.popleft()()
+            assert turn is not None
+            turn.loan = handed
+        return free
+
+    monkeypatch.setattr(Pool, "_free", find)
+    assert free is pool._wait(PATIENCE)
+
+    assert handed is taken(pool)
+
+
+def test_a_finalizer_may_take_and_give(pool: Pool[str], made: Made) -> None:
     """What comes into the midst of a take or a give on the same thread, and does the same, does not hang."""
     with pool._lock:
         use(pool)
+        last = [taken(pool) for _ in range(LIMIT)]
+        assert None is pool.take(PATIENCE), "nobody could give one back meanwhile"
+    assert LIMIT == len(last) == made.count
+
+
+def test_who_comes_in_between_takes_no_place_too_many() -> None:
+    """At whatever step of a take another comes on the same thread: no more are lent than there may be."""
+    for step in itertools.count():
+        pool: Pool[str] = Pool(1, lambda: "made", lambda _: None)
+        lent: list[Loan[str] | None] = []
+        came: list[Loan[str] | None] = []
+        passed = enter_at(
+            step,
+            lambda p=pool, to=lent: to.append(p.take(0.0)),
+            lambda p=pool, to=came: to.append(p.take(0.0)),
+            pooling,
+        )
+        if not came:
+            break
+        assert 1 == len([loan for loan in (*lent, *came) if loan is not None])
+    assert 10 < passed
+
+
+def test_a_child_begins_with_none(made: Made) -> None:
+    """It closes its copies of those that are idle and of those that are lent, and knows no lock of its parent's."""
+    forsaken: list[str] = []
+    pool: Pool[str] = Pool(LIMIT, made, forsaken.append)
+    lent, idle = taken(pool), taken(pool)
+    pool.give(idle)
+    with pool._lock:
+        child = os.fork()
+        if not child:
+            code = 1
+            with contextlib.suppress(BaseException):
+                assert {"connection 1", "connection 2"} == {*forsaken}
+                own = threading.Thread(target=lambda: taken(pool))
+                own.start()
+                own.join(SOON)
+                assert not own.is_alive()
+                assert "connection 4" == taken(pool).connection
+                code = 0
+            os._exit(code)
+    assert 0 == os.waitpid(child, 0)[1]
+    assert [] == forsaken
+    assert lent.connection
+
+
+def test_a_child_of_a_closed_pool_keeps_none(pool: Pool[str]) -> None:
+    """What was closed stays closed on both sides of a fork."""
+    pool.close()
+    child = os.fork()
+    if not child:
+        code = 1
+        with contextlib.suppress(BaseException):
+            code = int(pool.give(taken(pool)))
+        os._exit(code)
+    assert 0 == os.waitpid(child, 0)[1]

@@ -45,7 +45,7 @@ class _Again(logging.Handler):
     """Marks what a broker says it stored again because it was unsure of the first time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, "published_again"):
+        if hasattr(record, "stored_again"):
             _mark("again", str(vars(record)["job_id"]))
 
 
@@ -53,7 +53,7 @@ if "CHAOS_MARKS" in os.environ:  # in a worker process, not where the jobs come 
     _log = logging.getLogger("goose.worker.settle")
     _log.setLevel(logging.DEBUG)
     _log.addHandler(_Settled())
-    logging.getLogger("goose.brokers.rabbitmq").addHandler(_Again())
+    logging.getLogger("goose.brokers").addHandler(_Again())
 
 
 def work(name: str, seconds: float) -> None:

@@ -10,11 +10,9 @@ all has drained is seen by what was done.
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,18 +75,6 @@ def run(folder: Path, plan: Plan, say: Callable[[str], object] = lambda _: None)
         return _Campaign(folder, plan, server, proxy, say).run()
 
 
-class _Again(logging.Handler):
-    """Counts what was published again, by job."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ids: Counter[str] = Counter()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, "published_again"):
-            self.ids[str(vars(record)["job_id"])] += 1
-
-
 class _Campaign(redis_campaign.Campaign):
     """One campaign under way."""
 
@@ -101,7 +87,6 @@ class _Campaign(redis_campaign.Campaign):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.crew.brief = HEARTBEAT  # a server gives a client up that was silent for twice as long
-        self._again = _Again()
         self._quiet_since: float | None = None
 
     def make_arena(self, server: Any, proxy: Proxy) -> Any:
@@ -112,15 +97,7 @@ class _Campaign(redis_campaign.Campaign):
 
     def run(self) -> Result:
         self._make_queues()
-        log = logging.getLogger("goose.brokers.rabbitmq")
-        level = log.level
-        log.setLevel(logging.INFO)
-        log.addHandler(self._again)
-        try:
-            return super().run()
-        finally:
-            log.removeHandler(self._again)
-            log.setLevel(level)
+        return super().run()
 
     def _make_queues(self) -> None:
         """Make every queue that will be used, and wait until the node's disk knows of it.
@@ -190,18 +167,6 @@ class _Campaign(redis_campaign.Campaign):
         for state in (State.READY, State.DEAD):
             found[state] = [decode(item.envelope) for item in broker.page(state, limit=9999).items]
         return found
-
-    def repeated(self) -> Mapping[str, int]:
-        again = Counter(self._again.ids)
-        names: dict[str, str] = {}
-        for path in self.crew.marks.glob("*.marks"):
-            for line in path.read_text().splitlines():
-                what, name, _, *known = line.split()
-                if what == "start":
-                    names[known[0]] = name
-                elif what == "again":
-                    again[name] += 1
-        return {names[job]: count for job, count in again.items() if job in names}
 
     def left_over(self) -> str:
         queues = self.arena.server.control("list_queues", "-q", "--no-table-headers", "name")

@@ -14,6 +14,7 @@ twice is explained by a fault that met its first run; and nothing is left over i
 
 from __future__ import annotations
 
+import logging
 import random
 import subprocess
 import sys
@@ -146,6 +147,18 @@ def run(folder: Path, plan: Plan, say: Callable[[str], object] = lambda _: None)
         return Campaign(folder, plan, server, proxy, say).run()
 
 
+class _Again(logging.Handler):
+    """Counts what brokers of this process stored again, by job."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "stored_again"):
+            self.ids[str(vars(record)["job_id"])] += 1
+
+
 class Campaign:
     """One campaign under way; on another kind of server with other faults."""
 
@@ -178,6 +191,7 @@ class Campaign:
             seconds=plan.seconds,
             seed=plan.seed,
         )
+        self._again = _Again()
         self.incidents: list[Incident] = []
         self.more_faults: list[Fault] = []
         self.problems: list[str] = []
@@ -206,9 +220,29 @@ class Campaign:
 
     def repeated(self) -> Mapping[str, int]:
         """Return how often a job was stored again by the broker itself, unsure of the first time."""
-        return {}
+        again = Counter(self._again.ids)
+        names: dict[str, str] = {}
+        for path in self.crew.marks.glob("*.marks"):
+            for line in path.read_text().splitlines():
+                what, name, _, *known = line.split()
+                if what == "start":
+                    names[known[0]] = name
+                elif what == "again":
+                    again[name] += 1
+        return {names[job]: count for job, count in again.items() if job in names}
 
     def run(self) -> Result:
+        log = logging.getLogger("goose.brokers")
+        level = log.level
+        log.setLevel(logging.INFO)
+        log.addHandler(self._again)
+        try:
+            return self._run()
+        finally:
+            log.removeHandler(self._again)
+            log.setLevel(level)
+
+    def _run(self) -> Result:
         began = time.monotonic()
         broker = brokers.connect(self.arena.server.url)
         assert isinstance(broker, Inspector)

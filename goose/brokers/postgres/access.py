@@ -7,14 +7,16 @@ server and makes the tables if they are missing.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from goose.brokers.dangers import tell_again
 from goose.brokers.postgres import checks, schema
 from goose.brokers.postgres.connections import Connection, Connections, Row
 from goose.brokers.postgres.faults import CAUGHT, MISSING, Remedy, judge, translated
@@ -24,8 +26,10 @@ from goose.brokers.postgres.options import read
 from goose.brokers.postgres.statements import script, statement
 from goose.brokers.postgres.waiting import Sleepers
 from goose.errors import BrokerError
+from goose.jobs import Envelope
 
 T = TypeVar("T")
+logger = logging.getLogger("goose.brokers.postgres")
 DEFAULT_URL = "postgresql://localhost:5432/postgres"
 _AGAIN = 2.0
 """Seconds for which what did certainly not happen is tried again; a deadlock takes one to be seen."""
@@ -161,22 +165,37 @@ class Access:
         *,
         state: int | None = None,
         again: bool = False,
+        jobs: Sequence[Envelope] = (),
     ) -> int:
         """As `_rows`; return how many rows it changed."""
         query = statement(verb, self.options.schema, state)
-        return self._call(lambda c: c.execute(query, values).rowcount, again=again)
+        return self._call(lambda c: c.execute(query, values).rowcount, again=again, jobs=jobs)
 
-    def _call(self, call: Callable[[Connection], T], *, again: bool = False) -> T:
-        """Return what *call* does with a connection, to a server that was looked at once."""
+    def _call(
+        self,
+        call: Callable[[Connection], T],
+        *,
+        again: bool = False,
+        jobs: Sequence[Envelope] = (),
+    ) -> T:
+        """Return what *call* does with a connection, to a server that was looked at once.
+
+        Args:
+            call: The call.
+            again: Whether it may be repeated when its outcome is unknown.
+            jobs: Those that are stored by it, of which the log then tells.
+        """
         self._make_ready()
-        return self._try(call, again=again)
+        return self._try(call, again=again, jobs=jobs)
 
     def _make_ready(self) -> None:
         self._check_open()
         if not self._started:
             self._start()
 
-    def _try(self, call: Callable[[Connection], T], *, again: bool) -> T:
+    def _try(
+        self, call: Callable[[Connection], T], *, again: bool, jobs: Sequence[Envelope] = ()
+    ) -> T:
         deadline = time.monotonic() + _AGAIN
         lost = False
         sent = False  # whether something of the call may have been
@@ -196,6 +215,7 @@ class Access:
                 repeat = remedy in (Remedy.RETRY, Remedy.RECONNECT) and not lost
                 if remedy is Remedy.LOST and again and not lost:
                     lost = repeat = True
+                    tell_again(logger, [job.id for job in jobs])
                 if not repeat or time.monotonic() > deadline:
                     raise self._said(error, unsent=not sent) from error
             time.sleep(self._random.uniform(0.0, _PAUSE))

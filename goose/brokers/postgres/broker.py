@@ -113,10 +113,10 @@ class PostgresBroker(Completer, Upkept, Inspecting, Transacting):
 
     def _store_one(self, job: Envelope) -> None:
         """Store a job that is ready: the usual call, which should cost little."""
-        # A second try does no harm, as an id that is stored already is left out.
+        # A second try stores nothing twice, as an id that is stored already is left out.
         if self.options.notify == "off":  # nothing stays prepared
             values = {"id": job.id, "queue": job.queue, "group": job.group, "body": job.body}
-            self._run("store_one", values, again=True)
+            self._run("store_one", values, again=True, jobs=[job])
             return
 
         def call(connection: Connection) -> None:
@@ -124,12 +124,12 @@ class PostgresBroker(Completer, Upkept, Inspecting, Transacting):
             given = (job.id.encode(), job.queue.encode(), group, job.body)
             connection.run_quickly("goose_store_one", self._store_one_query, given)
 
-        self._call(call, again=True)
+        self._call(call, again=True, jobs=[job])
 
     def schedule(self, envelopes: Sequence[Envelope]) -> None:
         """See `Broker.schedule`; due instants to the microsecond, by the server's clock."""
         if envelopes:
-            self._run("store", stored(envelopes), again=True)
+            self._run("store", stored(envelopes), again=True, jobs=envelopes)
             self._announce({envelope.queue for envelope in envelopes}, in_front=False)
 
     # --- out -----------------------------------------------------------------------------

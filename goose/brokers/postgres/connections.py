@@ -9,9 +9,6 @@ is left.
 No answer is waited for longer than the timeout: the server gives up first (a lock after half
 of it, a statement after nine tenths) and says so, and where the server does not even do that
 the connection is closed and the outcome is unknown.
-
-After a fork the child begins with none. Its copies of the inherited ones are closed without a
-word to the server, so those of the parent go on.
 """
 
 from __future__ import annotations
@@ -145,18 +142,7 @@ class Connections:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._begin()
-
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._pool = Pool(self._options.pool, partial(_connect, self._options))
-
-    def _check_process(self) -> None:
-        if self._process != os.getpid():
-            inherited = self._pool.all()
-            self._begin()
-            for connection in inherited:
-                forsake(connection)
+        self._pool = Pool(options.pool, partial(_connect, options), forsake)
 
     def lend(self) -> AbstractContextManager[Connection]:
         """Lend a connection, in no transaction, for the block; a broken one is closed after it.
@@ -169,7 +155,6 @@ class Connections:
 
     def take(self) -> Loan[Connection]:
         """Return a loan with a connection, which must be given back; raises as `lend`."""
-        self._check_process()
         options = self._options
         loan = self._pool.take(options.timeout)
         if loan is None:
@@ -202,13 +187,11 @@ class Connections:
 
     def drop(self) -> None:
         """Close those that are idle: the server they lead to is gone, or is another."""
-        self._check_process()
         for connection in self._pool.drop():
             _end(connection)
 
     def close(self) -> None:
         """Close those that are idle now, and the others when they are given back."""
-        self._check_process()
         for connection in self._pool.close():
             _end(connection)
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from goose._words import several
 from goose.brokers.base import Notify
+from goose.brokers.dangers import tell_again
 from goose.brokers.rabbitmq.batch import Batch, Posted
 from goose.brokers.rabbitmq.confirms import Item, Outlet, Parcel, in_doubt
 from goose.brokers.rabbitmq.desk import Desk
@@ -241,12 +242,7 @@ class Publisher:
             # What closes the channel alone, after it did so in company, was not taken before either.
             batch.copied |= not suspects
             if not batch.done:
-                # One copy too many, should the server have had it; the log is the only witness.
-                logger.info(
-                    "job %s was on its way and is published again",
-                    parcel.id,
-                    extra={"job_id": parcel.id, "published_again": True},
-                )
+                tell_again(logger, [parcel.id])
         self._queue.extendleft(reversed(back))
 
     def _pump(self) -> None:

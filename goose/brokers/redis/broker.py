@@ -89,24 +89,25 @@ class RedisBroker(Lending, Sessioned, Upkept, Inspecting):
         if len(envelopes) == 1:
             [envelope] = envelopes
             line = self._keys.line(envelope.queue)
-            self._store([self._storing(scripts.ENQUEUE, line, [envelope.id, pack(envelope)])])
+            call = self._storing(scripts.ENQUEUE, line, [envelope.id, pack(envelope)])
+            self._store([(call, envelopes)])
             return
-        calls: list[Call] = []
+        calls: list[tuple[Call, Sequence[Envelope]]] = []
         for line, part in grouped(self._by_line(envelopes), CHUNK):
             values: list[Any] = []
             for envelope in part:
                 values += (envelope.id, pack(envelope))
-            calls.append(self._storing(scripts.ENQUEUE, line, values))
+            calls.append((self._storing(scripts.ENQUEUE, line, values), part))
         self._store(calls)
 
     def schedule(self, envelopes: Sequence[Envelope]) -> None:
         """See `Broker.schedule`; due instants to the microsecond, by the server's clock."""
-        calls: list[Call] = []
+        calls: list[tuple[Call, Sequence[Envelope]]] = []
         for line, part in grouped(self._by_line(envelopes), CHUNK):
             values: list[Any] = []
             for envelope in part:
                 values += (envelope.id, pack(envelope), when(envelope))
-            calls.append(self._storing(scripts.SCHEDULE, line, values))
+            calls.append((self._storing(scripts.SCHEDULE, line, values), part))
         self._store(calls)
 
     def _by_line(self, envelopes: Sequence[Envelope]) -> dict[Line, list[Envelope]]:
@@ -119,18 +120,18 @@ class RedisBroker(Lending, Sessioned, Upkept, Inspecting):
         keys = line.enqueue if script is scripts.ENQUEUE else (*line.enqueue, line.scheduled)
         return Call(script, keys, (line.queue, b"1" if self.options.wait else b"0", *values))
 
-    def _store(self, calls: Sequence[Call]) -> None:
+    def _store(self, calls: Sequence[tuple[Call, Sequence[Envelope]]]) -> None:
         """Make *calls*, one after the other, so that what is known of each is simple.
 
-        A second try does no harm, as ids that are stored already are left out.
+        A second try stores nothing twice, as ids that are stored already are left out.
         """
         link, wait = self._ready(), self.options.wait
-        for number, call in enumerate(calls):
+        for number, (call, jobs) in enumerate(calls):
             try:
                 if not wait:
-                    link.run(call, again=True)
+                    link.run(call, again=True, jobs=jobs)
                     continue
-                _, confirmed = link.confirmed(call, wait, self.options.wait_timeout)
+                _, confirmed = link.confirmed(call, wait, self.options.wait_timeout, jobs)
             except BrokerUnavailable as error:
                 if number:
                     error.unsent = False  # those before it were

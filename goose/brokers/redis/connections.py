@@ -4,14 +4,10 @@ They are made as a pool of redis-py would, which knows addresses, passwords, TLS
 and are kept here, since its own lending costs as much as a command. One that lay idle is looked
 at before it is lent: if the server closed it, it connects again. Where a call may be
 repeated the look is left out.
-
-After a fork the child begins with none. Its copies of the inherited ones are closed without a
-word to the server, so those of the parent go on.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -59,11 +55,7 @@ class Connections:
         self._source = source
         self._limit = limit
         self._patience = patience
-        self._begin()
-
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._pool = Pool(self._limit, partial(_make, self._source))
+        self._pool = Pool(limit, partial(_make, source), _disconnect)
 
     def take(self, *, look: bool) -> Loan[Any]:
         """Return a loan, which must be given back; its connection may still have to connect.
@@ -74,8 +66,6 @@ class Connections:
         Raises:
             BrokerUnavailable: All are in use, and stay so.
         """
-        if self._process != os.getpid():
-            self._begin()
         loan = self._pool.take(self._patience)
         if loan is None:
             raise BrokerUnavailable(
@@ -86,8 +76,10 @@ class Connections:
             try:
                 _look(loan.connection)
             except BaseException:
-                loan.connection.disconnect()
-                self.give(loan)
+                try:
+                    loan.connection.disconnect()
+                finally:
+                    self.give(loan)
                 raise
         return loan
 
@@ -107,8 +99,6 @@ class Connections:
 
     def drop(self) -> None:
         """Disconnect those that are idle."""
-        if self._process != os.getpid():
-            self._begin()
         for connection in self._pool.drop():
             connection.disconnect()
 
@@ -120,6 +110,11 @@ class Connections:
 
 def _make(source: ConnectionPool) -> Any:
     return source.connection_class(**source.connection_kwargs)
+
+
+def _disconnect(connection: Any) -> None:
+    # In a child the driver closes its copy and says nothing.
+    connection.disconnect()
 
 
 def _look(connection: Any) -> None:

@@ -8,6 +8,7 @@ nobody reads another's answer. Errors are dealt with as `faults` says.
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import select
 import socket
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from goose.brokers.dangers import tell_again
 from goose.brokers.redis import faults
 from goose.brokers.redis.connections import (
     Connections,
@@ -33,7 +35,9 @@ from goose.brokers.redis.options import Options
 from goose.brokers.redis.scripts import WHEN_FULL, Script
 from goose.brokers.redis.waiting import Alarm
 from goose.errors import BrokerUnavailable
+from goose.jobs import Envelope
 
+logger = logging.getLogger("goose.brokers.redis")
 PATIENCE = 1.0
 """Seconds for which a call that the server refuses for the moment is tried again."""
 _LATE = 0.5
@@ -92,27 +96,30 @@ class Link:
 
     # --- calls ---------------------------------------------------------------------------
 
-    def run(self, call: Call, *, again: bool = False) -> Any:
+    def run(self, call: Call, *, again: bool = False, jobs: Sequence[Envelope] = ()) -> Any:
         """Call a script and return its answer.
 
         Args:
             call: What to call.
             again: Whether a second call does no harm if nobody knows of the first.
+            jobs: Those that are stored by it, of which the log then tells.
 
         Raises:
             BrokerUnavailable: What happened is unknown, or it was refused for too long.
             Refused: It was refused.
         """
-        return self._insist(call.keys[0], (call,), again)[0]
+        return self._insist(call.keys[0], (call,), again, jobs)[0]
 
     def run_many(self, calls: Sequence[Call], *, again: bool = False) -> list[Any]:
         """Call scripts in one round trip; the first error among the answers is raised."""
         return self._insist(calls[0].keys[0], calls, again) if calls else []
 
-    def confirmed(self, call: Call, replicas: int, seconds: float) -> tuple[Any, int]:
-        """Call a script, and return its answer and how many of *replicas* have its writes."""
+    def confirmed(
+        self, call: Call, replicas: int, seconds: float, jobs: Sequence[Envelope]
+    ) -> tuple[Any, int]:
+        """Call a script that stores *jobs*; return its answer and how many of *replicas* have its writes."""
         wait = (b"WAIT", replicas, int(seconds * 1000))
-        answer, count = self._insist(call.keys[0], (call, wait), again=True)
+        answer, count = self._insist(call.keys[0], (call, wait), True, jobs)
         return answer, int(count)
 
     def ask(self, requests: Sequence[Request]) -> list[Any]:
@@ -149,7 +156,13 @@ class Link:
             self._when_full = True
         return found
 
-    def _insist(self, key: str, calls: Sequence[Call | Request], again: bool) -> list[Any]:
+    def _insist(
+        self,
+        key: str,
+        calls: Sequence[Call | Request],
+        again: bool,
+        jobs: Sequence[Envelope] = (),
+    ) -> list[Any]:
         deadline = 0.0
         pause = 0.005
         sent = False  # whether something of the calls may have been
@@ -166,6 +179,7 @@ class Link:
                     self.reconnect(error)
                 if remedy is Remedy.LOST and again and not _is_timeout(error):
                     again = False
+                    tell_again(logger, [job.id for job in jobs])
                     continue
                 if remedy in (Remedy.LOST, Remedy.REFUSED) or now + pause > deadline:
                     unsent = not sent and faults.is_unreached(error)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import threading
+import uuid
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from goose.brokers import pooling
-from goose.brokers.postgres import connections
+from goose.brokers.base import State
+from goose.brokers.postgres import PostgresBroker, connections
 from goose.brokers.postgres.connections import Connections
 from goose.brokers.postgres.options import read
 from goose.errors import BrokerUnavailable
+from goose.jobs import Envelope
+from goose.testing.proxy import Proxy
 from tests.servers.postgres import PostgresServer
 from tests.stopping import stop_everywhere
 
@@ -112,3 +117,23 @@ def test_a_child_lets_go_of_what_a_thread_of_its_parent_has(pool: Connections) -
 def _open() -> list[str]:
     names = os.listdir("/proc/self/fd")
     return [name for name in names if os.path.exists(f"/proc/self/fd/{name}")]
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["alone", "among others"])
+def test_an_enqueue_that_is_repeated_is_told_in_the_log(
+    postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    """Whose answer is lost is stored again under the same id, and the log says which job that was."""
+    caplog.set_level(logging.INFO, "goose.brokers")
+    with Proxy(("127.0.0.1", postgres_server.port)) as proxy:
+        url = postgres_server.url.replace(f":{postgres_server.port}", f":{proxy.port}")
+        broker = PostgresBroker(url, namespace=uuid.uuid4().hex, notify="off")
+        broker.enqueue([Envelope(f"before-{n}", "mail", b"{}") for n in range(count)])
+        proxy.cut_before_reply(1)
+        again = [Envelope(f"again-{n}", "mail", b"{}") for n in range(count)]
+        broker.enqueue(again)
+        assert 2 * count == broker.count(State.READY)
+        broker.close()
+
+    told = [vars(each)["job_id"] for each in caplog.records if hasattr(each, "stored_again")]
+    assert [job.id for job in again] == told

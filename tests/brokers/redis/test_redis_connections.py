@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import logging
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,7 @@ from goose.brokers.base import State
 from goose.brokers.redis import RedisBroker, connections
 from goose.brokers.redis.connections import Connections, talk
 from goose.errors import BrokerUnavailable
+from goose.jobs import Envelope
 from goose.testing.proxy import Proxy
 from tests.servers.redis import RedisServer
 from tests.stopping import stop_everywhere
@@ -84,3 +87,20 @@ def test_errors_that_are_kept_take_no_place(redis_server: RedisServer) -> None:
         proxy.heal()
         broker.count(State.READY)
         broker.close()
+
+
+def test_an_enqueue_that_is_repeated_is_told_in_the_log(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whose answer is lost is stored again under the same id, and the log says which job that was."""
+    caplog.set_level(logging.INFO, "goose.brokers")
+    with Proxy(("127.0.0.1", redis_server.port)) as proxy:
+        broker = RedisBroker(f"redis://127.0.0.1:{proxy.port}", namespace=uuid.uuid4().hex)
+        broker.enqueue([Envelope("before", "mail", b"{}")])
+        proxy.cut_before_reply(1)
+        broker.enqueue([Envelope("again", "mail", b"{}")])
+        assert 2 == broker.count(State.READY)
+        broker.close()
+
+    told = [vars(each)["job_id"] for each in caplog.records if hasattr(each, "stored_again")]
+    assert ["again"] == told
