@@ -1,6 +1,6 @@
-"""What about a server endangers jobs, told in the log, once in each process.
+"""What endangers jobs, told in the log: settings of a server, and enqueues that are repeated.
 
-A supervisor and its children use the same server. The children are told what the supervisor has
+Of the settings it is told once in each process. A supervisor and its children use the same server. The children are told what the supervisor has
 said already, so that the log has it once.
 """
 
