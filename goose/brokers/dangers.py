@@ -1,7 +1,7 @@
 """What endangers jobs, told in the log: settings of a server, and enqueues that are repeated.
 
-Of the settings it is told once in each process. A supervisor and its children use the same server. The children are told what the supervisor has
-said already, so that the log has it once.
+Of the settings it is told once in each process. A supervisor and its children use the same server. The
+children are told what the supervisor has said already, so that the log has it once.
 """
 
 from __future__ import annotations
