@@ -4,10 +4,11 @@
                                       [--jobs 20000] [--repeat 3] [--data FOLDER] [--json]
 
 One node is started for it all, as Debian has it. Its data are in memory, if the machine has a place
-for files there: a disk that is slow to sync makes all libraries alike, and is no part of any of
-them; ``--data`` names another place. The sides take turns, each in a fresh vhost, and
-the median of the repeats counts. A target is a ratio taken in one run; a lone confirmed enqueue is
-compared on queues of the same kind, 16 callers with all of their kind. Exits with 1 if one is missed.
+for files there: what a disk takes to sync is no library's doing, and hides what is. ``--data`` names
+another place. The sides take turns, each in a fresh vhost, and the median of the repeats counts. A
+target is a ratio taken in one run. A lone confirmed enqueue is compared on queues of the same kind; 16
+callers with all of their kind (threads or tasks), and on classic queues with those. Exits with 1 if
+one is missed.
 """
 
 from __future__ import annotations

@@ -123,16 +123,19 @@ class _Tasks:
             wanted = [(e, partial(self._tell, f)) for e, f in parcels if not f.done()]
             if wanted:
                 door.post(wanted)
-        except BaseException as error:
-            told = error
-            if not isinstance(error, Exception):  # a job's timeout, which is about one task at most
-                told = BrokerUnavailable(f"what handed jobs to the broker was stopped: {error!r}")
-            for _, future in parcels:
-                self._tell(
-                    future, told
-                )  # for those that the broker tells, too, the first word counts
-            if told is not error:
-                raise
+        except Exception as error:  # noqa: BLE001 - each task is told
+            self._tell_all(parcels, error)
+        except BaseException as error:  # a job's timeout, which is about one task at most
+            reason = f"what handed jobs to the broker was stopped: {error!r}"
+            self._tell_all(parcels, BrokerUnavailable(reason))
+            raise
+
+    def _tell_all(
+        self, parcels: Sequence[tuple[Sequence[Envelope], _Future]], error: Exception
+    ) -> None:
+        # Of those that the broker tells, too, the first word counts.
+        for _, future in parcels:
+            self._tell(future, error)
 
     def _tell(self, future: _Future, error: BaseException | None) -> None:
         self._told.append((future, error))

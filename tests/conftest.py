@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 
 from tests.servers import programs
+from tests.stopping import Stopped
 
 ROOT = Path(__file__).parent.parent
 # How long an example took says how busy the machine is; pytest's own limit finds those that hang.
@@ -92,9 +93,6 @@ def struck_start(
     One that has begun has ended when the function returns, as nobody wants it.
     """
 
-    class Interrupt(BaseException):
-        """What a timeout raises in the thread of a job."""
-
     def call(do: Callable[[], object]) -> None:
         begun: list[threading.Thread] = []
         start = threading.Thread.start
@@ -103,11 +101,11 @@ def struck_start(
             if request.param == "within":
                 start(thread)
                 begun.append(thread)
-            raise Interrupt
+            raise Stopped
 
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", struck)
-            with pytest.raises(Interrupt):
+            with pytest.raises(Stopped):
                 do()
         for thread in begun:
             thread.join(30)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import sys
-from collections.abc import Callable
-from types import FrameType, ModuleType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 
@@ -13,66 +15,65 @@ class Stopped(BaseException):
     """What is raised in the midst of the call."""
 
 
-def stop_everywhere(call: Callable[[], object], *modules: ModuleType) -> int:
-    """Have *call* stopped at each entry, line and return of *modules* that it passes, a step further each time.
+class Steps:
+    """How far a call came.
 
-    After each it is made once without being stopped, as others go on.
-
-    Returns:
-        At how many steps it was, before it came through.
+    Attributes:
+        passed: Steps of the chosen code.
     """
-    files = {module.__file__ for module in modules}
-    stopped = 0
-    while _stopped_at(call, stopped, files):
-        stopped += 1
-        call()
-    return stopped
+
+    def __init__(self) -> None:
+        self.passed = 0
 
 
-def _stopped_at(call: Callable[[], object], step: int, files: set[str | None]) -> bool:
-    def stop() -> None:
-        raise Stopped
-
-    try:
-        _run(call, step, stop, files)
-    except Stopped:
-        return True
-    return False
+def stop() -> None:
+    """Be an interrupt."""
+    raise Stopped
 
 
-def enter_at(
-    step: int, call: Callable[[], object], other: Callable[[], object], *modules: ModuleType
-) -> int:
-    """Make *call*, and *other* at that step of it, on the same thread, as a signal handler may.
+@contextmanager
+def at_step(step: int, do: Callable[[], object], *where: ModuleType | CodeType) -> Iterator[Steps]:
+    """Have *do* called in the block, at that entry, line or return of the code of *where* that is passed.
 
-    Returns:
-        How many steps of *modules* the call passed.
+    On the same thread, and once: as a signal handler may, or, with `stop`, as a timeout may.
     """
-    return _run(call, step, other, {module.__file__ for module in modules})
-
-
-def _run(
-    call: Callable[[], object], step: int, do: Callable[[], object], files: set[str | None]
-) -> int:
-    passed = 0
+    files = {each.__file__ for each in where if isinstance(each, ModuleType)}
+    steps = Steps()
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal passed
-        if frame.f_code.co_filename not in files:
+        if frame.f_code.co_filename not in files and frame.f_code not in where:
             return None
         if event in ("call", "line", "return") and not _leaves_a_block(frame):
-            passed += 1
-            if passed == step + 1:
+            steps.passed += 1
+            if steps.passed == step + 1:
                 do()
         return trace
 
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        call()
+        yield steps
     finally:
         sys.settrace(before)
-    return passed
+
+
+def stop_everywhere(call: Callable[[], object], *where: ModuleType | CodeType) -> int:
+    """Have *call* stopped at each step of *where*, a step further each time.
+
+    After each it is made once without being stopped, as others go on.
+
+    Returns:
+        At how many steps it was, before it came through.
+    """
+    for step in itertools.count():
+        try:
+            with at_step(step, stop, *where):
+                call()
+        except Stopped:
+            call()
+        else:
+            return step
+    raise AssertionError("it never came through")
 
 
 def _leaves_a_block(frame: FrameType) -> bool:

@@ -3,12 +3,10 @@
 import asyncio
 import gc
 import sqlite3
-import sys
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -22,6 +20,7 @@ from goose.combining import Combiner
 from goose.errors import BrokerError, BrokerUnavailable, CallError, EnqueueError
 from goose.jobs import Envelope
 from goose.settings import Settings
+from tests.stopping import at_step, stop
 
 
 def send(to: str, *, subject: str = "") -> int: ...
@@ -232,10 +231,6 @@ def test_a_share_goes_before_the_turn_ends() -> None:
     assert [0] * 8 + [8] + [9] * 8 + [17] == seen
 
 
-class Interrupted(BaseException):
-    """A job's timeout, or what a signal handler raises."""
-
-
 @pytest.mark.parametrize("count", [8, 7], ids=["in a task", "at the end of the turn"])
 def test_who_is_stopped_as_he_hands_over_leaves_nobody_waiting(count: int) -> None:
     """An interrupt at any step of it reaches one task at most; the others are told, or their jobs are stored."""
@@ -254,31 +249,14 @@ async def _interrupted_at(step: int, count: int) -> bool:
     clients = [aio.Client(broker, settings=Settings()) for broker in brokers]
     calls = [clients[0].enqueue(send, str(n)) for n in range(count)]
     tasks = [asyncio.create_task(call) for call in (*calls, clients[1].enqueue(send, "other"))]
-    left = step
-    struck = False
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal left, struck
-        if frame.f_code is not aio_sending._Tasks._hand_over.__code__:
-            return None
-        if event in ("line", "return") and not struck:
-            left -= 1
-            if left < 0:
-                struck = True
-                raise Interrupted
-        return trace
-
-    sys.settrace(trace)
-    try:
+    with at_step(step, stop, aio_sending._Tasks._hand_over.__code__) as steps:
         await turns()
-    finally:
-        sys.settrace(None)
     errors = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
     strange = [each for each in errors if isinstance(each, BaseException)]
     told = [error for error in strange if isinstance(error, EnqueueError)]
-    assert all("was stopped: Interrupted()" in str(error) for error in told)
+    assert all("was stopped: Stopped()" in str(error) for error in told)
     assert len(strange) - len(told) <= 1
-    return struck
+    return steps.passed > step
 
 
 def test_shares_are_counted_by_broker() -> None:

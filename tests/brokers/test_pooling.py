@@ -16,7 +16,7 @@ import pytest
 from goose._interrupts import raise_in
 from goose.brokers import pooling
 from goose.brokers.pooling import Loan, Pool
-from tests.stopping import Stopped, enter_at, stop_everywhere
+from tests.stopping import Stopped, at_step, stop_everywhere
 
 LIMIT = 2
 SOON = 1.0
@@ -294,16 +294,12 @@ def test_who_comes_in_between_takes_no_place_too_many() -> None:
         pool: Pool[str] = Pool(1, lambda: "made", lambda _: None)
         lent: list[Loan[str] | None] = []
         came: list[Loan[str] | None] = []
-        passed = enter_at(
-            step,
-            lambda p=pool, to=lent: to.append(p.take(0.0)),
-            lambda p=pool, to=came: to.append(p.take(0.0)),
-            pooling,
-        )
+        with at_step(step, lambda p=pool, to=came: to.append(p.take(0.0)), pooling) as steps:
+            lent.append(pool.take(0.0))
         if not came:
             break
         assert 1 == len([loan for loan in (*lent, *came) if loan is not None])
-    assert 10 < passed
+    assert 10 < steps.passed
 
 
 def test_a_child_begins_with_none(made: Made) -> None:

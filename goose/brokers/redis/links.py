@@ -119,7 +119,7 @@ class Link:
     ) -> tuple[Any, int]:
         """Call a script that stores *jobs*; return its answer and how many of *replicas* have its writes."""
         wait = (b"WAIT", replicas, int(seconds * 1000))
-        answer, count = self._insist(call.keys[0], (call, wait), True, jobs)
+        answer, count = self._insist(call.keys[0], (call, wait), again=True, jobs=jobs)
         return answer, int(count)
 
     def ask(self, requests: Sequence[Request]) -> list[Any]:
